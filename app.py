@@ -1,0 +1,169 @@
+"""START HERE. The whole application on one page: tools → services → URL table → middleware order.
+
+`python app.py` serves on 127.0.0.1:8000; `python app.py --help` lists the commands. In production gunicorn calls
+`create_app()` in each of its workers (`gunicorn -c python:backend.gunicorn_conf`).
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from backend.infrastructure import logs
+from backend.infrastructure.cache import CoherentCache
+from backend.infrastructure.database import Database
+from backend.infrastructure.keyring import Keyring, generated_secret
+from backend.infrastructure.logs import LogSink
+from backend.infrastructure.migrations import check_schema
+from backend.infrastructure.passwords import Passwords
+from backend.infrastructure.rate_limiter import RateLimiter, shared_limiter
+from backend.infrastructure.tokens import Tokens
+from backend.routes.accounts import AccountRoutes, TransactionRoutes
+from backend.routes.orders import OrderRoutes
+from backend.routes.passwords import PasswordRoutes
+from backend.routes.products import ProductRoutes
+from backend.routes.service import ServiceRoutes
+from backend.routes.sessions import SessionRoutes
+from backend.routes.users import UserRoutes
+from backend.services.credentials import UserCredentials
+from backend.services.events import EventBus
+from backend.services.ledger import Ledger
+from backend.services.logins import Logins
+from backend.services.mailer import Mailer
+from backend.services.orders import Orders
+from backend.services.products import Products
+from backend.services.rotation import Rotation
+from backend.services.users import Users
+from backend.settings import Settings
+from backend.web.cross_origin import cross_origin
+from backend.web.handler import endpoint
+from backend.web.middleware import (
+    access_log,
+    authentication,
+    chain,
+    client_addresses,
+    dispatch,
+    error_answers,
+    framing,
+    request_ids,
+    routing,
+)
+from backend.web.openapi import openapi_document
+from backend.web.pagination import Cursors
+from backend.web.rate_limits import RateLimits
+from backend.web.request import Request
+from backend.web.router import ADMIN, ANYONE, SELF_OR_ADMIN, USER, Route, Router
+
+StartResponse = Callable[..., Any]
+API = "/api/v1"
+
+
+class App:
+    """The WSGI application, and the tools that the command line and tests reach for."""
+
+    def __init__(self, settings: Settings, limiter: RateLimiter, clock: Callable[[], float], log: LogSink) -> None:
+        # Tools.
+        keyring = Keyring(settings.jwt_secrets or [generated_secret(settings.database_path.parent / "jwt-secret")])
+        lifetimes = {"access": settings.access_token_seconds, "refresh": settings.refresh_token_seconds}
+        tokens = Tokens(keyring, lifetimes, clock)
+        passwords = Passwords(settings.bcrypt_rounds)
+        cursors = Cursors(keyring)
+        limits = RateLimits(limiter, settings.rate_limit_default, settings.rate_limit_auth)
+        self.database = Database(settings.database_path, settings.busy_timeout_seconds, clock)
+        self.cache = CoherentCache(self.database, settings.cache_size, settings.cache_ttl_seconds)
+
+        # Services.
+        events = EventBus()
+        self.users = Users(self.database, self.cache, passwords, events)
+        self.credentials = UserCredentials(self.database, passwords, keyring, events)
+        rotation = Rotation(tokens, keyring, settings.refresh_token_seconds, settings.refresh_grace_seconds)
+        self.logins = Logins(
+            self.database, self.cache, passwords, tokens, rotation, events, settings.access_token_seconds
+        )
+        products = Products(self.database, self.cache, events)
+        ledger = Ledger(self.database, events)
+        orders = Orders(self.database, ledger, events)
+        events.subscribe(Mailer(settings, self.database, self.credentials).on_event)
+
+        # Routes: what the URLs are, and who may call them.
+        users = UserRoutes(self.users)
+        sessions = SessionRoutes(self.logins, limits)
+        password = PasswordRoutes(self.credentials, limits)
+        catalogue = ProductRoutes(products, cursors)
+        accounts = AccountRoutes(ledger, cursors)
+        transactions = TransactionRoutes(ledger)
+        order = OrderRoutes(orders, cursors)
+        service = ServiceRoutes({"database": self.database.check_writable}, lambda: openapi_document(self.routes))
+        self.routes = [
+            Route("POST", f"{API}/users", users.create, ANYONE, auth_limited=True),
+            Route("GET", f"{API}/users", users.list, ADMIN),
+            Route("GET", f"{API}/users/me", users.show_me, USER),
+            Route("PATCH", f"{API}/users/me", users.update_me, USER),
+            Route("GET", f"{API}/users/{{id}}", users.show, SELF_OR_ADMIN),
+            Route("PATCH", f"{API}/users/{{id}}", users.update, SELF_OR_ADMIN),
+            Route("DELETE", f"{API}/users/{{id}}", users.delete, ADMIN),
+            Route("POST", f"{API}/auth/login", sessions.log_in, ANYONE, auth_limited=True),
+            Route("POST", f"{API}/auth/refresh", sessions.refresh, ANYONE),
+            Route("POST", f"{API}/auth/logout", sessions.log_out, ANYONE),
+            Route("GET", f"{API}/auth/sessions", sessions.list, USER),
+            Route("DELETE", f"{API}/auth/sessions", sessions.end_all, USER),
+            Route("DELETE", f"{API}/auth/sessions/{{id}}", sessions.end, USER),
+            Route("POST", f"{API}/auth/password", password.change, USER),
+            Route("POST", f"{API}/auth/password-reset", password.request_reset, ANYONE, auth_limited=True),
+            Route("POST", f"{API}/auth/password-reset/confirm", password.confirm_reset, ANYONE, auth_limited=True),
+            Route("GET", f"{API}/products", catalogue.list, ANYONE),
+            Route("POST", f"{API}/products", catalogue.create, ADMIN),
+            Route("GET", f"{API}/products/{{id}}", catalogue.show, ANYONE),
+            Route("PATCH", f"{API}/products/{{id}}", catalogue.update, ADMIN),
+            Route("POST", f"{API}/accounts", accounts.create, USER),
+            Route("GET", f"{API}/accounts", accounts.list, USER),
+            Route("GET", f"{API}/accounts/{{id}}", accounts.show, USER),
+            Route("POST", f"{API}/accounts/{{id}}/deposits", accounts.deposit, ADMIN),
+            Route("POST", f"{API}/accounts/{{id}}/withdrawals", accounts.withdraw, ADMIN),
+            Route("GET", f"{API}/accounts/{{id}}/transactions", accounts.statement, USER),
+            Route("POST", f"{API}/transfers", transactions.transfer, USER),
+            Route("GET", f"{API}/transactions/{{id}}", transactions.show, USER),
+            Route("POST", f"{API}/orders", order.create, USER),
+            Route("GET", f"{API}/orders", order.list, USER),
+            Route("GET", f"{API}/orders/{{id}}", order.show, USER),
+            Route("POST", f"{API}/orders/{{id}}/cancel", order.cancel, USER),
+            Route("POST", f"{API}/orders/{{id}}/fulfil", order.fulfil, ADMIN),
+            Route("GET", "/healthz", service.health, ANYONE),
+            Route("GET", "/readyz", service.ready, ANYONE),
+            Route("GET", "/openapi.json", service.openapi, ANYONE),
+        ]
+
+        # The middleware, outermost first.
+        router = Router(endpoint(route) for route in self.routes)
+        self.middleware = [
+            request_ids,
+            client_addresses(settings.trusted_proxies),
+            access_log(log),
+            cross_origin(settings.cors_origins),
+            error_answers,
+            framing,
+            routing(router),
+            authentication(self.logins.identify),
+            limits.middleware,
+        ]
+        self._handle = chain(self.middleware, dispatch)
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        return self._handle(Request(environ))(environ, start_response)
+
+
+def create_app(
+    settings: Settings | None = None,
+    limiter: RateLimiter | None = None,
+    clock: Callable[[], float] = time.time,
+    log: LogSink | None = None,
+) -> App:
+    """The application. Raises SettingsError, and SchemaMismatch for a database that was not migrated."""
+    settings = settings or Settings.from_environment()
+    check_schema(settings.database_path)
+    return App(settings, limiter or shared_limiter(), clock, log or logs.configure(settings.log_level))
+
+
+if __name__ == "__main__":
+    from backend.commands import main
+
+    main()

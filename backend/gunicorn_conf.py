@@ -1,0 +1,49 @@
+"""gunicorn's settings: `gunicorn -c python:backend.gunicorn_conf`. BIND, WEB_CONCURRENCY and THREADS override.
+
+A bad value, of these or of the application's settings, stops the start with one line that names it.
+"""
+
+import os
+import re
+import resource
+from typing import Any
+
+from backend.settings import Settings, SettingsError
+
+ADDRESS = r"(unix:[^,]+|fd://\d+|(\[[0-9A-Fa-f:.]+\]|[^\s,:/\[\]]+):\d{1,5})"
+
+
+def read(name: str, default: str, pattern: str, meaning: str) -> str:
+    text = os.environ.get(name, "").strip() or default
+    if not re.fullmatch(pattern, text):
+        raise SystemExit(f"{name} was {text!r}; it must be {meaning}")
+    return text
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """A worker that was killed could not count its connections down."""
+    worker.forget_connections()
+
+
+try:
+    settings = Settings.from_environment(os.environ)
+except SettingsError as error:
+    raise SystemExit(str(error)) from None
+descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+wsgi_app = "app:create_app()"
+worker_class = "backend.web.gunicorn_worker.WholeRequestWorker"
+bind = read("BIND", "127.0.0.1:8000", f"{ADDRESS}(,{ADDRESS})*", "HOST:PORT, [IPv6]:PORT, unix:PATH or a comma list")
+workers = int(read("WEB_CONCURRENCY", "2", "[1-9]|[12][0-9]|3[0-2]", "a whole number from 1 to 32"))
+threads = int(read("THREADS", "8", "[1-9][0-9]?", "a whole number from 1 to 99"))
+# Half of the descriptors: the database, files and calls to others have the rest.
+worker_connections = min(1000, descriptors // 2) if descriptors > 0 else 1000
+keepalive, timeout, graceful_timeout = 5, 30, 30  # seconds; `timeout` is the worker's for a sign of life
+preload_app = False  # neither threads nor database handles may cross the fork
+loglevel = settings.log_level.lower()
+limit_request_line, limit_request_fields, limit_request_field_size = 8190, 100, 8192  # the last counts the line end
+header_map, forwarder_headers = "drop", ""  # no X_Forwarded_For for X-Forwarded-For, no SCRIPT_NAME from a client
+forwarded_allow_ips = proxy_allow_ips = ""  # whom to believe is the application's to judge, by TRUSTED_PROXIES
+secure_scheme_headers: dict[str, str] = {}
+http_protocols, http2_cleartext, control_socket_disable = "h1", "off", True
+sendfile = False  # answers go through the worker, which never blocks

@@ -1,0 +1,61 @@
+"""Locks on the bytes of a file: as many as one likes, for threads and processes alike, freed by the kernel at a kill.
+
+A `multiprocessing.Lock` stays shut for ever when its holder is killed; an F_OFD_SETLKW lock does not, and one file
+has 2**63 of them. Such a lock belongs to an open file description, so every thread of every process must open the file
+itself: a descriptor that was duplicated, or came through a fork, shares its locks with the one it came from.
+A Mac has neither such locks nor such files: there one `flock` stands for all bytes, good enough to develop on.
+"""
+
+import fcntl
+import os
+import struct
+import sys
+import tempfile
+import threading
+
+FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux: type, whence, start, length, process (must be 0)
+
+
+class ByteLocks:
+    """Make it before the fork; the file has no name and goes with the last process that has it."""
+
+    def __init__(self) -> None:
+        if sys.platform == "linux":
+            self._file = OwnDescriptor(os.memfd_create("byte-locks"))
+            self._path = f"/proc/self/fd/{self._file.number}"
+        else:
+            number, self._path = tempfile.mkstemp()
+            self._file = OwnDescriptor(number)
+        self._mine = threading.local()
+
+    def own(self) -> "OwnDescriptor":
+        """What this thread of this process locks through. Opened on first use, closed when the thread ends."""
+        mine: OwnDescriptor | None = getattr(self._mine, "descriptor", None)
+        if mine is None or mine.process != os.getpid():
+            mine = self._mine.descriptor = OwnDescriptor(os.open(self._path, os.O_RDWR | os.O_CLOEXEC))
+        return mine
+
+
+class OwnDescriptor:
+    """The locks of one thread. It may hold several; whoever takes them in different orders waits for ever."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.process = os.getpid()
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+    def lock(self, byte: int) -> None:
+        """Wait for the lock, as long as it takes. To have it already is no error."""
+        self._set(fcntl.F_WRLCK, byte)
+
+    def unlock(self, byte: int) -> None:
+        """Free the lock. Not to have it is no error."""
+        self._set(fcntl.F_UNLCK, byte)
+
+    def _set(self, kind: int, byte: int) -> None:
+        if sys.platform == "linux":
+            fcntl.fcntl(self.number, fcntl.F_OFD_SETLKW, FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+        else:
+            fcntl.flock(self.number, fcntl.LOCK_UN if kind == fcntl.F_UNLCK else fcntl.LOCK_EX)

@@ -1,0 +1,151 @@
+"""A cache in each process that never shows what is older than an answered write, in whichever process that was made.
+
+Triggers on the cached tables append the key of every changed row to `cache_invalidations`, in the writer's transaction,
+so whoever writes (a worker, the command line, a migration) takes part. `applied` is the last entry of that log which
+this process has obeyed. Then:
+
+  lookup  asks SQLite whether anybody has committed since (`PRAGMA data_version`: 3 µs, as much as a point SELECT, so
+          finished objects are cached, not rows). If so it reads the log from `applied` on and forgets those keys.
+  miss    reads in one snapshot the end of the log (`as_of`) and then the data. The value is stored only if `applied`
+          has not passed `as_of` meanwhile: that is the lease. A late value is still returned: its read began earlier.
+  write   data_version does not tell a connection of its own commits. So before COMMIT the writer reads the log from
+          `applied` on, others' entries included, and obeys it after COMMIT. (Advancing to its own entry alone would
+          skip those of others: stale reads.)
+  prune   the log keeps its last entries; who finds a gap between `applied` and what is left forgets everything.
+
+Promise: a read that begins after a write was answered never shows older data. A time-to-live is a safety net, and the
+bound for absent rows, which are cached too. Not promised: that two reads of different keys show one moment.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from backend.infrastructure.database import Database, Transaction
+from backend.infrastructure.single_flight import SingleFlight
+
+T = TypeVar("T")
+
+ABSENT: Final = object()  # cached for "there is no such row": None would look like a miss
+ABSENT_TTL_SECONDS = 5.0  # clients choose which absent ids they ask for
+KEPT = 10_000  # entries of the log
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    value: Any
+    topics: tuple[str, ...]
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """What the log says after `applied`: the topics to forget (None: all, there was a gap), and its end."""
+
+    topics: list[str] | None
+    end: int
+
+
+class CoherentCache:
+    """LRU with a time-to-live; thread-safe. `size` 0 stores nothing."""
+
+    def __init__(
+        self, database: Database, size: int, ttl_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.hits = self.misses = 0
+        self._database = database
+        self._size = size
+        self._ttl = ttl_seconds
+        self._clock = clock
+        self._lock = threading.Lock()  # guards _entries, _by_topic, _applied
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._by_topic: dict[str, set[Hashable]] = {}
+        self._applied = -1  # before the first entry: the first look finds a gap
+        self._seen = threading.local()  # each thread's connection has a version of its own
+        self._flights: SingleFlight[Any] = SingleFlight()
+        database.before_commit.append(self._before_commit)
+
+    def get_or_load(
+        self, key: Hashable, load: Callable[[Transaction], T | None], topics: tuple[str, ...]
+    ) -> T | None:
+        """What `load` reads, from the cache if it may be; any change of a row named in `topics` forgets it.
+
+        Must be called outside transactions. One load a key at a time; raises what `load` raises, keeping nothing.
+        """
+        self._catch_up()
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None and entry.expires > self._clock():
+                self._entries.move_to_end(key)
+                self.hits += 1
+                return None if entry.value is ABSENT else entry.value
+            self.misses += 1
+        value = self._flights.run(key, lambda: self._load(key, load, topics))
+        return None if value is ABSENT else value
+
+    def _load(self, key: Hashable, load: Callable[[Transaction], Any], topics: tuple[str, ...]) -> Any:
+        with self._database.snapshot() as tx:
+            as_of = _end_of_log(tx)
+            value = load(tx)
+        kept = ABSENT if value is None else value
+        ttl = min(self._ttl, ABSENT_TTL_SECONDS) if value is None else self._ttl
+        with self._lock:
+            if self._applied <= as_of and self._size:
+                self._forget(key)
+                self._entries[key] = _Entry(kept, topics, self._clock() + ttl)
+                for topic in topics:
+                    self._by_topic.setdefault(topic, set()).add(key)
+                if len(self._entries) > self._size:
+                    self._forget(next(iter(self._entries)))
+        return kept
+
+    def _catch_up(self) -> None:
+        version = self._database.version()
+        if version == getattr(self._seen, "version", None):
+            return
+        with self._database.snapshot() as tx:
+            news = self._read_log(tx)
+        self._obey(news)
+        self._seen.version = version  # read before the log: a commit between the two shows at the next look
+
+    def _before_commit(self, tx: Transaction) -> Callable[[], None]:
+        news = self._read_log(tx)
+        if news.end // 1000 > self._applied // 1000:
+            tx.run("DELETE FROM cache_invalidations WHERE seq <= :old", old=news.end - KEPT)
+        return lambda: self._obey(news)
+
+    def _read_log(self, tx: Transaction) -> _News:
+        applied = self._applied
+        first, end = tx.row("SELECT min(seq), max(seq) FROM cache_invalidations") or (None, None)
+        if first is None or applied < first - 1:
+            return _News(None, end or 0) if applied != (end or 0) else _News([], applied)
+        rows = tx.rows("SELECT DISTINCT key FROM cache_invalidations WHERE seq > :applied", applied=applied)
+        return _News([topic for (topic,) in rows], end)
+
+    def _obey(self, news: _News) -> None:
+        with self._lock:
+            if news.topics is None:
+                self._entries.clear()
+                self._by_topic.clear()
+            for topic in news.topics or ():
+                for key in list(self._by_topic.get(topic, ())):
+                    self._forget(key)
+            self._applied = max(self._applied, news.end)
+            if news.topics != []:  # a flight may have read before the change; forgetting a few too many is cheap
+                self._flights.forget()
+
+    def _forget(self, key: Hashable) -> None:
+        entry = self._entries.pop(key, None)
+        for topic in entry.topics if entry is not None else ():
+            keys = self._by_topic[topic]
+            keys.discard(key)
+            if not keys:
+                del self._by_topic[topic]
+
+
+def _end_of_log(tx: Transaction) -> int:
+    row = tx.row("SELECT max(seq) FROM cache_invalidations")
+    return int(row[0] or 0) if row is not None else 0

@@ -1,0 +1,135 @@
+"""Logs: one JSON object a line, written by a thread of its own.
+
+Whoever logs only appends to a bounded queue, so a sink that blocks (a full pipe that nobody reads) never blocks a
+request: past the bound lines are dropped, counted, and the count is reported as soon as the sink takes lines again.
+A sink that is closed loses its lines and nothing else.
+"""
+
+import atexit
+import json
+import logging
+import os
+import threading
+import time
+from collections import deque
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+request_id: ContextVar[str] = ContextVar("request_id", default="-")  # narrates; nothing decides on it
+
+PENDING = 10_000  # lines; some 3 MB
+BATCH = 200
+FLUSH_SECONDS = 1.0  # at exit
+
+
+class LogSink:
+    """Lines in, a file descriptor out. Thread-safe; its thread starts with the first line of each process."""
+
+    def __init__(self, descriptor: int, limit: int = PENDING) -> None:
+        self._descriptor = descriptor
+        self._lines: deque[str] = deque()
+        self._limit = limit
+        self._dropped = 0
+        self._wake = threading.Event()
+        self._idle = threading.Event()
+        self._process = 0
+        self._closed = False
+        atexit.register(self.flush)
+
+    def put(self, line: str) -> None:
+        """Queue one line (without its line end), or count it as dropped."""
+        if len(self._lines) >= self._limit:
+            self._dropped += 1
+            return
+        self._lines.append(line)
+        if self._process != os.getpid():
+            self._start()
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def flush(self, seconds: float = FLUSH_SECONDS) -> None:
+        """Wait until everything queued is written, `seconds` at most."""
+        end = time.monotonic() + seconds
+        while (self._lines or not self._idle.is_set()) and time.monotonic() < end and self._process == os.getpid():
+            self._wake.set()
+            self._idle.wait(0.01)
+
+    def close(self) -> None:
+        """Write what is queued and end the thread; the descriptor stays open."""
+        self.flush()
+        atexit.unregister(self.flush)
+        self._closed = True
+        self._wake.set()
+
+    def _start(self) -> None:
+        self._process = os.getpid()
+        self._wake, self._idle = threading.Event(), threading.Event()  # not the parent's: a fork may copy a held lock
+        threading.Thread(target=self._write, name="log", daemon=True).start()
+
+    def _write(self) -> None:
+        while not self._closed:
+            if not self._lines:
+                self._idle.set()
+                self._wake.wait()
+                self._wake.clear()
+                self._idle.clear()
+            lines = [self._lines.popleft() for _ in range(min(len(self._lines), BATCH))]
+            if self._dropped:
+                dropped, self._dropped = self._dropped, 0
+                lines.append(json.dumps({"time": iso_time(time.time()), "level": "WARNING", "droppedLines": dropped}))
+            _write_all(self._descriptor, "".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:  # a pipe that somebody made non-blocking
+            time.sleep(0.05)
+        except OSError:  # closed: there is nowhere left to say so
+            return
+
+
+class JsonFormatter(logging.Formatter):
+    """A record of the standard library's `logging` as one JSON line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": iso_time(record.created), "level": record.levelname, "logger": record.name,
+            "requestId": request_id.get(), "message": record.getMessage(),
+        }  # fmt: skip
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False)
+
+
+class SinkHandler(logging.Handler):
+    """Hands the records of `logging` to a sink."""
+
+    def __init__(self, sink: LogSink) -> None:
+        super().__init__()
+        self.sink = sink
+        self.setFormatter(JsonFormatter())
+
+    def createLock(self) -> None:
+        """None is needed: the sink is thread-safe."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.sink.put(self.format(record))
+
+
+def configure(level: str, descriptor: int = 2) -> LogSink:
+    """Send everything that is logged in this process to `descriptor`."""
+    root = logging.getLogger()
+    sink = next((handler.sink for handler in root.handlers if isinstance(handler, SinkHandler)), None)
+    if sink is None:
+        sink = LogSink(descriptor)
+        root.addHandler(SinkHandler(sink))
+    root.setLevel(level)
+    return sink
+
+
+def iso_time(seconds: float) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

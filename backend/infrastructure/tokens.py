@@ -1,0 +1,85 @@
+"""JSON Web Tokens (RFC 7519), HS256 with the secret's id in `kid`.
+
+A token is good only if everything about it is what we would have issued ourselves: algorithm, type, issuer, audience,
+key, each claim and its type, and a life no longer than we give. There is no leeway on times: one machine, one clock.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jwt
+
+from backend.errors import Unauthorized
+from backend.infrastructure.keyring import Keyring
+
+ISSUER = AUDIENCE = "reference-backend"
+TokenType = Literal["access", "refresh"]
+Claims = Mapping[str, Any]
+
+CLAIMS: dict[str, dict[str, type]] = {
+    "access": {"sub": str, "sid": str, "jti": str, "ver": int, "email": str, "roles": list, "iat": int, "exp": int},
+    "refresh": {"sub": str, "sid": str, "jti": str, "iat": int, "exp": int},
+}
+CACHED = 4096
+
+
+class Tokens:
+    """Issues and verifies. Thread-safe: the cache of verified tokens is a dict whose single operations are atomic."""
+
+    def __init__(
+        self, keyring: Keyring, lifetimes: Mapping[TokenType, int], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._keyring = keyring
+        self._lifetimes = lifetimes
+        self._clock = clock
+        self._verified: dict[bytes, Claims] = {}
+
+    def issue(self, type: TokenType, claims: Claims, key_id: str | None = None) -> str:
+        """Sign `claims`, which have `iat` and `exp`. The same claims and key give the same token."""
+        key_id = key_id or self._keyring.signing_id
+        whole = {**claims, "type": type, "iss": ISSUER, "aud": AUDIENCE}
+        return jwt.encode(whole, self._keyring[key_id], "HS256", headers={"kid": key_id})
+
+    def verify(self, type: TokenType, token: str) -> Claims:
+        """The claims of a good token; Unauthorized `invalid` or `expired` for any other."""
+        # A hit costs under 2 µs, PyJWT 33. The digest keeps usable tokens out of the cache.
+        digest = hashlib.sha256(f"{type} {token}".encode("utf-8", "replace")).digest()
+        claims = self._verified.get(digest)
+        if claims is None:
+            claims = self._decode(type, token)
+            if len(self._verified) >= CACHED:
+                self._verified.clear()
+            self._verified[digest] = claims
+        now = self._clock()
+        if claims["iat"] > now:
+            raise Unauthorized("invalid")
+        if claims["exp"] <= now:
+            raise Unauthorized("expired")
+        return claims
+
+    def key_id(self, token: str) -> str:
+        """The `kid` of a token that was verified."""
+        return str(jwt.get_unverified_header(token)["kid"])
+
+    def _decode(self, type: TokenType, token: str) -> Claims:
+        try:
+            header = jwt.get_unverified_header(token)
+            if header.get("kid") not in self._keyring or "crit" in header:
+                raise Unauthorized("invalid")
+            claims = jwt.decode(
+                token, self._keyring[header["kid"]], ["HS256"], audience=AUDIENCE, issuer=ISSUER,
+                options={"verify_exp": False, "verify_iat": False, "strict_aud": True},
+            )  # fmt: skip
+        except (jwt.PyJWTError, UnicodeError, ValueError, RecursionError):
+            raise Unauthorized("invalid") from None
+        if claims.get("type") != type or not _well_formed(claims, CLAIMS[type]):
+            raise Unauthorized("invalid")
+        if not 0 < claims["exp"] - claims["iat"] <= self._lifetimes[type]:
+            raise Unauthorized("invalid")
+        return claims
+
+
+def _well_formed(claims: Claims, wanted: Mapping[str, type]) -> bool:
+    return all(type(claims.get(name)) is kind for name, kind in wanted.items())

@@ -1,0 +1,51 @@
+"""The table `accounts`. A balance is changed only together with the entries that explain it (`transactions.insert`)."""
+
+from collections.abc import Sequence
+
+from backend.domain import Account, AccountKind
+from backend.infrastructure.database import Transaction
+from backend.infrastructure.ids import new_id
+
+COLUMNS = "id, owner_id, currency, balance, created_at"
+
+
+def insert(tx: Transaction, account: Account, kind: AccountKind = "user") -> None:
+    tx.run(
+        f"INSERT INTO accounts (kind, {COLUMNS}) VALUES (:kind, :id, :owner_id, :currency, :balance, :created_at)",
+        kind=kind, id=account.id, owner_id=account.owner_id, currency=account.currency, balance=account.balance,
+        created_at=account.created_at,
+    )  # fmt: skip
+
+
+def of_the_house(tx: Transaction, currency: str, kind: AccountKind) -> Account:
+    """The currency's system or shop account, opened when first needed."""
+    row = tx.row(f"SELECT {COLUMNS} FROM accounts WHERE currency = :c AND kind = :k", c=currency, k=kind)
+    if row:
+        return Account(*row)
+    account = Account(new_id(), None, currency, 0, created_at=tx.now)
+    insert(tx, account, kind)
+    return account
+
+
+def add_to_balance(tx: Transaction, account_id: str, amount: int) -> None:
+    tx.run("UPDATE accounts SET balance = balance + :amount WHERE id = :id", id=account_id, amount=amount)
+
+
+def by_ids(tx: Transaction, ids: Sequence[str]) -> dict[str, Account]:
+    rows = tx.rows_for(f"SELECT {COLUMNS} FROM accounts WHERE id IN (:ids)", ids)
+    return {row[0]: Account(*row) for row in rows}
+
+
+def by_id(tx: Transaction, account_id: str) -> Account | None:
+    return by_ids(tx, [account_id]).get(account_id)
+
+
+def page(tx: Transaction, owner_id: str | None, before: str | None, limit: int) -> Sequence[Account]:
+    """Newest first, from `before` on; the owner's, or with None everybody's and the house's."""
+    where = "owner_id = :owner_id" if owner_id else "1 = 1"
+    older = "AND id < :before" if before else ""
+    rows = tx.rows(
+        f"SELECT {COLUMNS} FROM accounts WHERE {where} {older} ORDER BY id DESC LIMIT :limit",
+        owner_id=owner_id, before=before, limit=limit,
+    )  # fmt: skip
+    return [Account(*row) for row in rows]

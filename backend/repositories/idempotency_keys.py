@@ -1,0 +1,24 @@
+"""The table `idempotency_keys`."""
+
+from backend.infrastructure.database import Transaction
+
+
+def find(tx: Transaction, user_id: str, key: str, since: int) -> tuple[bytes, str] | None:
+    """Fingerprint and data of the first request under this key, if it was made after `since`."""
+    row = tx.row(
+        "SELECT fingerprint, data FROM idempotency_keys WHERE user_id = :user AND key = :key AND created_at > :since",
+        user=user_id, key=key, since=since,
+    )  # fmt: skip
+    return (row[0], row[1]) if row else None
+
+
+def insert(tx: Transaction, user_id: str, key: str, fingerprint: bytes, data: str) -> None:
+    tx.run(
+        "INSERT INTO idempotency_keys (user_id, key, fingerprint, data, created_at) VALUES (:u, :k, :f, :d, :now)",
+        u=user_id, k=key, f=fingerprint, d=data, now=tx.now,
+    )  # fmt: skip
+
+
+def prune(tx: Transaction, until: int) -> None:
+    """Forget the keys of `until` and before."""
+    tx.run("DELETE FROM idempotency_keys WHERE created_at <= :until", until=until)

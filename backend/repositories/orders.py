@@ -1,0 +1,84 @@
+"""The tables `orders` and `order_items`. Items are always read for many orders at once: N+1 cannot start."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from backend.domain import Order, OrderItem
+from backend.infrastructure.database import Row, Transaction
+
+COLUMNS = "id, user_id, account_id, status, currency, total, created_at, updated_at"
+
+
+def insert(tx: Transaction, order: Order) -> None:
+    tx.run(
+        f"""INSERT INTO orders ({COLUMNS}) VALUES
+            (:id, :user_id, :account_id, :status, :currency, :total, :created_at, :updated_at)""",
+        id=order.id, user_id=order.user_id, account_id=order.account_id, status=order.status,
+        currency=order.currency, total=order.total, created_at=order.created_at, updated_at=order.updated_at,
+    )  # fmt: skip
+    for position, item in enumerate(order.items):
+        tx.run(
+            """INSERT INTO order_items (order_id, position, product_id, sku, name, quantity, unit_price)
+               VALUES (:order_id, :position, :product_id, :sku, :name, :quantity, :unit_price)""",
+            order_id=order.id, position=position, product_id=item.product_id, sku=item.sku, name=item.name,
+            quantity=item.quantity, unit_price=item.unit_price,
+        )  # fmt: skip
+
+
+def set_status(tx: Transaction, order: Order) -> None:
+    tx.run(
+        "UPDATE orders SET status = :status, updated_at = :now WHERE id = :id",
+        id=order.id, status=order.status, now=tx.now,
+    )  # fmt: skip
+
+
+def by_id(tx: Transaction, order_id: str) -> Order | None:
+    rows = tx.rows(f"SELECT {COLUMNS} FROM orders WHERE id = :id", id=order_id)
+    return next(iter(_with_items(tx, rows)), None)
+
+
+def page(
+    tx: Transaction, *, user_id: str | None, status: str | None, before: str | None, limit: int
+) -> Sequence[Order]:
+    """Newest first, from `before` on; two statements, however many orders."""
+    wanted = {"user_id = :user_id": user_id, "status = :status": status, "id < :before": before}
+    where = " AND ".join(["1 = 1", *(clause for clause, value in wanted.items() if value)])
+    rows = tx.rows(
+        f"SELECT {COLUMNS} FROM orders WHERE {where} ORDER BY id DESC LIMIT :limit",
+        user_id=user_id, status=status, before=before, limit=limit,
+    )  # fmt: skip
+    return _with_items(tx, rows)
+
+
+def of_users(tx: Transaction, user_ids: Sequence[str]) -> dict[str, tuple[Order, ...]]:
+    """Each user's orders with their items, newest first; two statements, however many users and orders."""
+    rows = tx.rows_for(f"SELECT {COLUMNS} FROM orders WHERE user_id IN (:ids) ORDER BY id DESC", user_ids)
+    items = _items(tx, "order_id IN (SELECT id FROM orders WHERE user_id IN (:ids))", user_ids)
+    orders: dict[str, list[Order]] = defaultdict(list)
+    for row in rows:
+        orders[row[1]].append(_order(row, items))
+    return {user_id: tuple(orders[user_id]) for user_id in user_ids}
+
+
+def items_of(tx: Transaction, order_ids: Sequence[str]) -> dict[str, list[OrderItem]]:
+    return _items(tx, "order_id IN (:ids)", order_ids)
+
+
+def _with_items(tx: Transaction, rows: list[Row]) -> list[Order]:
+    items = items_of(tx, [row[0] for row in rows])
+    return [_order(row, items) for row in rows]
+
+
+def _items(tx: Transaction, where: str, ids: Sequence[str]) -> dict[str, list[OrderItem]]:
+    items: dict[str, list[OrderItem]] = defaultdict(list)
+    for order_id, *item in tx.rows_for(
+        f"""SELECT order_id, product_id, sku, name, quantity, unit_price FROM order_items
+            WHERE {where} ORDER BY order_id, position""",
+        ids,
+    ):
+        items[order_id].append(OrderItem(*item))
+    return items
+
+
+def _order(row: Row, items: dict[str, list[OrderItem]]) -> Order:
+    return Order(*row[:6], tuple(items[row[0]]), *row[6:])

@@ -1,0 +1,126 @@
+"""The tables `sessions` and `refresh_tokens`: a login and its family of refresh tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backend.domain import Session, Timestamp, User
+from backend.infrastructure.database import Transaction
+from backend.repositories import users
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A session with whose it is. `token_version` is the lowest `ver` it accepts."""
+
+    id: str
+    user_id: str
+    token_version: int
+    created_at: Timestamp
+    expires_at: Timestamp
+    ended_at: Timestamp | None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A session and its user, as needed on each request."""
+
+    login: Login
+    user: User
+    token_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """What is kept of a refresh token: never the token. `nonce` and `successor` are set by its use."""
+
+    token_hash: bytes
+    session_id: str
+    issued_at: int  # seconds, as in the token
+    expires_at: int
+    key_id: str
+    used_at: Timestamp | None = None
+    nonce: bytes | None = None
+    successor: bytes | None = None
+
+
+LOGIN = "id, user_id, token_version, created_at, expires_at, ended_at"
+TOKEN = "token_hash, session_id, issued_at, expires_at, key_id, used_at, nonce, successor"
+LIVE = "ended_at IS NULL AND expires_at > :now"
+
+
+def insert(tx: Transaction, login: Login, user_agent: str, ip: str) -> None:
+    tx.run(
+        f"""INSERT INTO sessions ({LOGIN}, last_used_at, user_agent, ip)
+            VALUES (:id, :user_id, :token_version, :now, :expires_at, NULL, :now, :agent, :ip)""",
+        id=login.id, user_id=login.user_id, token_version=login.token_version, now=login.created_at,
+        expires_at=login.expires_at, agent=user_agent, ip=ip,
+    )  # fmt: skip
+
+
+def by_id(tx: Transaction, session_id: str) -> Login | None:
+    row = tx.row(f"SELECT {LOGIN} FROM sessions WHERE id = :id", id=session_id)
+    return Login(*row) if row else None
+
+
+def is_live(tx: Transaction, session_id: str) -> bool:
+    return tx.row(f"SELECT 1 FROM sessions WHERE id = :id AND {LIVE}", id=session_id, now=tx.now) is not None
+
+
+def identity(tx: Transaction, session_id: str) -> Identity | None:
+    login = by_id(tx, session_id)
+    credentials = users.credentials_by_id(tx, login.user_id) if login else None
+    return Identity(login, credentials.user, credentials.token_version) if login and credentials else None
+
+
+def live_of(tx: Transaction, user_id: str, current: str) -> Sequence[Session]:
+    rows = tx.rows(
+        f"""SELECT id, created_at, last_used_at, user_agent, ip FROM sessions
+            WHERE user_id = :user_id AND {LIVE} ORDER BY id DESC""",
+        user_id=user_id, now=tx.now,
+    )  # fmt: skip
+    return [Session(*row, current=row[0] == current) for row in rows]
+
+
+def touch(tx: Transaction, session_id: str, expires_at: int) -> None:
+    tx.run(
+        "UPDATE sessions SET last_used_at = :now, expires_at = :expires_at WHERE id = :id",
+        id=session_id, now=tx.now, expires_at=expires_at,
+    )  # fmt: skip
+
+
+def end(tx: Transaction, session_id: str) -> bool:
+    """False if it had ended already."""
+    return tx.run(f"UPDATE sessions SET ended_at = :now WHERE id = :id AND {LIVE}", id=session_id, now=tx.now) > 0
+
+
+def end_all(tx: Transaction, user_id: str, but: str = "") -> int:
+    """End the user's logins, but for one; how many there were."""
+    return tx.run(
+        f"UPDATE sessions SET ended_at = :now WHERE user_id = :user_id AND id <> :but AND {LIVE}",
+        user_id=user_id, but=but, now=tx.now,
+    )  # fmt: skip
+
+
+def insert_token(tx: Transaction, token: RefreshToken) -> None:
+    tx.run(
+        """INSERT INTO refresh_tokens (token_hash, session_id, issued_at, expires_at, key_id)
+           VALUES (:token_hash, :session_id, :issued_at, :expires_at, :key_id)""",
+        token_hash=token.token_hash, session_id=token.session_id, issued_at=token.issued_at,
+        expires_at=token.expires_at, key_id=token.key_id,
+    )  # fmt: skip
+
+
+def token_by_hash(tx: Transaction, token_hash: bytes) -> RefreshToken | None:
+    row = tx.row(f"SELECT {TOKEN} FROM refresh_tokens WHERE token_hash = :hash", hash=token_hash)
+    return RefreshToken(*row) if row else None
+
+
+def claim_token(tx: Transaction, token_hash: bytes, nonce: bytes, successor: bytes) -> bool:
+    """Use the token: true for exactly one caller, ever."""
+    return bool(
+        tx.rows(
+            """UPDATE refresh_tokens SET used_at = :now, nonce = :nonce, successor = :successor
+               WHERE token_hash = :hash AND used_at IS NULL RETURNING token_hash""",
+            hash=token_hash, nonce=nonce, successor=successor, now=tx.now,
+        )
+    )  # fmt: skip

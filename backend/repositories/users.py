@@ -1,0 +1,113 @@
+"""The table `users`."""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backend.domain import User
+from backend.infrastructure.database import Row, Transaction
+
+COLUMNS = "id, email, name, roles, active, version, created_at, updated_at"
+ORDERS = {
+    "createdAt": "id ASC",  # ids sort by time
+    "-createdAt": "id DESC",
+    "email": "email_key ASC",
+    "-email": "email_key DESC",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a login is checked against. Never cached, never shown."""
+
+    user: User
+    password_hash: str
+    token_version: int
+
+
+def fold(text: str) -> str:
+    """Texts that differ only in case fold to the same."""
+    return unicodedata.normalize("NFC", text.casefold())
+
+
+def insert(tx: Transaction, user: User, password_hash: str) -> None:
+    """Raises Duplicate if the e-mail is taken."""
+    tx.run(
+        f"""INSERT INTO users ({COLUMNS}, email_key, name_key, token_version, password_hash)
+            VALUES (:id, :email, :name, :roles, :active, :version, :created_at, :updated_at,
+                    :email_key, :name_key, 0, :password_hash)""",
+        password_hash=password_hash, created_at=user.created_at, **_changeable(user),
+    )  # fmt: skip
+
+
+def update(tx: Transaction, user: User) -> None:
+    """Raises Duplicate if the e-mail is taken."""
+    tx.run(
+        """UPDATE users SET email = :email, email_key = :email_key, name = :name, name_key = :name_key, roles = :roles,
+           active = :active, version = :version, updated_at = :updated_at WHERE id = :id""",
+        **_changeable(user),
+    )
+
+
+def set_password(tx: Transaction, user_id: str, password_hash: str) -> None:
+    tx.run("UPDATE users SET password_hash = :hash WHERE id = :id", id=user_id, hash=password_hash)
+
+
+def raise_token_version(tx: Transaction, user_id: str) -> None:
+    """From now on no access token issued before is good, but for logins that are exempted."""
+    tx.run("UPDATE users SET token_version = token_version + 1 WHERE id = :id", id=user_id)
+
+
+def by_id(tx: Transaction, user_id: str) -> User | None:
+    row = tx.row(f"SELECT {COLUMNS} FROM users WHERE id = :id", id=user_id)
+    return _user(row) if row else None
+
+
+def credentials_by_email(tx: Transaction, email: str) -> Credentials | None:
+    return _credentials(tx, "email_key = :key", fold(email))
+
+
+def credentials_by_id(tx: Transaction, user_id: str) -> Credentials | None:
+    return _credentials(tx, "id = :key", user_id)
+
+
+def count_other_active_admins(tx: Transaction, user_id: str) -> int:
+    row = tx.row("SELECT count(*) FROM users WHERE active = 1 AND roles <> 'user' AND id <> :id", id=user_id)
+    return int(row[0]) if row else 0
+
+
+def page(
+    tx: Transaction, *, q: str | None, role: str | None, sort: str, limit: int, offset: int
+) -> tuple[Sequence[User], int]:
+    """Users whose e-mail or name contains `q` (literally, in any case), and how many there are in all."""
+    where = "1 = 1"
+    if q:
+        where += " AND (email_key LIKE :like ESCAPE '!' OR name_key LIKE :like ESCAPE '!')"
+    if role:
+        where += " AND ',' || roles || ',' LIKE '%,' || :role || ',%'"
+    literal = fold(q or "").replace("!", "!!").replace("%", "!%").replace("_", "!_")
+    filters = {"like": f"%{literal}%", "role": role}
+    total = tx.row(f"SELECT count(*) FROM users WHERE {where}", **filters)
+    rows = tx.rows(
+        f"SELECT {COLUMNS} FROM users WHERE {where} ORDER BY {ORDERS[sort]} LIMIT :limit OFFSET :offset",
+        limit=limit, offset=offset, **filters,
+    )  # fmt: skip
+    return [_user(row) for row in rows], total[0] if total else 0
+
+
+def _credentials(tx: Transaction, where: str, key: str) -> Credentials | None:
+    row = tx.row(f"SELECT {COLUMNS}, password_hash, token_version FROM users WHERE {where}", key=key)
+    return Credentials(_user(row[:-2]), *row[-2:]) if row else None
+
+
+def _user(row: Row) -> User:
+    user_id, email, name, roles, active, *rest = row
+    return User(user_id, email, name, tuple(roles.split(",")), bool(active), *rest)
+
+
+def _changeable(user: User) -> dict[str, object]:
+    return {
+        "id": user.id, "email": user.email, "email_key": fold(user.email), "name": user.name,
+        "name_key": fold(user.name), "roles": ",".join(sorted(user.roles)), "active": int(user.active),
+        "version": user.version, "updated_at": user.updated_at,
+    }  # fmt: skip

@@ -1,0 +1,124 @@
+"""Accounts and money: `/api/v1/accounts`, `/transfers`, `/transactions`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from backend.domain import Account, Attempt, Once, Transaction
+from backend.errors import CurrencyMismatch, IdempotencyKeyReused, InsufficientFunds, NotFound, ValidationFailed
+from backend.routes.currencies import CURRENCIES
+from backend.services.ledger import Ledger
+from backend.web.fields import Choice, Money, Reference, Text
+from backend.web.handler import answers
+from backend.web.pagination import CursorQuery, Cursors, Page
+from backend.web.request import Request
+
+CurrencyCode = Annotated[str, Choice(CURRENCIES, "an active ISO 4217 code in capitals")]
+Memo = Annotated[str | None, Text(0, 500)]
+
+
+@dataclass(frozen=True)
+class NewAccount:
+    currency: CurrencyCode
+
+
+@dataclass(frozen=True)
+class Movement:
+    """A deposit or a withdrawal."""
+
+    amount: Money
+    memo: Memo = None
+
+
+@dataclass(frozen=True)
+class NewTransfer:
+    from_account_id: Reference
+    to_account_id: Reference
+    amount: Money
+    memo: Memo = None
+
+    def conflicts(self) -> Mapping[str, str]:
+        same = self.from_account_id == self.to_account_id
+        return {"toAccountId": "must be another account than fromAccountId"} if same else {}
+
+
+@dataclass(frozen=True)
+class AccountQuery(CursorQuery):
+    """`ownerId` is for admins."""
+
+    owner_id: Reference | None = None
+
+
+class AccountRoutes:
+    def __init__(self, ledger: Ledger, cursors: Cursors) -> None:
+        self._ledger = ledger
+        self._cursors = cursors
+
+    def find(self, request: Request, account_id: str) -> Account:
+        return self._ledger.account(request.user, account_id)
+
+    @answers(201, IdempotencyKeyReused, location="/api/v1/accounts")
+    def create(self, request: Request, body: NewAccount, attempt: Attempt) -> Once[Account]:
+        """Open an account."""
+        return self._ledger.open_account(request.user, body.currency, attempt)
+
+    @answers(200)
+    def list(self, request: Request, query: AccountQuery) -> Page[Account]:
+        """One's accounts; for admins all, or one owner's."""
+        owner_id = whose(request, query.owner_id, "ownerId")
+        return self._cursors.page(
+            request, query, lambda before, limit: self._ledger.accounts(owner_id, before, limit)
+        )  # fmt: skip
+
+    @answers(200)
+    def show(self, request: Request, found: Account) -> Account:
+        """One account."""
+        return found
+
+    @answers(201, IdempotencyKeyReused, location="/api/v1/transactions")
+    def deposit(self, request: Request, found: Account, body: Movement, attempt: Attempt) -> Once[Transaction]:
+        """Money comes in."""
+        return self._ledger.deposit(request.user, found.id, body.amount, body.memo, attempt)
+
+    @answers(201, IdempotencyKeyReused, InsufficientFunds, location="/api/v1/transactions")
+    def withdraw(self, request: Request, found: Account, body: Movement, attempt: Attempt) -> Once[Transaction]:
+        """Money goes out."""
+        return self._ledger.withdraw(request.user, found.id, body.amount, body.memo, attempt)
+
+    @answers(200)
+    def statement(self, request: Request, found: Account, query: CursorQuery) -> Page[Transaction]:
+        """An account's transactions, newest first."""
+        return self._cursors.page(
+            request, query, lambda before, limit: self._ledger.statement(found.id, before, limit)
+        )  # fmt: skip
+
+
+class TransactionRoutes:
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def find(self, request: Request, transaction_id: str) -> Transaction:
+        return self._ledger.transaction(request.user, transaction_id)
+
+    @answers(
+        201, NotFound, IdempotencyKeyReused, InsufficientFunds, CurrencyMismatch, location="/api/v1/transactions"
+    )  # fmt: skip
+    def transfer(self, request: Request, body: NewTransfer, attempt: Attempt) -> Once[Transaction]:
+        """Money goes from one's own account to another."""
+        return self._ledger.transfer(
+            request.user, body.from_account_id, body.to_account_id, body.amount, body.memo, attempt
+        )  # fmt: skip
+
+    @answers(200)
+    def show(self, request: Request, found: Transaction) -> Transaction:
+        """One transaction."""
+        return found
+
+
+def whose(request: Request, wanted: str | None, name: str) -> str | None:
+    """Whose rows to list: one's own; an admin's wish, None for everybody's. To others the filter is unknown."""
+    if request.user.is_admin:
+        return wanted
+    if wanted is not None:
+        raise ValidationFailed({name: "is not known here"})
+    return request.user.user.id

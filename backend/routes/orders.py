@@ -1,0 +1,76 @@
+"""Orders: `/api/v1/orders`."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from backend.domain import Attempt, Once, Order
+from backend.errors import Conflict, CurrencyMismatch, IdempotencyKeyReused, InsufficientFunds, NotFound, OutOfStock
+from backend.routes.accounts import whose
+from backend.services.orders import Orders
+from backend.web.fields import Choice, Integer, Reference
+from backend.web.handler import answers
+from backend.web.pagination import CursorQuery, Cursors, Page
+from backend.web.request import Request
+from backend.web.shapes import list_of
+
+
+@dataclass(frozen=True)
+class Item:
+    product_id: Reference
+    quantity: Annotated[int, Integer(1, 1000)]
+
+
+@dataclass(frozen=True)
+class NewOrder:
+    account_id: Reference
+    items: Annotated[tuple[Item, ...], list_of(Item, 1, 50, unique="product_id")]
+
+
+@dataclass(frozen=True)
+class OrderQuery(CursorQuery):
+    """`userId` is for admins."""
+
+    status: Annotated[str, Choice(("placed", "cancelled", "fulfilled"))] | None = None
+    user_id: Reference | None = None
+
+
+class OrderRoutes:
+    def __init__(self, orders: Orders, cursors: Cursors) -> None:
+        self._orders = orders
+        self._cursors = cursors
+
+    def find(self, request: Request, order_id: str) -> Order:
+        return self._orders.get(request.user, order_id)
+
+    @answers(
+        201, NotFound, OutOfStock, IdempotencyKeyReused, InsufficientFunds, CurrencyMismatch,
+        location="/api/v1/orders",
+    )  # fmt: skip
+    def create(self, request: Request, body: NewOrder, attempt: Attempt) -> Once[Order]:
+        """Order, and pay from one's account."""
+        wanted = {item.product_id: item.quantity for item in body.items}
+        return self._orders.place(request.user, body.account_id, wanted, attempt)
+
+    @answers(200)
+    def list(self, request: Request, query: OrderQuery) -> Page[Order]:
+        """One's orders, newest first; for admins all, or one user's."""
+        user_id = whose(request, query.user_id, "userId")
+        return self._cursors.page(
+            request, query,
+            lambda before, limit: self._orders.page(user_id=user_id, status=query.status, before=before, limit=limit),
+        )  # fmt: skip
+
+    @answers(200)
+    def show(self, request: Request, found: Order) -> Order:
+        """One order."""
+        return found
+
+    @answers(200, Conflict, IdempotencyKeyReused, InsufficientFunds)
+    def cancel(self, request: Request, found: Order, attempt: Attempt) -> Once[Order]:
+        """Cancel a placed order: money and stock go back."""
+        return self._orders.cancel(request.user, found.id, attempt)
+
+    @answers(200, Conflict, IdempotencyKeyReused)
+    def fulfil(self, request: Request, found: Order, attempt: Attempt) -> Once[Order]:
+        """Mark a placed order as fulfilled."""
+        return self._orders.fulfil(request.user, found.id, attempt)

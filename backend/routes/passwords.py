@@ -1,0 +1,75 @@
+"""Passwords: `/api/v1/auth/password`, `/auth/password-reset`; and what a new password must be."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from backend.errors import Unauthorized
+from backend.services.credentials import UserCredentials, weakness
+from backend.web.fields import EmailAddress, Schema, Secret, Text, Wrong
+from backend.web.handler import answers
+from backend.web.rate_limits import RateLimits
+from backend.web.request import Request
+
+
+@dataclass(frozen=True)
+class NewPassword:
+    """The rule of a password that is being chosen."""
+
+    def check(self, value: object, path: str, wrong: Wrong) -> str | None:
+        text = Text(8, 256, verbatim=True).check(value, path, wrong)
+        problem = weakness(text) if text is not None else None
+        if problem:
+            wrong[path] = problem
+        return text
+
+    def schema(self) -> Schema:
+        return {**Text(8, 256, verbatim=True).schema(), "format": "password"}
+
+
+ChosenPassword = Annotated[str, NewPassword()]
+GivenPassword = Annotated[str, Text(1, 256, verbatim=True)]
+
+
+@dataclass(frozen=True)
+class PasswordChange:
+    current_password: GivenPassword
+    new_password: ChosenPassword
+
+
+@dataclass(frozen=True)
+class ResetRequest:
+    email: EmailAddress
+
+
+@dataclass(frozen=True)
+class ResetConfirmation:
+    token: Secret
+    new_password: ChosenPassword
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """`{}`: what a reset request is answered, whether or not the address is known."""
+
+
+class PasswordRoutes:
+    def __init__(self, credentials: UserCredentials, limits: RateLimits) -> None:
+        self._credentials = credentials
+        self._limits = limits
+
+    @answers(204, Unauthorized)
+    def change(self, request: Request, body: PasswordChange) -> None:
+        """Change one's password; every other login ends."""
+        self._credentials.change(request.user, body.current_password, body.new_password)
+
+    @answers(202)
+    def request_reset(self, request: Request, body: ResetRequest) -> Nothing:
+        """Ask for a reset token by mail."""
+        self._limits.count_email(request, body.email)
+        self._credentials.request_reset(body.email)
+        return Nothing()
+
+    @answers(204)
+    def confirm_reset(self, request: Request, body: ResetConfirmation) -> None:
+        """Set a new password with a reset token; every login ends."""
+        self._credentials.confirm_reset(body.token, body.new_password)

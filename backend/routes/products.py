@@ -1,0 +1,63 @@
+"""Products: `/api/v1/products`."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from backend.domain import Product
+from backend.errors import Conflict, PreconditionFailed
+from backend.routes.accounts import CurrencyCode
+from backend.routes.users import given
+from backend.services.products import Products
+from backend.web.fields import Integer, Money, Name
+from backend.web.handler import answers
+from backend.web.pagination import CursorQuery, Cursors, Page
+from backend.web.request import Request
+
+Stock = Annotated[int, Integer(0, 10**9)]
+
+
+@dataclass(frozen=True)
+class NewProduct:
+    sku: Name
+    name: Name
+    unit_price: Money
+    currency: CurrencyCode
+    stock: Stock
+
+
+@dataclass(frozen=True)
+class ProductChanges:
+    name: Name | None = None
+    unit_price: Money | None = None
+    stock: Stock | None = None
+
+
+class ProductRoutes:
+    def __init__(self, products: Products, cursors: Cursors) -> None:
+        self._products = products
+        self._cursors = cursors
+
+    def find(self, request: Request, product_id: str) -> Product:
+        return self._products.get(product_id)
+
+    @answers(200, public=True)
+    def list(self, request: Request, query: CursorQuery) -> Page[Product]:
+        """The catalogue, newest first."""
+        return self._cursors.page(request, query, self._products.page)
+
+    @answers(200, etag=True, public=True)
+    def show(self, request: Request, found: Product) -> Product:
+        """One product."""
+        return found
+
+    @answers(201, Conflict, location="/api/v1/products")
+    def create(self, request: Request, body: NewProduct) -> Product:
+        """Add a product to the catalogue."""
+        return self._products.create(
+            request.user, body.sku, body.name, body.unit_price, body.currency, body.stock
+        )  # fmt: skip
+
+    @answers(200, PreconditionFailed, etag=True)
+    def update(self, request: Request, found: Product, body: ProductChanges) -> Product:
+        """Change name, price or stock."""
+        return self._products.update(request.user, found.id, given(body), request.expected_versions())

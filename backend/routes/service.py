@@ -1,0 +1,53 @@
+"""The service itself: `/healthz`, `/readyz`, `/openapi.json`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from werkzeug.wrappers import Response
+
+from backend.errors import Unavailable
+from backend.web.envelope import JSON, encode
+from backend.web.handler import answers
+from backend.web.request import Request
+
+Checks = Mapping[str, Callable[[], None]]  # name → a check that raises if it fails
+
+
+@dataclass(frozen=True)
+class Status:
+    status: str
+
+
+class ServiceRoutes:
+    def __init__(self, checks: Checks, document: Callable[[], dict[str, Any]]) -> None:
+        self._checks = checks
+        self._document = document
+        self._openapi = b""
+
+    @answers(200)
+    def health(self, request: Request) -> Status:
+        """The process answers."""
+        return Status("ok")
+
+    @answers(200)
+    def ready(self, request: Request) -> Status:
+        """The service can do its work; else 503 with the checks that failed."""
+        failing = {name: problem for name, check in self._checks.items() if (problem := _problem(check))}
+        if failing:
+            raise Unavailable("The service is not ready.", details=failing)
+        return Status("ok")
+
+    @answers(200)
+    def openapi(self, request: Request) -> Response:
+        """This documentation, as OpenAPI 3.1."""
+        self._openapi = self._openapi or encode(self._document()).encode()
+        return Response(self._openapi, content_type=JSON)
+
+
+def _problem(check: Callable[[], None]) -> str | None:
+    try:
+        check()
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return None

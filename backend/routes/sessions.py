@@ -1,0 +1,65 @@
+"""Logins: `/api/v1/auth/login`, `/refresh`, `/logout`, `/sessions`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backend.domain import Session, TokenPair
+from backend.errors import Unauthorized
+from backend.routes.passwords import GivenPassword
+from backend.services.logins import Logins
+from backend.web.fields import EmailAddress, Secret
+from backend.web.handler import answers
+from backend.web.rate_limits import RateLimits
+from backend.web.request import Request
+
+
+@dataclass(frozen=True)
+class Credentials:
+    email: EmailAddress
+    password: GivenPassword
+
+
+@dataclass(frozen=True)
+class RefreshToken:
+    refresh_token: Secret
+
+
+class SessionRoutes:
+    def __init__(self, logins: Logins, limits: RateLimits) -> None:
+        self._logins = logins
+        self._limits = limits
+
+    def find(self, request: Request, session_id: str) -> Session:
+        return self._logins.session(request.user, session_id)
+
+    @answers(200, Unauthorized)
+    def log_in(self, request: Request, body: Credentials) -> TokenPair:
+        """Start a session."""
+        self._limits.count_email(request, body.email)
+        agent = request.headers.get("User-Agent", "")
+        return self._logins.log_in(body.email, body.password, agent, request.client)
+
+    @answers(200, Unauthorized)
+    def refresh(self, request: Request, body: RefreshToken) -> TokenPair:
+        """Change a refresh token for its successor and a fresh access token."""
+        return self._logins.refresh(body.refresh_token)
+
+    @answers(204)
+    def log_out(self, request: Request, body: RefreshToken) -> None:
+        """End the login of a refresh token."""
+        self._logins.log_out(body.refresh_token)
+
+    @answers(200)
+    def list(self, request: Request) -> Sequence[Session]:
+        """One's live sessions."""
+        return self._logins.sessions(request.user)
+
+    @answers(204)
+    def end(self, request: Request, found: Session) -> None:
+        """End one of one's sessions."""
+        self._logins.end_session(request.user, found.id)
+
+    @answers(204)
+    def end_all(self, request: Request) -> None:
+        """End all of one's sessions."""
+        self._logins.end_all_sessions(request.user)

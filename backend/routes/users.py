@@ -1,0 +1,99 @@
+"""Users: `/api/v1/users`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+from backend.domain import User, UserWithOrders
+from backend.errors import Conflict, PreconditionFailed
+from backend.routes.passwords import ChosenPassword
+from backend.services.users import Users
+from backend.web.fields import Boolean, Choice, EmailAddress, ListOf, Name, Text
+from backend.web.handler import answers
+from backend.web.pagination import OffsetQuery, Page, offset_page
+from backend.web.request import Request
+
+ROLES = ("user", "admin")
+RoleName = Annotated[str, Choice(ROLES)]
+
+
+@dataclass(frozen=True)
+class NewUser:
+    email: EmailAddress
+    password: ChosenPassword
+    name: Name
+
+    def conflicts(self) -> Mapping[str, str]:
+        same = self.password.casefold() == self.email.casefold()
+        return {"password": "must not be the e-mail address"} if same else {}
+
+
+@dataclass(frozen=True)
+class UserChanges:
+    """`roles` and `active` are for admins."""
+
+    name: Name | None = None
+    email: EmailAddress | None = None
+    roles: Annotated[tuple[str, ...], ListOf(Choice(ROLES), 1, 2)] | None = None
+    active: Annotated[bool, Boolean()] | None = None
+
+
+@dataclass(frozen=True)
+class UserQuery(OffsetQuery):
+    q: Annotated[str, Text(0, 100)] | None = None
+    role: RoleName | None = None
+    sort: Annotated[str, Choice(("createdAt", "-createdAt", "email", "-email"))] = "-createdAt"
+    include: Annotated[str, Choice(("orders",))] | None = None
+
+
+class UserRoutes:
+    def __init__(self, users: Users) -> None:
+        self._users = users
+
+    def find(self, request: Request, user_id: str) -> User:
+        return self._users.get(user_id)
+
+    @answers(201, Conflict, location="/api/v1/users")
+    def create(self, request: Request, body: NewUser) -> User:
+        """Sign up."""
+        return self._users.sign_up(body.email, body.password, body.name)
+
+    @answers(200)
+    def list(self, request: Request, query: UserQuery) -> Page[User | UserWithOrders]:
+        """All users, with `include=orders` each with his orders."""
+        offset = min((query.page - 1) * query.page_size, 2**63 - 1)
+        items, total = self._users.page(
+            q=query.q, role=query.role, sort=query.sort, with_orders=query.include == "orders",
+            limit=query.page_size, offset=offset,
+        )  # fmt: skip
+        return offset_page(request, query, items, total)
+
+    @answers(200, etag=True)
+    def show_me(self, request: Request) -> User:
+        """Oneself."""
+        return request.user.user
+
+    @answers(200, Conflict, PreconditionFailed, etag=True)
+    def update_me(self, request: Request, body: UserChanges) -> User:
+        """Change one's own name or e-mail."""
+        return self._users.update(request.user, request.user.user.id, given(body), request.expected_versions())
+
+    @answers(200, etag=True)
+    def show(self, request: Request, found: User) -> User:
+        """One user."""
+        return found
+
+    @answers(200, Conflict, PreconditionFailed, etag=True)
+    def update(self, request: Request, found: User, body: UserChanges) -> User:
+        """Change a user; `roles` and `active` are for admins."""
+        return self._users.update(request.user, found.id, given(body), request.expected_versions())
+
+    @answers(204, Conflict, PreconditionFailed)
+    def delete(self, request: Request, found: User) -> None:
+        """Deactivate a user and make him anonymous."""
+        self._users.delete(request.user, found.id, request.expected_versions())
+
+
+def given(changes: Any) -> dict[str, Any]:
+    """The fields of a PATCH that were sent."""
+    return {f.name: value for f in fields(changes) if (value := getattr(changes, f.name)) is not None}

@@ -1,0 +1,118 @@
+"""Passwords of users: which are good, changing one, resetting a forgotten one."""
+
+from functools import cache
+from pathlib import Path
+
+from backend.domain import Caller, User
+from backend.errors import Unauthorized, ValidationFailed
+from backend.infrastructure.database import Database, Transaction
+from backend.infrastructure.ids import is_id, new_id
+from backend.infrastructure.keyring import Keyring
+from backend.infrastructure.passwords import Passwords
+from backend.repositories import password_resets, sessions, users
+from backend.repositories.users import fold
+from backend.services.events import EventBus
+
+RESET_LIFETIME = 30 * 60 * 1000  # milliseconds
+RESET_LABEL = "password reset"
+
+
+@cache
+def common_passwords() -> frozenset[str]:
+    """The shipped list, in lower case: the most frequent of the leaked ones with 8 characters and more."""
+    return frozenset((Path(__file__).parent / "common_passwords.txt").read_text(encoding="utf-8").split())
+
+
+def weakness(password: str, email: str = "") -> str | None:
+    """Why nobody should have this password, None if it will do."""
+    if fold(password) in common_passwords():
+        return "is on the list of common passwords"
+    if email and fold(password) == fold(email):
+        return "must not be the e-mail address"
+    return None
+
+
+class UserCredentials:
+    """Thread-safe."""
+
+    def __init__(self, database: Database, passwords: Passwords, keyring: Keyring, events: EventBus) -> None:
+        self._database = database
+        self._passwords = passwords
+        self._keyring = keyring
+        self._events = events
+
+    def change(self, caller: Caller, current: str, new: str) -> None:
+        """Every other login ends, the caller's goes on. Raises ValidationFailed, Unauthorized `credentials`."""
+        _refuse_weak(new, caller.user)
+        with self._database.snapshot() as tx:
+            before = users.credentials_by_id(tx, caller.user.id)
+        if before is None or not self._passwords.matches(current, before.password_hash):
+            raise Unauthorized("credentials")
+        hashed = self._passwords.hash(new)
+        with self._database.transaction() as tx:
+            now = users.credentials_by_id(tx, caller.user.id)
+            if now is None or now.password_hash != before.password_hash or not sessions.is_live(tx, caller.session_id):
+                raise Unauthorized("credentials")  # somebody was faster while bcrypt ran
+            self._set(tx, caller.user.id, hashed, keep_session=caller.session_id)
+            self._events.publish(tx, "password.changed", ("user", caller.user.id), caller.user.id)
+
+    def request_reset(self, email: str) -> None:
+        """If the address is an active user's, a new reset token goes to the mailer; older ones are void."""
+        with self._database.snapshot() as tx:
+            found = users.credentials_by_email(tx, email)
+        if found is None or not found.user.active:
+            return
+        with self._database.transaction() as tx:
+            reset_id = new_id()
+            password_resets.insert(tx, reset_id, found.user.id)
+            self._events.publish(
+                tx, "password.reset_requested", ("user", found.user.id), found.user.id, {"resetId": reset_id}
+            )
+
+    def reset_token(self, reset_id: str) -> str:
+        """The token of a request: made from its id whenever it is needed, stored nowhere."""
+        return f"{reset_id}.{self._keyring.sign(RESET_LABEL, reset_id.encode()).hex()}"
+
+    def confirm_reset(self, token: str, new: str) -> None:
+        """Set a new password; every login ends. Raises ValidationFailed for a bad token or password."""
+        reset_id = self._verified(token)
+        with self._database.snapshot() as tx:
+            _refuse_weak(new, self._owner(tx, reset_id))
+        hashed = self._passwords.hash(new)
+        with self._database.transaction() as tx:
+            user = self._owner(tx, reset_id)
+            password_resets.end_all(tx, user.id)
+            self._set(tx, user.id, hashed)
+            self._events.publish(tx, "password.reset", ("user", user.id), user.id)
+
+    def _set(self, tx: Transaction, user_id: str, password_hash: str, keep_session: str = "") -> None:
+        users.set_password(tx, user_id, password_hash)
+        users.raise_token_version(tx, user_id)
+        sessions.end_all(tx, user_id, but=keep_session)
+
+    def _verified(self, token: str) -> str:
+        reset_id, _, signature = token.partition(".")
+        try:
+            given = bytes.fromhex(signature)
+        except ValueError:
+            given = b""
+        if not is_id(reset_id) or len(given) != 32 or not self._keyring.verifies(RESET_LABEL, reset_id.encode(), given):
+            raise _bad_token()
+        return reset_id
+
+    def _owner(self, tx: Transaction, reset_id: str) -> User:
+        found = password_resets.open_by_id(tx, reset_id)
+        user = users.by_id(tx, found[0]) if found and tx.now - found[1] < RESET_LIFETIME else None
+        if user is None or not user.active:
+            raise _bad_token()
+        return user
+
+
+def _refuse_weak(password: str, user: User) -> None:
+    problem = weakness(password, user.email)
+    if problem:
+        raise ValidationFailed({"newPassword": problem})
+
+
+def _bad_token() -> ValidationFailed:
+    return ValidationFailed({"token": "is not valid, or no longer"})

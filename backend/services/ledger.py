@@ -1,0 +1,136 @@
+"""The ledger: accounts, and money moving between them.
+
+Money enters and leaves through the currency's system account, which alone may go below zero, so the balances of each
+currency always add up to 0. All rules are checked on balances read under the write lock.
+"""
+
+from collections.abc import Sequence
+
+from backend.domain import MAX_BALANCE, Account, Attempt, Caller, Once, TransactionType
+from backend.domain import Transaction as Movement
+from backend.errors import CurrencyMismatch, InsufficientFunds, NotFound, ValidationFailed
+from backend.infrastructure.database import Database, Transaction
+from backend.infrastructure.ids import new_id
+from backend.repositories import accounts, transactions
+from backend.services.events import EventBus
+from backend.services.idempotency import once
+
+
+class Ledger:
+    """Thread-safe."""
+
+    def __init__(self, database: Database, events: EventBus) -> None:
+        self._database = database
+        self._events = events
+
+    def open_account(self, caller: Caller, currency: str, attempt: Attempt) -> Once[Account]:
+        with self._database.transaction() as tx:
+
+            def opened() -> Account:
+                account = Account(new_id(), caller.user.id, currency, 0, tx.now)
+                accounts.insert(tx, account)
+                self._events.publish(tx, "account.created", ("account", account.id), caller.user.id)
+                return account
+
+            return once(tx, caller.user.id, attempt, opened)
+
+    def account(self, caller: Caller, account_id: str) -> Account:
+        """One's own, or as an admin anybody's. Raises NotFound."""
+        with self._database.snapshot() as tx:
+            account = accounts.by_id(tx, account_id)
+        if account is None or not (caller.is_admin or account.owner_id == caller.user.id):
+            raise NotFound
+        return account
+
+    def accounts(self, owner_id: str | None, before: str | None, limit: int) -> Sequence[Account]:
+        """The owner's accounts, newest first; None: everybody's and the house's."""
+        with self._database.snapshot() as tx:
+            return accounts.page(tx, owner_id, before, limit)
+
+    def deposit(
+        self, caller: Caller, account_id: str, amount: int, memo: str | None, attempt: Attempt
+    ) -> Once[Movement]:
+        with self._database.transaction() as tx:
+            account, system = _with_system_account(tx, account_id)
+            return once(
+                tx, caller.user.id, attempt, lambda: self.move(tx, caller, "deposit", system, account, amount, memo)
+            )
+
+    def withdraw(
+        self, caller: Caller, account_id: str, amount: int, memo: str | None, attempt: Attempt
+    ) -> Once[Movement]:
+        """Raises InsufficientFunds."""
+        with self._database.transaction() as tx:
+            account, system = _with_system_account(tx, account_id)
+            return once(
+                tx, caller.user.id, attempt, lambda: self.move(tx, caller, "withdrawal", account, system, amount, memo)
+            )
+
+    def transfer(
+        self, caller: Caller, from_id: str, to_id: str, amount: int, memo: str | None, attempt: Attempt
+    ) -> Once[Movement]:
+        """From one's own account to any user's. Raises NotFound, CurrencyMismatch, InsufficientFunds."""
+        with self._database.transaction() as tx:
+            found = accounts.by_ids(tx, [from_id, to_id])
+            source = owned(found.get(from_id), caller)
+
+            def transferred() -> Movement:
+                target = found.get(to_id)
+                if target is None or target.owner_id is None:
+                    raise NotFound("There is no such account to transfer to.")
+                return self.move(tx, caller, "transfer", source, target, amount, memo)
+
+            return once(tx, caller.user.id, attempt, transferred)
+
+    def transaction(self, caller: Caller, transaction_id: str) -> Movement:
+        """One that touches an account of the caller; as an admin any. Raises NotFound."""
+        with self._database.snapshot() as tx:
+            movement = transactions.by_id(tx, transaction_id)
+            sides = accounts.by_ids(tx, [movement.from_account_id, movement.to_account_id]) if movement else {}
+        owners = {account.owner_id for account in sides.values()}
+        if movement is None or not (caller.is_admin or caller.user.id in owners):
+            raise NotFound
+        return movement
+
+    def statement(self, account_id: str, before: str | None, limit: int) -> Sequence[Movement]:
+        """The account's transactions, newest first."""
+        with self._database.snapshot() as tx:
+            return transactions.page_of_account(tx, account_id, before, limit)
+
+    def move(
+        self, tx: Transaction, caller: Caller, type: TransactionType, source: Account, target: Account, amount: int,
+        memo: str | None = None, order_id: str | None = None,
+    ) -> Movement:  # fmt: skip
+        """Move money in `tx`; `source` and `target` were read in it. Only a deposit's source may go below zero.
+
+        Raises CurrencyMismatch, InsufficientFunds, and ValidationFailed if a balance would leave 64 bits.
+        """
+        if source.currency != target.currency:
+            raise CurrencyMismatch
+        if type != "deposit" and source.balance < amount:
+            raise InsufficientFunds
+        if target.balance + amount > MAX_BALANCE or source.balance - amount < -MAX_BALANCE:
+            raise ValidationFailed({"amount": "would take a balance beyond 64 bits"})
+        movement = Movement(
+            new_id(), type, source.id, target.id, amount, source.currency, memo, order_id, tx.now
+        )  # fmt: skip
+        transactions.insert(tx, movement)
+        self._events.publish(tx, f"{type}.completed", ("transaction", movement.id), caller.user.id, {"amount": amount})
+        return movement
+
+
+def owned(account: Account | None, caller: Caller) -> Account:
+    """The account, if it is the caller's own (an admin's rights are no help here). Raises NotFound."""
+    if account is None or account.owner_id != caller.user.id:
+        raise NotFound("There is no such account of yours.")
+    return account
+
+
+def _with_system_account(tx: Transaction, account_id: str) -> tuple[Account, Account]:
+    account = accounts.by_id(tx, account_id)
+    if account is None:
+        raise NotFound
+    system = accounts.of_the_house(tx, account.currency, "system")
+    if system.id == account.id:
+        raise ValidationFailed({"id": "the system account is the other side of every deposit and withdrawal"})
+    return account, system

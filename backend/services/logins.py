@@ -1,0 +1,145 @@
+"""Logins: who somebody is, at the start by password, then by access token, and on by refresh rotation."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+
+from backend.domain import Caller, Session, Timestamp, TokenPair
+from backend.errors import NotFound, Unauthorized
+from backend.infrastructure.cache import CoherentCache
+from backend.infrastructure.database import Database, Transaction
+from backend.infrastructure.ids import new_id
+from backend.infrastructure.passwords import Passwords
+from backend.infrastructure.tokens import Tokens
+from backend.repositories import sessions, users
+from backend.repositories.sessions import Identity, Login
+from backend.repositories.users import Credentials
+from backend.services.events import EventBus
+from backend.services.rotation import Rotation
+
+USER_AGENT_KEPT = 200
+
+
+class Logins:
+    """Thread-safe."""
+
+    def __init__(
+        self, database: Database, cache: CoherentCache, passwords: Passwords, tokens: Tokens, rotation: Rotation,
+        events: EventBus, access_seconds: int,
+    ) -> None:  # fmt: skip
+        self._database = database
+        self._cache = cache
+        self._passwords = passwords
+        self._tokens = tokens
+        self._rotation = rotation
+        self._events = events
+        self._access_seconds = access_seconds
+
+    def log_in(self, email: str, password: str, user_agent: str, ip: str) -> TokenPair:
+        """A new session. Raises Unauthorized `credentials`, the same and after as long for an unknown e-mail."""
+        with self._database.snapshot() as tx:
+            found = users.credentials_by_email(tx, email)
+        good = self._passwords.matches(password, found.password_hash if found else None)
+        if found is None or not good or not found.user.active:
+            raise Unauthorized("credentials")
+        outdated = self._passwords.outdated(found.password_hash)
+        rehashed = self._passwords.hash(password) if outdated else found.password_hash
+        with self._database.transaction() as tx:
+            now = users.credentials_by_id(tx, found.user.id)
+            if now is None or not now.user.active or now.password_hash != found.password_hash:
+                raise Unauthorized("credentials")  # deactivated or changed while bcrypt ran
+            if outdated:
+                users.set_password(tx, found.user.id, rehashed)
+            return self._open(tx, now, user_agent[:USER_AGENT_KEPT], ip)
+
+    def refresh(self, token: str) -> TokenPair:
+        """Rotate. Raises Unauthorized; a reused token's whole family is revoked, and stays so although this raises."""
+        claims = self._tokens.verify("refresh", token)
+        with self._database.transaction() as tx:
+            identity = sessions.identity(tx, claims["sid"])
+            alive = identity is not None and _is_live(identity, tx.now)
+            successor = self._rotation.rotate(tx, identity.login, token) if identity and alive else None
+            if identity and alive and successor is None:  # reuse
+                sessions.end(tx, identity.login.id)
+                self._events.publish(tx, "session.reuse_detected", ("session", identity.login.id), identity.user.id)
+        if identity is None or successor is None:  # raised only here: the revocation must be committed
+            raise Unauthorized("revoked")
+        return self._pair(identity, successor, tx.now)
+
+    def log_out(self, token: str) -> None:
+        """End the login of a refresh token, rotated or not. One that cannot be verified ends nothing."""
+        try:
+            claims = self._tokens.verify("refresh", token)
+        except Unauthorized:
+            return
+        with self._database.transaction() as tx:
+            self._end(tx, claims["sid"], claims["sub"])
+
+    def identify(self, access_token: str) -> Caller:
+        """Who the bearer is. Raises Unauthorized. Ended logins, deactivated users and new roles show at once."""
+        claims = self._tokens.verify("access", access_token)
+        session_id, user_id = claims["sid"], claims["sub"]
+        identity = self._cache.get_or_load(
+            ("identity", session_id, user_id),
+            lambda tx: sessions.identity(tx, session_id),
+            topics=(f"sessions:{session_id}", f"users:{user_id}"),
+        )
+        if identity is None or identity.user.id != user_id or not _is_live(identity, self._database.now()):
+            raise Unauthorized("revoked")
+        if not identity.login.token_version <= claims["ver"] <= identity.token_version:
+            raise Unauthorized("revoked")
+        return Caller(identity.user, session_id)
+
+    def sessions(self, caller: Caller) -> Sequence[Session]:
+        """The caller's live sessions, newest first."""
+        with self._database.snapshot() as tx:
+            return sessions.live_of(tx, caller.user.id, caller.session_id)
+
+    def session(self, caller: Caller, session_id: str) -> Session:
+        """A live one of the caller's. Raises NotFound."""
+        mine = {session.id: session for session in self.sessions(caller)}
+        if session_id not in mine:
+            raise NotFound
+        return mine[session_id]
+
+    def end_session(self, caller: Caller, session_id: str) -> None:
+        """Raises NotFound unless it is a live one of the caller."""
+        with self._database.transaction() as tx:
+            login = sessions.by_id(tx, session_id)
+            if login is None or login.user_id != caller.user.id or not self._end(tx, session_id, caller.user.id):
+                raise NotFound
+
+    def end_all_sessions(self, caller: Caller) -> None:
+        with self._database.transaction() as tx:
+            sessions.end_all(tx, caller.user.id)
+            self._events.publish(tx, "session.all_ended", ("user", caller.user.id), caller.user.id)
+
+    def _open(self, tx: Transaction, whose: Credentials, user_agent: str, ip: str) -> TokenPair:
+        login = Login(new_id(), whose.user.id, whose.token_version, tx.now, Timestamp(0), None)
+        first = self._rotation.first(login, tx.now)
+        login = replace(login, expires_at=Timestamp(first.kept.expires_at * 1000))
+        sessions.insert(tx, login, user_agent, ip)
+        sessions.insert_token(tx, first.kept)
+        self._events.publish(tx, "session.created", ("session", login.id), whose.user.id)
+        return self._pair(Identity(login, whose.user, whose.token_version), first.token, tx.now)
+
+    def _end(self, tx: Transaction, session_id: str, user_id: str) -> bool:
+        ended = sessions.end(tx, session_id)
+        if ended:
+            self._events.publish(tx, "session.ended", ("session", session_id), user_id)
+        return ended
+
+    def _pair(self, identity: Identity, refresh_token: str, now: Timestamp) -> TokenPair:
+        issued_at = now // 1000
+        user = identity.user
+        claims = {
+            "sub": user.id, "email": user.email, "roles": list(user.roles), "ver": identity.token_version,
+            "sid": identity.login.id, "iat": issued_at, "exp": issued_at + self._access_seconds,
+            "jti": secrets.token_hex(16),
+        }  # fmt: skip
+        return TokenPair(self._tokens.issue("access", claims), refresh_token, "Bearer", self._access_seconds)
+
+
+def _is_live(identity: Identity, now: int) -> bool:
+    return identity.user.active and identity.login.ended_at is None and identity.login.expires_at > now
+

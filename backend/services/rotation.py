@@ -1,0 +1,82 @@
+"""Refresh rotation: each refresh token works once, a lost answer can be had again, a stolen token ends the family.
+
+Only hashes are stored. So that the very same successor can still be given again within the grace, it is deterministic:
+its `jti` is an HMAC, under a key of this service, of the old token and a nonce stored when that was used; `iat`, `exp`
+and `kid` are stored with the successor's hash. The database alone can make no token, nor can the old token's thief.
+"""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+
+from backend.domain import Timestamp
+from backend.infrastructure.database import Transaction
+from backend.infrastructure.keyring import Keyring
+from backend.infrastructure.tokens import Tokens
+from backend.repositories import sessions
+from backend.repositories.sessions import Login, RefreshToken
+
+LOGIN_SECONDS = 30 * 86_400  # however often it is refreshed
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A refresh token, and what is kept of it."""
+
+    token: str
+    kept: RefreshToken
+
+
+class Rotation:
+    """Thread-safe; everything happens in the transaction it is given."""
+
+    def __init__(self, tokens: Tokens, keyring: Keyring, refresh_seconds: int, grace_seconds: int) -> None:
+        self._tokens = tokens
+        self._keyring = keyring
+        self._refresh_seconds = refresh_seconds
+        self._grace = grace_seconds * 1000
+
+    def first(self, login: Login, now: Timestamp) -> Issued:
+        """A new login's first refresh token."""
+        return self._issue(login, secrets.token_hex(32), now // 1000, self._end(login, now), self._keyring.signing_id)
+
+    def rotate(self, tx: Transaction, login: Login, token: str) -> str | None:
+        """The successor of `token`, a token of this live login. None if it was reused: the login must end."""
+        used = sessions.token_by_hash(tx, _hash(token))
+        if used is None or used.session_id != login.id:
+            return None
+        if used.used_at is not None:
+            return self._again(tx, login, used, token)
+        nonce = secrets.token_bytes(16)
+        key_id = self._keyring.signing_id
+        successor = self._issue(login, self._jti(token, nonce, key_id), tx.now // 1000, self._end(login, tx.now), key_id)
+        if not sessions.claim_token(tx, used.token_hash, nonce, successor.kept.token_hash):
+            return None
+        sessions.insert_token(tx, successor.kept)
+        sessions.touch(tx, login.id, successor.kept.expires_at * 1000)
+        return successor.token
+
+    def _again(self, tx: Transaction, login: Login, used: RefreshToken, token: str) -> str | None:
+        """The same successor once more, within the grace and only while it is itself unused."""
+        kept = sessions.token_by_hash(tx, used.successor or b"")
+        if kept is None or kept.used_at is not None or used.used_at is None or used.nonce is None:
+            return None
+        if tx.now - used.used_at > self._grace or kept.key_id not in self._keyring:
+            return None
+        jti = self._jti(token, used.nonce, kept.key_id)
+        return self._issue(login, jti, kept.issued_at, kept.expires_at, kept.key_id).token
+
+    def _issue(self, login: Login, jti: str, issued_at: int, expires_at: int, key_id: str) -> Issued:
+        claims = {"sub": login.user_id, "sid": login.id, "jti": jti, "iat": issued_at, "exp": expires_at}
+        token = self._tokens.issue("refresh", claims, key_id)
+        return Issued(token, RefreshToken(_hash(token), login.id, issued_at, expires_at, key_id))
+
+    def _jti(self, token: str, nonce: bytes, key_id: str) -> str:
+        return self._keyring.sign("refresh successor", nonce + token.encode(), key_id).hex()
+
+    def _end(self, login: Login, now: Timestamp) -> int:
+        return min(now // 1000 + self._refresh_seconds, login.created_at // 1000 + LOGIN_SECONDS)
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

@@ -1,0 +1,130 @@
+"""Users: sign-up, profile, administration."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from backend.domain import Caller, User, UserWithOrders
+from backend.errors import Conflict, Forbidden, NotFound, PreconditionFailed
+from backend.infrastructure.cache import CoherentCache
+from backend.infrastructure.database import Database, Duplicate, Transaction
+from backend.infrastructure.ids import new_id
+from backend.infrastructure.passwords import Passwords
+from backend.repositories import orders, password_resets, sessions, users
+from backend.services.events import EventBus
+
+ADMIN_ONLY = {"roles", "active"}
+NO_PASSWORD = "!"  # matches no password: not a bcrypt hash
+
+
+class Users:
+    """Thread-safe."""
+
+    def __init__(self, database: Database, cache: CoherentCache, passwords: Passwords, events: EventBus) -> None:
+        self._database = database
+        self._cache = cache
+        self._passwords = passwords
+        self._events = events
+
+    def sign_up(self, email: str, password: str, name: str) -> User:
+        """A new user. Raises Conflict if the e-mail is taken, Unavailable if too many passwords wait."""
+        password_hash = self._passwords.hash(password)
+        with self._database.transaction() as tx:
+            return self.create(tx, email, password_hash, name)
+
+    def create(self, tx: Transaction, email: str, password_hash: str, name: str) -> User:
+        user = User(new_id(), email, name, ("user",), True, 1, tx.now, tx.now)
+        try:
+            users.insert(tx, user, password_hash)
+        except Duplicate:
+            raise _email_taken() from None
+        self._events.publish(tx, "user.created", ("user", user.id), user.id)
+        return user
+
+    def get(self, user_id: str) -> User:
+        """Raises NotFound."""
+        user = self._cache.get_or_load(
+            ("user", user_id), lambda tx: users.by_id(tx, user_id), topics=(f"users:{user_id}",)
+        )
+        if user is None:
+            raise NotFound
+        return user
+
+    def page(
+        self, *, q: str | None, role: str | None, sort: str, with_orders: bool, limit: int, offset: int
+    ) -> tuple[Sequence[User], int]:
+        """A page of all users, and how many there are. A fixed number of statements, with their orders or without."""
+        with self._database.snapshot() as tx:
+            found, total = users.page(tx, q=q, role=role, sort=sort, limit=limit, offset=offset)
+            if not with_orders:
+                return found, total
+            theirs = orders.of_users(tx, [user.id for user in found])
+        shown = [{field.name: getattr(user, field.name) for field in fields(User)} for user in found]
+        return [UserWithOrders(**user, orders=theirs[user["id"]]) for user in shown], total
+
+    def update(
+        self, caller: Caller, user_id: str, changes: Mapping[str, Any], expected: frozenset[str] | None
+    ) -> User:
+        """Change a profile; what stays as it was is no change. `expected`: the versions it may have now.
+
+        Raises Forbidden, NotFound, PreconditionFailed, and Conflict for a taken e-mail or the last active admin.
+        """
+        if ADMIN_ONLY & changes.keys() and not caller.is_admin:
+            raise Forbidden
+        with self._database.transaction() as tx:
+            user = _expected(users.by_id(tx, user_id), expected)
+            changed = replace(user, **changes)
+            if changed == user:
+                return user
+            return self._save(tx, caller, user, changed)
+
+    def delete(self, caller: Caller, user_id: str, expected: frozenset[str] | None) -> None:
+        """Deactivate, make anonymous, end logins; ledger and orders stay. Again changes nothing."""
+        with self._database.transaction() as tx:
+            user = _expected(users.by_id(tx, user_id), expected)
+            gone = replace(user, email=f"deleted-{user_id}@deleted.invalid", name="Deleted user", active=False)
+            if gone == user:
+                return
+            self._save(tx, caller, user, gone)
+            users.set_password(tx, user_id, NO_PASSWORD)
+            self._events.publish(tx, "user.deleted", ("user", user_id), caller.user.id)
+
+    def grant_admin(self, tx: Transaction, user_id: str) -> None:
+        """Give the role (the command line does: there is no caller to ask for rights). Raises NotFound."""
+        user = _expected(users.by_id(tx, user_id), None)
+        users.update(tx, replace(user, roles=("admin", "user"), version=user.version + 1, updated_at=tx.now))
+        self._events.publish(tx, "user.updated", ("user", user.id), None, {"changed": ["roles"]})
+
+    def _save(self, tx: Transaction, caller: Caller, before: User, after: User) -> User:
+        if _is_active_admin(before) and not _is_active_admin(after) and not users.count_other_active_admins(tx, after.id):
+            raise Conflict("The last active admin must stay one.")
+        after = replace(after, version=before.version + 1, updated_at=tx.now)
+        try:
+            users.update(tx, after)
+        except Duplicate:
+            raise _email_taken() from None
+        if before.active and not after.active:
+            users.raise_token_version(tx, after.id)
+            sessions.end_all(tx, after.id)
+            password_resets.end_all(tx, after.id)
+        name = "user.deactivated" if before.active and not after.active else "user.updated"
+        changed = [f.name for f in fields(User) if getattr(before, f.name) != getattr(after, f.name)]
+        changed = [field for field in changed if field not in ("version", "updated_at")]
+        self._events.publish(tx, name, ("user", after.id), caller.user.id, {"changed": changed})
+        return after
+
+
+def _expected(user: User | None, versions: frozenset[str] | None) -> User:
+    if user is None:
+        raise NotFound
+    if versions is not None and str(user.version) not in versions:
+        raise PreconditionFailed
+    return user
+
+
+def _is_active_admin(user: User) -> bool:
+    return user.active and "admin" in user.roles
+
+
+def _email_taken() -> Conflict:
+    return Conflict("The e-mail address is taken.", details={"email": "is taken"})

@@ -1,0 +1,137 @@
+"""What the worker's loop does with its clients: read their requests, send them their answers, part with them.
+
+Nothing here blocks. A step that cannot go on leaves its connection in the waiting room, with a deadline and the step
+to take next; the loop looks at the deadlines ten times a second.
+"""
+
+import selectors
+import socket
+import time
+from collections.abc import Callable
+
+from backend.errors import AppError, RequestTimeout
+from backend.web.connection import Connection, Step
+from backend.web.refusals import refusal
+from backend.web.request_reader import RequestReader
+from backend.web.waiting_room import WaitingRoom
+
+MAX_HELD = 64 * 1024 * 1024  # bytes that all clients together have us hold: unfinished requests, untaken answers
+RECEIVE_BYTES = 64 * 1024
+LINGER_SECONDS = 2.0  # for a client to read its last answer and close
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class Conversations:
+    """The life of each connection: await_request → (receive → dispatch → run → answer → send)* → linger → drain.
+
+    `run` is given each request once it is whole, and `answer` or `close` called when it has been run; `ended` is told
+    of each connection that is closed. `patience` (seconds) is for a request to come and for an answer to be taken,
+    `keepalive` for the next request to begin. One thread only.
+    """
+
+    def __init__(
+        self,
+        poller: selectors.BaseSelector,
+        run: Callable[[Connection, bytes], None],
+        ended: Callable[[Connection], None],
+        patience: float,
+        keepalive: float,
+        origins: frozenset[str],
+    ) -> None:
+        self.room = WaitingRoom(poller, self.advance)
+        self._run, self._ended = run, ended
+        self._patience, self._keepalive, self._origins = patience, keepalive, origins
+
+    def await_request(self, conn: Connection, seconds: float | None = None) -> None:
+        conn.deadline = time.monotonic() + (seconds or self._patience)
+        self.dispatch(conn)
+
+    def receive(self, conn: Connection) -> None:
+        begun = conn.reader.begun
+        data = conn.stream.recv(RECEIVE_BYTES)
+        if not data and begun:
+            raise conn.reader.cut_short()
+        if not data:
+            return self.close(conn)
+        if not begun:
+            conn.deadline = time.monotonic() + self._patience
+        conn.reader.feed(data)
+        return self.dispatch(conn)
+
+    def dispatch(self, conn: Connection) -> None:
+        """Have the next request run if it is whole, else wait for the rest of it."""
+        whole = conn.reader.take()
+        if whole:
+            conn.head, request = whole
+            conn.answering = False
+            return self._run(conn, request)
+        if conn.reader.waits_for_continue:
+            conn.reader.waits_for_continue = False
+            conn.stream.send(CONTINUE)
+        return self.room.enter(conn, READ, self.receive)
+
+    def answer(self, conn: Connection, keep: bool) -> None:
+        """The answer is in the connection: see it out, and then await another request or part."""
+        conn.keep = keep
+        conn.deadline = time.monotonic() + self._patience
+        self.advance(conn, self.send)
+
+    def send(self, conn: Connection) -> None:
+        conn.flush()
+        if conn.unsent:
+            self.room.enter(conn, WRITE, self.send)
+        elif conn.keep:
+            # What has come of the next request has waited for us so far, not we for it.
+            self.await_request(conn, None if conn.reader.begun else self._keepalive)
+        else:
+            self.linger(conn)
+
+    def linger(self, conn: Connection) -> None:
+        """Closing at once would reset the connection if anything is unread, and might cost the client its answer."""
+        conn.reader = RequestReader()
+        conn.stream.shutdown(socket.SHUT_WR)
+        conn.deadline = time.monotonic() + LINGER_SECONDS
+        self.room.enter(conn, READ, self.drain)
+
+    def drain(self, conn: Connection) -> None:
+        if conn.stream.recv(RECEIVE_BYTES):
+            self.room.enter(conn, READ, self.drain)
+        else:
+            self.close(conn)
+
+    def advance(self, conn: Connection, step: Step) -> None:
+        """Take one step of a connection that is not in the waiting room. All that can go wrong in one ends here."""
+        try:
+            step(conn)
+        except BlockingIOError:  # it looked ready, and was not
+            self.room.enter(conn, conn.events, step)
+        except OSError:  # the client is gone
+            self.close(conn)
+        except AppError as error:
+            self.refuse(conn, error)
+
+    def refuse(self, conn: Connection, error: AppError) -> None:
+        conn.put(refusal(error, conn.reader.head, conn.address, self._origins))
+        self.answer(conn, keep=False)
+
+    def close(self, conn: Connection, reset: bool = False) -> None:
+        """`reset` drops what is unsent, and lets the client know that its answer is not whole."""
+        if reset or conn.unsent:
+            conn.reset()
+        conn.stream.close()
+        self._ended(conn)
+
+    def look_at_deadlines(self) -> None:
+        for conn in self.room.take_overdue():
+            if conn.reader.begun and conn.step == self.receive:
+                self.refuse(conn, RequestTimeout())
+            else:
+                self.close(conn)
+        for conn in self.room.take_surplus(MAX_HELD):
+            self.close(conn)
+
+    def make_room(self) -> None:
+        """Part with one client, if any waits: rather with an idle than with a slow one."""
+        for conn in self.room.take_idlest():
+            self.close(conn)

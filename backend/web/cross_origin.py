@@ -1,0 +1,37 @@
+"""CORS (the Fetch standard): exact origins, no credentials, headers on errors too."""
+
+from werkzeug.wrappers import Response
+
+from backend.web.middleware import Handle, Middleware
+from backend.web.request import Request
+
+EXPOSED = (
+    "Link, Location, ETag, Retry-After, RateLimit, RateLimit-Policy, X-Request-ID, Idempotency-Replayed"
+)
+ALLOWED = "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, X-Request-ID"
+METHODS = "GET, HEAD, POST, PATCH, DELETE, OPTIONS"
+PREFLIGHT_SECONDS = "600"
+
+
+def cross_origin(origins: frozenset[str]) -> Middleware:
+    """Add the headers for requests from `origins`; without any, nothing is added."""
+
+    def link(following: Handle) -> Handle:
+        if not origins:
+            return following
+
+        def handle(request: Request) -> Response:
+            headers, environ = request.answer_headers, request.environ
+            headers.append(("Vary", "Origin"))
+            if environ.get("HTTP_ORIGIN") in origins:
+                headers.append(("Access-Control-Allow-Origin", environ["HTTP_ORIGIN"]))
+                headers.append(("Access-Control-Expose-Headers", EXPOSED))
+                if request.method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
+                    headers.append(("Access-Control-Allow-Methods", METHODS))
+                    headers.append(("Access-Control-Allow-Headers", ALLOWED))
+                    headers.append(("Access-Control-Max-Age", PREFLIGHT_SECONDS))
+            return following(request)
+
+        return handle
+
+    return link

@@ -1,0 +1,78 @@
+"""The response envelope: `{"data": …, "meta": …}` or `{"error": …, "meta": …}`, never both.
+
+Answers are encoded once: a handler's result becomes JSON text here, and the envelope is put around that text.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache, lru_cache
+from typing import Any, get_type_hints
+
+from werkzeug.wrappers import Response
+
+from backend.domain import Timestamp
+from backend.errors import AppError
+from backend.infrastructure.logs import iso_time
+from backend.web.shapes import camel_case
+
+JSON = "application/json"
+encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def to_json(value: object) -> str:
+    """JSON text of a noun of the domain, a tuple of them, or plain data. Times become RFC 3339, names camelCase."""
+    return encode(_plain(value))
+
+
+def data_response(status: int, data: str, request_id: str, meta: Mapping[str, Any] | None = None) -> Response:
+    """The answer with `data`, which is JSON text already."""
+    return _response(status, f'{{"data":{data},{_meta(request_id, meta)}}}')
+
+
+def error_response(error: AppError, request_id: str) -> Response:
+    """The answer to an error, with the headers it brings along."""
+    body: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.details:
+        body["details"] = error.details
+    response = _response(error.status, f'{{"error":{encode(body)},{_meta(request_id, None)}}}')
+    response.headers.extend(error.headers)
+    return response
+
+
+def empty_response(status: int) -> Response:
+    response = Response(status=status)
+    del response.headers["Content-Type"]
+    return response
+
+
+def _response(status: int, body: str) -> Response:
+    return Response(body.encode(), status, content_type=JSON)
+
+
+def _meta(request_id: str, extra: Mapping[str, Any] | None) -> str:
+    more = "".join(f",{encode(name)}:{encode(value)}" for name, value in extra.items()) if extra else ""
+    return f'"meta":{{"requestId":"{request_id}","timestamp":"{iso_time(time.time())}"{more}}}'
+
+
+def _plain(value: object) -> Any:
+    if is_dataclass(value):
+        return {name: present(getattr(value, attribute)) for attribute, name, present in _fields(type(value))}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return value
+
+
+@cache
+def _fields(noun: type[Any]) -> list[tuple[str, str, Callable[[Any], Any]]]:
+    hints = get_type_hints(noun)
+    return [
+        (field.name, camel_case(field.name), _time if hints[field.name] is Timestamp else _plain)
+        for field in fields(noun)
+    ]
+
+
+@lru_cache(4096)
+def _time(milliseconds: int) -> str:
+    return iso_time(milliseconds / 1000)

@@ -1,0 +1,170 @@
+"""The vocabulary of fields: what one value may be, as a check and as JSON Schema, from one source.
+
+A dataclass in `routes/` says `amount: Annotated[int, Integer(1, MAX_AMOUNT)]`; `shapes.py` reads it. A rule's `check`
+returns the value to use, or notes in `wrong` what is wrong at `path` and returns None. Rules are immutable.
+"""
+
+import re
+import unicodedata
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+from backend.domain import MAX_AMOUNT
+from backend.infrastructure.ids import is_id
+
+Wrong = dict[str, str]  # path → what is wrong there
+Schema = dict[str, Any]
+
+
+class Rule(Protocol):
+    def check(self, value: object, path: str, wrong: Wrong) -> Any: ...
+    def schema(self) -> Schema: ...
+
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+DIGITS = re.compile(r"[0-9]{1,19}")
+# The WHATWG's pattern for <input type=email> with at least two labels in the domain.
+EMAIL = re.compile(
+    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
+    r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+"
+)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A string of `low` to `high` characters once it is NFC and, unless `verbatim`, trimmed and free of controls."""
+
+    low: int
+    high: int
+    verbatim: bool = False
+
+    def check(self, value: object, path: str, wrong: Wrong) -> str | None:
+        if not isinstance(value, str):
+            wrong[path] = "must be a string"
+            return None
+        text = value if value.isascii() else unicodedata.normalize("NFC", value)
+        if not self.verbatim:
+            text = text.strip()
+        if not self.low <= len(text) <= self.high:
+            wrong[path] = f"must have {self.low} to {self.high} characters"
+        elif "\0" in text or (not self.verbatim and CONTROL.search(text)):
+            wrong[path] = "must not contain control characters"
+        else:
+            return text
+        return None
+
+    def schema(self) -> Schema:
+        return {"type": "string", "minLength": self.low, "maxLength": self.high}
+
+
+@dataclass(frozen=True)
+class Email:
+    def check(self, value: object, path: str, wrong: Wrong) -> str | None:
+        text = Text(1, 254).check(value, path, wrong)
+        if text is not None and (not EMAIL.fullmatch(text) or text.index("@") > 64):
+            wrong[path] = "must be an e-mail address"
+        return text
+
+    def schema(self) -> Schema:
+        return {"type": "string", "format": "email", "maxLength": 254}
+
+
+@dataclass(frozen=True)
+class Integer:
+    low: int
+    high: int
+
+    def check(self, value: object, path: str, wrong: Wrong) -> int | None:
+        if type(value) is not int:  # a bool is an int to Python, not to a client
+            wrong[path] = "must be an integer"
+        elif not self.low <= value <= self.high:
+            wrong[path] = f"must be from {self.low} to {self.high}"
+        else:
+            return value
+        return None
+
+    def schema(self) -> Schema:
+        return {"type": "integer", "minimum": self.low, "maximum": self.high}
+
+
+@dataclass(frozen=True)
+class Boolean:
+    def check(self, value: object, path: str, wrong: Wrong) -> bool | None:
+        if isinstance(value, bool):
+            return value
+        wrong[path] = "must be true or false"
+        return None
+
+    def schema(self) -> Schema:
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few strings; `meaning` tells of a list too long to show."""
+
+    of: Collection[str]
+    meaning: str = ""
+
+    def check(self, value: object, path: str, wrong: Wrong) -> str | None:
+        if isinstance(value, str) and value in self.of:
+            return value
+        wrong[path] = f"must be {self.meaning or 'one of ' + ', '.join(self.of)}"
+        return None
+
+    def schema(self) -> Schema:
+        return {"type": "string", "enum": sorted(self.of)}
+
+
+@dataclass(frozen=True)
+class Id:
+    def check(self, value: object, path: str, wrong: Wrong) -> str | None:
+        if isinstance(value, str) and is_id(value):
+            return value
+        wrong[path] = "must be an id: a lowercase UUID"
+        return None
+
+    def schema(self) -> Schema:
+        return {"type": "string", "format": "uuid"}
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """`low` to `high` values of one rule, no two with the same `unique` attribute (or, if that is empty, equal)."""
+
+    rule: Rule
+    low: int
+    high: int
+    unique: str = ""
+
+    def check(self, value: object, path: str, wrong: Wrong) -> tuple[Any, ...] | None:
+        if not isinstance(value, list):
+            wrong[path] = "must be an array"
+        elif not self.low <= len(value) <= self.high:
+            wrong[path] = f"must have {self.low} to {self.high} entries"
+        else:
+            checked = tuple(self.rule.check(entry, f"{path}[{n}]", wrong) for n, entry in enumerate(value))
+            self._check_unique(checked, path, wrong)
+            return checked
+        return None
+
+    def _check_unique(self, entries: tuple[Any, ...], path: str, wrong: Wrong) -> None:
+        seen: set[object] = set()
+        for n, entry in enumerate(entries):
+            mark = getattr(entry, self.unique, None) if self.unique else entry
+            if mark is not None and mark in seen:
+                wrong[f"{path}[{n}]"] = "must not stand here twice"
+            seen.add(mark)
+
+    def schema(self) -> Schema:
+        unique = {} if self.unique else {"uniqueItems": True}
+        return {"type": "array", "items": self.rule.schema(), "minItems": self.low, "maxItems": self.high, **unique}
+
+
+# The contract's own kinds of value, by name.
+EmailAddress = Annotated[str, Email()]
+Name = Annotated[str, Text(1, 100)]
+Money = Annotated[int, Integer(1, MAX_AMOUNT)]
+Reference = Annotated[str, Id()]
+Secret = Annotated[str, Text(1, 4096, verbatim=True)]  # a token or a password that is compared, not chosen

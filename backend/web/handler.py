@@ -1,0 +1,167 @@
+"""The handler wrapper: everything between a matched route and its handler, in the order that api.md §14 promises.
+
+    token → role → `{id}` → headers and body → query → handler → envelope
+
+A handler is a method marked with `@answers`. Its signature says what it wants: `found` (what its class's `find` gives
+for the path's `{id}`), `query` and `body` (shapes), `attempt` (for the idempotent ones). It returns a noun, a Page, a
+Once, None for 204, or a ready response. From the same facts `openapi.py` writes the documentation.
+"""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from werkzeug.wrappers import Response
+
+from backend.domain import Attempt, Once
+from backend.errors import AppError, Forbidden, NotFound
+from backend.infrastructure.ids import is_id
+from backend.web.envelope import data_response, empty_response, to_json
+from backend.web.pagination import Page
+from backend.web.request import Request
+from backend.web.router import Access, Endpoint, Route
+from backend.web.shapes import read_body, read_query
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a handler answers when all is well, and which errors of its own it may raise."""
+
+    status: int
+    errors: tuple[type[AppError], ...]
+    location: str  # the collection under whose path the made thing stands
+    etag: bool
+    public: bool  # may be kept by caches that ask again
+
+
+@dataclass(frozen=True)
+class Empty:
+    """The shape of no body and of no query."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a handler wants, read off its annotations once."""
+
+    found: bool
+    attempt: bool
+    query: type[Any]
+    body: type[Any] | None
+    returns: Any
+    wants_query: bool
+
+
+def answers(
+    status: int, *errors: type[AppError], location: str = "", etag: bool = False, public: bool = False
+) -> Callable[[Handler], Handler]:
+    """Mark a handler with its contract."""
+
+    def mark(handler: Handler) -> Handler:
+        handler.contract = Contract(status, errors, location, etag, public)  # type: ignore[attr-defined]
+        return handler
+
+    return mark
+
+
+def contract_of(route: Route) -> Contract:
+    return route.handler.contract  # type: ignore[attr-defined, no-any-return]  # set by @answers
+
+
+def signature_of(route: Route) -> Signature:
+    names = inspect.signature(route.handler).parameters
+    hints = get_type_hints(route.handler)
+    return Signature(
+        "found" in names, "attempt" in names, hints.get("query", Empty), hints.get("body"), hints.get("return"),
+        "query" in names,
+    )  # fmt: skip
+
+
+def endpoint(route: Route) -> Endpoint:
+    """Wrap the route's handler. Raises at start-up for a handler without contract or a route without access."""
+    contract, wants, handler = contract_of(route), signature_of(route), route.handler
+    if not isinstance(route.access, Access):
+        raise TypeError(f"{route.method} {route.path} does not say who may call it")
+    find = getattr(handler, "__self__", None)
+    changes = route.method != "GET"
+
+    def call(request: Request) -> Response:
+        _authorise(request, route.access)
+        arguments: dict[str, Any] = {}
+        if wants.found:
+            arguments["found"] = find.find(request, _id(request))  # type: ignore[union-attr]  # by convention
+        if wants.attempt:
+            arguments["attempt"] = _attempt(request)
+        sent = None
+        if changes:
+            sent = request.json_body() if wants.body else request.no_body()
+        query = read_query(wants.query, request.query_parameters())
+        if changes:
+            body = read_body(wants.body or Empty, sent)
+            if wants.body:
+                arguments["body"] = body
+        if wants.wants_query:
+            arguments["query"] = query
+        return _answer(request, contract, handler(request, **arguments))
+
+    return Endpoint(route, call)
+
+
+def _authorise(request: Request, access: Access) -> None:
+    """A bad token is refused on public routes as well; then who may call this?"""
+    caller = request.caller
+    if caller is None:
+        if access is not Access.ANYONE or request.challenge.details.get("reason") != "missing":
+            raise request.challenge
+    elif access is Access.ADMIN or (access is Access.SELF_OR_ADMIN and request.path_id != caller.user.id):
+        if not caller.is_admin:
+            raise Forbidden
+
+
+def _id(request: Request) -> str:
+    if not is_id(request.path_id):
+        raise NotFound
+    return request.path_id
+
+
+def _attempt(request: Request) -> Attempt:
+    what = hashlib.sha256(f"{request.method} {request.path}\n".encode() + request.raw_body())
+    return Attempt(request.idempotency_key(), what.digest(), to_json)
+
+
+def _answer(request: Request, contract: Contract, result: Any) -> Response:
+    if isinstance(result, Response):
+        return result
+    if contract.status == 204:
+        return empty_response(204)
+    response = _enveloped(request, contract, result)
+    if contract.etag:
+        etag = f'"{result.version}"'
+        if request.method in ("GET", "HEAD") and request.is_known_version(result.version):
+            response = empty_response(304)
+        response.headers["ETag"] = etag
+        response.headers["Cache-Control"] = "private, no-cache"
+    if contract.public:
+        response.headers["Cache-Control"] = "no-cache"
+    return response
+
+
+def _enveloped(request: Request, contract: Contract, result: Any) -> Response:
+    if isinstance(result, Page):
+        response = data_response(200, to_json(result.items), request.id, {"pagination": result.pagination})
+        if result.link:
+            response.headers["Link"] = result.link
+        return response
+    replayed = isinstance(result, Once)
+    data = result.encoded if replayed else to_json(result)
+    response = data_response(contract.status, data, request.id)
+    if contract.location:
+        made = json.loads(data)["id"] if replayed else result.id
+        response.headers["Location"] = f"{contract.location}/{made}"
+    if replayed and result.replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return response

@@ -1,0 +1,109 @@
+"""Lists in pages: by offset (`page`, `pageSize`) and by cursor (`limit`, `cursor`), both with a `Link` header (RFC 8288).
+
+A cursor is the id of the last row shown, newest first, and a signature that binds it to its list and filter: opaque to
+clients, good on every worker and after a restart, stored nowhere. Ids sort by time, so paging on is `id < last`: rows
+written meanwhile are newer, and nothing appears twice or is skipped.
+"""
+
+import base64
+import binascii
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Generic, TypeVar
+from urllib.parse import urlencode
+
+from backend.errors import ValidationFailed
+from backend.infrastructure.keyring import Keyring
+from backend.web.fields import Integer, Text
+from backend.web.request import Request
+from backend.web.shapes import camel_case
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class CursorQuery:
+    """`?limit=&cursor=`; a list with filters adds its own fields."""
+
+    limit: Annotated[int, Integer(1, 100)] = 20
+    cursor: Annotated[str, Text(1, 200)] | None = None
+
+
+@dataclass(frozen=True)
+class OffsetQuery:
+    """`?page=&pageSize=`; a list with filters adds its own fields."""
+
+    page: Annotated[int, Integer(1, 2**63 - 1)] = 1
+    page_size: Annotated[int, Integer(1, 100)] = 20
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """One page of a list, with `meta.pagination` and the `Link` header's value."""
+
+    items: Sequence[T]
+    pagination: dict[str, Any]
+    link: str
+
+
+class Cursors:
+    """Makes and reads cursors, and pages by them. Thread-safe."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    def page(self, request: Request, query: CursorQuery, fetch: Callable[[str | None, int], Sequence[T]]) -> Page[T]:
+        """A page of what `fetch(before, limit)` lists. It is asked for one row more, to know whether there is a next."""
+        scope = _scope(request, query)
+        rows = fetch(self._read(query.cursor, scope), query.limit + 1)
+        items = rows[: query.limit]
+        last: Any = items[-1] if len(rows) > query.limit else None
+        cursor = self._made(last.id, scope) if last is not None else None
+        link = _link(request, "next", cursor=cursor) if cursor else ""
+        return Page(items, {"limit": query.limit, "nextCursor": cursor}, link)
+
+    def _made(self, last_id: str, scope: str) -> str:
+        raw = uuid.UUID(last_id).bytes
+        return _base64(raw + self._keyring.sign("cursor", raw + scope.encode())[:16])
+
+    def _read(self, cursor: str | None, scope: str) -> str | None:
+        if cursor is None:
+            return None
+        try:
+            data = base64.urlsafe_b64decode(f"{cursor}=")
+        except (binascii.Error, ValueError):
+            data = b""
+        raw, signature = data[:16], data[16:]
+        good = len(data) == 32 and _base64(data) == cursor  # and written as we write it
+        if not good or not self._keyring.verifies("cursor", raw + scope.encode(), signature):
+            raise ValidationFailed({"cursor": "is not a cursor of this list and filter"})
+        return str(uuid.UUID(bytes=raw))
+
+
+def offset_page(request: Request, query: OffsetQuery, items: Sequence[T], total: int) -> Page[T]:
+    """The page that holds `items`, of `total` in all. A page past the end is empty."""
+    last = max(1, -(-total // query.page_size))
+    pages = {"first": 1, "prev": min(query.page - 1, last), "next": query.page + 1, "last": last}
+    links = [_link(request, name, page=page) for name, page in pages.items() if 1 <= page <= last]
+    total_pages = -(-total // query.page_size)
+    pagination = {"page": query.page, "pageSize": query.page_size, "total": total, "totalPages": total_pages}
+    return Page(items, pagination, ", ".join(links))
+
+
+def _scope(request: Request, query: CursorQuery) -> str:
+    """What a cursor is bound to: the list, its filters and, unless he sees everybody's, whose list it is."""
+    filters = {f.name: getattr(query, f.name) for f in fields(query) if f.name not in ("limit", "cursor")}
+    caller = request.caller
+    owner = caller.user.id if caller is not None and not caller.is_admin else ""
+    return f"{request.path} {sorted(filters.items())} {owner}"
+
+
+def _link(request: Request, relation: str, **changed: object) -> str:
+    """The same list with one parameter changed, as a relative reference: no Host header need be believed."""
+    parameters = dict(request.query_parameters()) | {camel_case(name): str(value) for name, value in changed.items()}
+    return f'<{request.path}?{urlencode(parameters)}>; rel="{relation}"'
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")

@@ -1,0 +1,76 @@
+"""Answers of the server itself, as bytes: to requests that no application saw, and where an application gave none.
+
+They are the envelope of api.md §1, and they end the connection: nobody knows where the next request would begin.
+"""
+
+import logging
+import re
+import secrets
+from collections.abc import Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+
+from gunicorn.http import errors as gunicorn_errors
+
+from backend.errors import AppError, BadRequest, HeadersTooLarge, InternalError, UriTooLong
+from backend.infrastructure.logs import request_id
+from backend.web.cross_origin import EXPOSED
+from backend.web.envelope import error_response
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
+
+
+log = logging.getLogger("backend.server")
+
+
+def refusal(
+    error: AppError, head: Sequence[bytes], peer: str, origins: frozenset[str], cause: BaseException | None = None
+) -> bytes:
+    """The whole answer to a request of which the lines in `head` are known (perhaps none). It is logged as well."""
+    sent_id = header(head, b"x-request-id")
+    identifier = sent_id.decode() if REQUEST_ID.fullmatch(sent_id) else secrets.token_hex(16)
+    token = request_id.set(identifier)
+    level = logging.ERROR if error.status >= 500 else logging.INFO
+    log.log(level, "refused %s: %d %s", peer or "unix", error.status, error.code, exc_info=cause)
+    request_id.reset(token)
+    return render(error, head, identifier, origins)
+
+
+def render(error: AppError, head: Sequence[bytes], identifier: str, origins: frozenset[str]) -> bytes:
+    response = error_response(error, identifier)
+    response.headers.update(
+        {
+            "Date": formatdate(usegmt=True),
+            "Connection": "close",
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "X-Request-ID": identifier,
+        }
+    )
+    origin = header(head, b"origin").decode("latin-1")
+    if origin in origins:
+        allowed = {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": EXPOSED, "Vary": "Origin"}
+        response.headers.update(allowed)
+    lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in response.headers]
+    to_head = bool(head) and head[0].startswith(b"HEAD ")
+    return "\r\n".join([*lines, "", ""]).encode() + (b"" if to_head else response.get_data())
+
+
+def header(head: Sequence[bytes], name: bytes) -> bytes:
+    """The value of the header of that (lowercase) name, or nothing; several lines are joined by a comma."""
+    lines = (line.partition(b":") for line in head[1:])
+    return b",".join(value.strip(b" \t") for key, _, value in lines if key.lower() == name)
+
+
+def refusal_for(error: BaseException) -> AppError:
+    """What to say of something that gunicorn's parser or the application raised; the cause itself stays here."""
+    if isinstance(error, AppError):
+        return error
+    if isinstance(error, gunicorn_errors.LimitRequestLine):
+        return UriTooLong()
+    if isinstance(error, gunicorn_errors.LimitRequestHeaders):
+        return HeadersTooLarge()
+    # Some heirs of ParseException are about the response: the application's fault. Gunicorn 26 has none of those yet.
+    of_the_request = isinstance(error, gunicorn_errors.ParseException) and "Response" not in type(error).__name__
+    return BadRequest() if of_the_request else InternalError()

@@ -1,0 +1,119 @@
+"""One HTTP request: Werkzeug's, with what our middleware learns about it on the way in."""
+
+
+import re
+import secrets
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from werkzeug.http import parse_etags, parse_options_header
+from werkzeug.wrappers import Request as WerkzeugRequest
+
+from backend.domain import Caller
+from backend.errors import (
+    AppError,
+    BadRequest,
+    LengthRequired,
+    MalformedJson,
+    PayloadTooLarge,
+    Unauthorized,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from backend.infrastructure.rate_limiter import Policy, Verdict
+from backend.web.json_body import parse_json
+
+if TYPE_CHECKING:
+    from backend.web.router import Endpoint
+
+MAX_BODY = 64 * 1024
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+IDEMPOTENCY_KEY = re.compile(r"[!-+\--~]{1,255}")  # visible ASCII but the comma, which joins two header lines
+
+
+class Request(WerkzeugRequest):
+    """Used by one thread. The attributes are set by the middleware named beside them."""
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        super().__init__(environ)
+        given = environ.get("HTTP_X_REQUEST_ID", "")
+        self.id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        self.client = ""  # address, by client_addresses
+        self.endpoint: Endpoint | None = None  # by routing
+        self.path_id = ""  # the value of the path's `{id}`, by routing
+        self.refusal: AppError | None = None  # why there is no endpoint, by routing
+        self.caller: Caller | None = None  # by authentication
+        self.challenge: AppError = Unauthorized("missing")  # why there is no caller, by authentication
+        self.verdicts: dict[Policy, Verdict] = {}  # by rate_limits
+        self.answer_headers: list[tuple[str, str]] = []  # to be added to whatever the answer will be
+
+    @property
+    def user(self) -> Caller:
+        """The caller of a route that is not open to anyone. Raises Unauthorized."""
+        if self.caller is None:
+            raise self.challenge
+        return self.caller
+
+    def query_parameters(self) -> list[tuple[str, str]]:
+        """The query string's pairs, percent-decoded. Raises ValidationFailed for what is not UTF-8."""
+        raw = self.environ.get("QUERY_STRING", "")
+        try:
+            return parse_qsl(raw, keep_blank_values=True, errors="strict") if raw else []
+        except ValueError:
+            raise ValidationFailed({"query": "must be percent-encoded UTF-8"}) from None
+
+    def json_body(self) -> Any:
+        """The strictly parsed body. Raises UnsupportedMediaType, then MalformedJson."""
+        kind, options = parse_options_header(self.environ.get("CONTENT_TYPE", ""))
+        if kind.lower() != "application/json" or options.get("charset", "utf-8").lower() != "utf-8":
+            raise UnsupportedMediaType
+        return parse_json(self._unencoded_body())
+
+    def no_body(self) -> Any:
+        """What a route that takes no body was sent, as JSON: an empty one reads as `{}`; no Content-Type is needed."""
+        return parse_json(self._unencoded_body() or b"{}")
+
+    def raw_body(self) -> bytes:
+        """The body's bytes, exactly as many as announced. Raises MalformedJson if fewer came."""
+        if "_body" not in self.__dict__:
+            length = self.content_length or 0
+            self._body: bytes = self.environ["wsgi.input"].read(length) if length else b""
+            if len(self._body) != length:
+                raise MalformedJson("The body is shorter than its Content-Length.")
+        return self._body
+
+    def _unencoded_body(self) -> bytes:
+        if self.environ.get("HTTP_CONTENT_ENCODING"):
+            raise UnsupportedMediaType
+        return self.raw_body()
+
+    def check_framing(self) -> None:
+        """What no application should have to read: LengthRequired, BadRequest or PayloadTooLarge."""
+        if "HTTP_TRANSFER_ENCODING" in self.environ:
+            raise LengthRequired
+        length = self.environ.get("CONTENT_LENGTH") or "0"
+        if not (length.isascii() and length.isdigit()):
+            raise BadRequest("Content-Length must be a number.")
+        if len(length) > 15 or int(length) > MAX_BODY:
+            raise PayloadTooLarge
+
+    def idempotency_key(self) -> str | None:
+        """The Idempotency-Key, None if there is none. Raises BadRequest for one that cannot be."""
+        key = self.environ.get("HTTP_IDEMPOTENCY_KEY")
+        if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
+            raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters without a comma.")
+        return key  # type: ignore[no-any-return]  # an environ holds Any
+
+    def is_known_version(self, version: int) -> bool:
+        """True if `If-None-Match` names this version (weak comparison, RFC 9110 §13.1.2)."""
+        given = self.environ.get("HTTP_IF_NONE_MATCH")
+        return bool(given) and parse_etags(given).contains_weak(str(version))
+
+    def expected_versions(self) -> frozenset[str] | None:
+        """The versions that `If-Match` allows (strong comparison: weak tags never match); None if any will do."""
+        given = self.environ.get("HTTP_IF_MATCH")
+        if given is None or (tags := parse_etags(given)).star_tag:
+            return None
+        return frozenset(tags.as_set())
+
+

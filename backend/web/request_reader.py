@@ -1,0 +1,130 @@
+"""Cuts the bytes of one connection into whole requests (RFC 9112), and refuses those no application should see.
+
+Only framing is read: where the head ends, how long the body is, and the limits. A line leaves the buffer once it is
+whole, so that a client that drips costs no more than its bytes. What is handed on is put together from the very lines
+that were judged: gunicorn, which parses it in earnest, cannot find another end of the request than we did.
+"""
+
+import re
+
+from backend.errors import (
+    AppError,
+    BadRequest,
+    HeadersTooLarge,
+    LengthRequired,
+    MalformedJson,
+    PayloadTooLarge,
+    UriTooLong,
+)
+
+MAX_LINE = 8190  # bytes of the request line and of each header line, the line end not counted
+MAX_HEADERS = 100
+MAX_BODY = 64 * 1024
+
+REQUEST_LINE = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.([01])")
+TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?)(?::(\d{0,5}))?")
+
+
+class RequestReader:
+    """The bytes of a connection that are not yet a whole request. One thread only."""
+
+    def __init__(self) -> None:
+        self.head: list[bytes] = []  # its whole lines so far, the request line first
+        self.waits_for_continue = False  # the client holds its body back until it has seen a 100
+        self._buffer = bytearray()
+        self._body_length = -1  # not known until the head is whole
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of a request has come."""
+        return bool(self.head or self._buffer)
+
+    @property
+    def size(self) -> int:
+        """Bytes held, about."""
+        return len(self._buffer) + sum(map(len, self.head))
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+
+    def take(self) -> tuple[list[bytes], bytes] | None:
+        """The head of the next request and all of it, or None until it is whole. Raises what it is refused with."""
+        if self._body_length < 0 and not self._read_head():
+            return None
+        if len(self._buffer) < self._body_length:
+            return None
+        head, body = self.head, bytes(self._buffer[: self._body_length])
+        del self._buffer[: self._body_length]
+        self.head, self._body_length, self.waits_for_continue = [], -1, False
+        # Expect has been dealt with; left in, it would make gunicorn send a second 100.
+        lines = [line for line in head if line[:7].lower() != b"expect:"]
+        return head, b"\r\n".join([*lines, b"", body])
+
+    def cut_short(self) -> AppError:
+        """Why a request that ends here is refused: an application never sees part of one."""
+        if self._body_length < 0:
+            return BadRequest("The request ended within its head.")
+        return MalformedJson("The body is shorter than its Content-Length.")
+
+    def _read_head(self) -> bool:
+        while (end := self._buffer.find(b"\r\n")) >= 0:
+            line = bytes(self._buffer[:end])
+            self._check(line)
+            del self._buffer[: end + 2]
+            if line:
+                self.head.append(line)
+            elif self.head:  # else an empty line before the request, which RFC 9112 §2.2 has us pass over
+                self._body_length, self.waits_for_continue = judge(self.head)
+                return True
+        self._check(bytes(self._buffer.removesuffix(b"\r")))
+        return False
+
+    def _check(self, line: bytes) -> None:
+        """Raises for a line that is, or can only become, too long, one too many or ended by a bare LF."""
+        if len(line) > MAX_LINE:
+            raise HeadersTooLarge if self.head else UriTooLong
+        if line and len(self.head) > MAX_HEADERS:
+            raise HeadersTooLarge
+        if b"\n" in line:
+            raise BadRequest("A line of the head must end with CR LF.")
+
+
+def judge(head: list[bytes]) -> tuple[int, bool]:
+    """The body's length, and whether the client waits for a 100 before sending it. Raises AppError for a bad head."""
+    request_line = REQUEST_LINE.fullmatch(head[0])
+    if not request_line:
+        raise BadRequest("The request line must be a method, a target and HTTP/1.1, with one space between.")
+    headers: dict[bytes, list[bytes]] = {}
+    for line in head[1:]:
+        name, colon, value = line.partition(b":")
+        if not colon or not TOKEN.fullmatch(name):
+            raise BadRequest("A header line must be a name, a colon and a value.")
+        headers.setdefault(name.lower(), []).append(value.strip(b" \t"))
+    if b"transfer-encoding" in headers:
+        raise LengthRequired
+    length = content_length(headers.get(b"content-length", []))
+    # HTTP/1.0 knows no Host, and health checks of balancers send none; one that is sent must make sense all the same.
+    is_1_0 = request_line[1] == b"0"
+    check_host(headers.get(b"host", [b"localhost"] if is_1_0 else []))
+    expectations = headers.get(b"expect", [])
+    if any(value.lower() != b"100-continue" for value in expectations):
+        raise BadRequest("No Expect but 100-continue can be met.")
+    return length, bool(expectations) and not is_1_0
+
+
+def content_length(values: list[bytes]) -> int:
+    """The one Content-Length, 0 if there is none. Two are refused even if they agree: a proxy may take either."""
+    if len(values) > 1 or not all(map(bytes.isdigit, values)):
+        raise BadRequest("Content-Length must be one whole number.")
+    digits = values[0].lstrip(b"0") if values else b""
+    if len(digits) > len(str(MAX_BODY)) or int(digits or b"0") > MAX_BODY:
+        raise PayloadTooLarge
+    return int(digits or b"0")
+
+
+def check_host(values: list[bytes]) -> None:
+    """Raises BadRequest unless there is exactly one Host, a name or an address with or without a port."""
+    match = HOST.fullmatch(values[0]) if len(values) == 1 and len(values[0]) <= 260 else None
+    if not match or int(match[1] or b"0") > 65_535:
+        raise BadRequest("Exactly one Host is needed, a name or an address with or without a port.")

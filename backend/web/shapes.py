@@ -1,0 +1,138 @@
+"""Shapes: dataclasses whose annotations say what a client may send. Read into checks here, into JSON Schema as well.
+
+A field with a default may be left out; only one whose type admits None may be null. Every wrong field is found at
+once; what is wrong between fields a shape tells by a method `conflicts() -> {name: problem}`. A shape is compiled on first use and kept; `read_*` are thread-safe and raise ValidationFailed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from backend.errors import ValidationFailed
+from backend.web.fields import DIGITS, Integer, ListOf, Rule, Schema, Wrong
+
+
+class Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+S = TypeVar("S", bound=Dataclass)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    attribute: str
+    name: str  # in camelCase, as clients write it
+    rule: Rule
+    required: bool
+    nullable: bool
+
+
+def read_body(shape: type[S], value: object) -> S:
+    """The parsed JSON `value` as a `shape`."""
+    wrong: Wrong = {}
+    body = Nested(shape).check(value, "", wrong)
+    if wrong:
+        raise ValidationFailed(wrong)
+    return body  # type: ignore[no-any-return]  # Nested returns its shape
+
+
+def read_query(shape: type[S], parameters: list[tuple[str, str]]) -> S:
+    """A query string's `parameters` as a `shape`: each at most once, integers as plain decimal digits."""
+    wrong: Wrong = {}
+    known = {field.name: field for field in fields_of(shape)}
+    values: dict[str, Any] = {}
+    for name, text in parameters:
+        field = known.get(name)
+        if field is None:
+            wrong[name] = "is not known here"
+        elif field.attribute in values:
+            wrong[name] = "must not be repeated"
+        else:
+            values[field.attribute] = field.rule.check(_from_text(field.rule, text), name, wrong)
+    if wrong:
+        raise ValidationFailed(wrong)
+    return shape(**values)
+
+
+def _from_text(rule: Rule, text: str) -> object:
+    """An integer where one is meant and written plainly; else the text, which the rule will refuse or take."""
+    return int(text) if isinstance(rule, Integer) and DIGITS.fullmatch(text) else text
+
+
+@dataclass(frozen=True)
+class Nested:
+    """The rule of a field that is itself a shape."""
+
+    shape: type[Any]
+
+    def check(self, value: object, path: str, wrong: Wrong) -> Any:
+        if not isinstance(value, Mapping):
+            wrong[path or "body"] = "must be an object"
+            return None
+        prefix = f"{path}." if path else ""
+        before, values = len(wrong), {}
+        known = fields_of(self.shape)
+        for field in known:
+            if field.name in value:
+                given = value[field.name]
+                if given is not None or not field.nullable:
+                    values[field.attribute] = field.rule.check(given, prefix + field.name, wrong)
+            elif field.required:
+                wrong[prefix + field.name] = "is required"
+        for name in value.keys() - {field.name for field in known}:
+            wrong[prefix + name] = "is not known here"
+        if len(wrong) > before:
+            return None
+        read = self.shape(**values)
+        for name, problem in getattr(read, "conflicts", dict)().items():
+            wrong[prefix + name] = problem
+        return read
+
+    def schema(self) -> Schema:
+        known = fields_of(self.shape)
+        return {
+            "type": "object",
+            "properties": {field.name: _field_schema(field) for field in known},
+            "required": [field.name for field in known if field.required],
+            "additionalProperties": False,
+        }
+
+
+def _field_schema(field: Field) -> Schema:
+    schema = field.rule.schema()
+    return {**schema, "type": [schema["type"], "null"]} if field.nullable else schema
+
+
+@cache
+def fields_of(shape: type[Any]) -> tuple[Field, ...]:
+    """The compiled fields of a dataclass. Raises TypeError for a field that no rule is known of."""
+    hints = get_type_hints(shape, include_extras=True)
+    return tuple(
+        _compiled(field.name, hints[field.name], field.default is MISSING and field.default_factory is MISSING)
+        for field in fields(shape)
+    )
+
+
+def _compiled(attribute: str, hint: Any, required: bool) -> Field:
+    """`X | None` only says that the field may be left out; `Annotated[X | None, …]` that it may be null."""
+    if get_origin(hint) in (Union, UnionType):
+        hint = next(option for option in get_args(hint) if option is not NoneType)
+    kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    rules = [note for note in notes if hasattr(note, "check")]
+    if not rules:
+        raise TypeError(f"{attribute}: no rule in {hint!r}")
+    return Field(attribute, camel_case(attribute), rules[0], required, NoneType in get_args(kind))
+
+
+@cache
+def camel_case(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+def list_of(shape: type[Any], low: int, high: int, unique: str = "") -> ListOf:
+    """The rule of a list of objects of `shape`."""
+    return ListOf(Nested(shape), low, high, unique)

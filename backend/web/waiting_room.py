@@ -1,0 +1,64 @@
+"""The connections that wait for their client, each until a deadline."""
+
+import selectors
+import time
+from collections.abc import Callable, Iterator
+
+from backend.web.connection import Connection, Step
+
+
+class WaitingRoom:
+    """Hands a connection to `advance` once its client has done something. One thread only.
+
+    In the room a connection is registered with the poller, outside it is not: whoever takes one out owns it alone.
+    """
+
+    def __init__(self, poller: selectors.BaseSelector, advance: Callable[[Connection, Step], None]) -> None:
+        self._poller = poller
+        self._advance = advance
+        self._waiting: set[Connection] = set()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def enter(self, conn: Connection, events: int, step: Step) -> None:
+        """Take `step` with the connection as soon as one of `events` has happened."""
+        conn.events, conn.step = events, step
+        self._waiting.add(conn)
+        self._poller.register(conn, events, self._ready)
+
+    def take_out(self, conn: Connection) -> Connection:
+        self._waiting.remove(conn)
+        self._poller.unregister(conn)
+        return conn
+
+    def take_overdue(self) -> list[Connection]:
+        """Those whose deadline has passed."""
+        now = time.monotonic()
+        return [self.take_out(conn) for conn in [conn for conn in self._waiting if conn.deadline <= now]]
+
+    def take_idlest(self) -> list[Connection]:
+        """One, if any: of those between two requests, else of the slow ones, the one whose time is up first."""
+        if not self._waiting:
+            return []
+        return [self.take_out(min(self._waiting, key=lambda conn: (not conn.idle, conn.deadline)))]
+
+    def take_surplus(self, most: int) -> Iterator[Connection]:
+        """The slowest, until those that stay have us hold no more than `most` bytes."""
+        holders = sorted((conn for conn in self._waiting if conn.size), key=lambda conn: conn.deadline)
+        surplus = sum(conn.size for conn in holders) - most
+        for conn in holders:
+            if surplus <= 0:
+                return
+            surplus -= conn.size
+            yield self.take_out(conn)
+
+    def hasten_idle(self, deadline: float) -> None:
+        """Let nobody who is between two requests stay longer than that."""
+        for conn in self._waiting:
+            if conn.idle:
+                conn.deadline = min(conn.deadline, deadline)
+
+    def _ready(self, conn: Connection) -> None:
+        if conn in self._waiting:  # and was not taken out for another reason earlier in this turn of the loop
+            self._advance(self.take_out(conn), conn.step)

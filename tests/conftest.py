@@ -1,0 +1,197 @@
+"""Fixtures: an application on a real SQLite file of its own, people who use it, and a clock that can be set."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.test import Client, TestResponse
+
+from app import App, create_app
+from backend.infrastructure.logs import LogSink
+from backend.infrastructure.migrations import migrate
+from backend.infrastructure.rate_limiter import RateLimiter
+from backend.settings import Settings
+
+PASSWORD = "correct horse battery staple"
+SECRET = "tests-only-secret-of-at-least-32-bytes"
+
+
+class Clock:
+    """The wall clock, plus what a test has added to it."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+    def advance(self, seconds: float) -> None:
+        self.ahead += seconds
+
+
+@dataclass
+class Person:
+    """Somebody with a login: `headers` carry the access token."""
+
+    id: str
+    email: str
+    access: str
+    refresh: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.access}"}
+
+
+class Api:
+    """A client of the application; every path is below `/api/v1` unless it starts with `//`. Usable from many threads."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self._client = Client(app, use_cookies=False)
+
+    def __call__(
+        self, method: str, path: str, by: Person | None = None, *, headers: dict[str, str] | None = None, **rest: Any
+    ) -> TestResponse:
+        """One request: `by` whom, `json=` or `data=` as the body, `key=` as Idempotency-Key, `address=` from where."""
+        sent = {**(by.headers if by else {}), **(headers or {})}
+        if "key" in rest:
+            sent["Idempotency-Key"] = rest.pop("key")
+        if "address" in rest:
+            rest["environ_overrides"] = {"REMOTE_ADDR": rest.pop("address")}
+        whole = path[1:] if path.startswith("//") else f"/api/v1{path}"
+        return self._client.open(whole, method=method, headers=sent, **rest)
+
+    def get(self, path: str, by: Person | None = None, **rest: Any) -> TestResponse:
+        return self("GET", path, by, **rest)
+
+    def post(self, path: str, by: Person | None = None, json: Any = None, **rest: Any) -> TestResponse:
+        return self("POST", path, by, json=json, **rest)
+
+    def patch(self, path: str, by: Person | None = None, json: Any = None, **rest: Any) -> TestResponse:
+        return self("PATCH", path, by, json=json, **rest)
+
+    def delete(self, path: str, by: Person | None = None, **rest: Any) -> TestResponse:
+        return self("DELETE", path, by, **rest)
+
+    def log_in(self, email: str, password: str = PASSWORD) -> Person:
+        answer = self.post("/auth/login", json={"email": email, "password": password})
+        assert answer.status_code == 200, answer.text
+        pair = answer.json["data"]
+        person = Person("", email, pair["accessToken"], pair["refreshToken"])
+        person.id = self.get("/users/me", person).json["data"]["id"]
+        return person
+
+    def sign_up(self, name: str) -> Person:
+        """A new user with a login."""
+        email = f"{name.lower()}@example.com"
+        answer = self.post("/users", json={"email": email, "password": PASSWORD, "name": name})
+        assert answer.status_code == 201, answer.text
+        return self.log_in(email)
+
+    def admin(self, name: str = "Root") -> Person:
+        """A new admin with a login."""
+        person = self.sign_up(name)
+        with self.app.database.transaction() as tx:
+            self.app.users.grant_admin(tx, person.id)
+        return person
+
+    def account(self, of: Person, currency: str = "EUR", balance: int = 0, admin: Person | None = None) -> str:
+        """A new account of somebody, with money that an admin paid in; its id."""
+        account_id = self.post("/accounts", of, {"currency": currency}).json["data"]["id"]
+        if balance:
+            assert admin is not None
+            answer = self.post(f"/accounts/{account_id}/deposits", admin, {"amount": balance})
+            assert answer.status_code == 201, answer.text
+        return account_id
+
+    def balance(self, account_id: str, by: Person) -> int:
+        return self.get(f"/accounts/{account_id}", by).json["data"]["balance"]
+
+    def product(self, admin: Person, sku: str = "SKU-1", price: int = 250, stock: int = 10, currency: str = "EUR") -> str:
+        """A new product; its id."""
+        body = {"sku": sku, "name": f"The {sku}", "unitPrice": price, "currency": currency, "stock": stock}
+        answer = self.post("/products", admin, body)
+        assert answer.status_code == 201, answer.text
+        return answer.json["data"]["id"]
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with the newest schema and nothing in it, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "app.db"
+    migrate(path)
+    return path
+
+
+@pytest.fixture
+def database_path(migrated: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(migrated, tmp_path / "app.db"))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def settings(database_path: Path) -> Settings:
+    """Fast passwords, no limits; a test that wants others says `replace(settings, …)`."""
+    return Settings(
+        database_path=database_path, jwt_secrets=(SECRET,), bcrypt_rounds=4, rate_limit_default=None,
+        rate_limit_auth=None, development=True,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Path:
+    """Where the access log of the test's applications goes."""
+    return tmp_path / "access.log"
+
+
+@pytest.fixture
+def make_api(settings: Settings, clock: Clock, log_file: Path) -> Iterator[Any]:
+    """Applications on the test's database: `make_api(cache_size=0, …)` changes settings."""
+    made: list[App] = []
+    descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    sink = LogSink(descriptor)
+
+    def make(**changes: Any) -> Api:
+        made.append(create_app(replace(settings, **changes), RateLimiter(slots=1024), clock, sink))
+        return Api(made[-1])
+
+    yield make
+    for app in made:
+        app.database.close()
+    sink.close()
+    os.close(descriptor)
+
+
+@pytest.fixture
+def api(make_api: Any) -> Api:
+    return make_api()
+
+
+@pytest.fixture
+def app(api: Api) -> App:
+    return api.app
+
+
+@pytest.fixture
+def admin(api: Api) -> Person:
+    return api.admin()
+
+
+@pytest.fixture
+def ada(api: Api) -> Person:
+    return api.sign_up("Ada")
+
+
+@pytest.fixture
+def grace(api: Api) -> Person:
+    return api.sign_up("Grace")

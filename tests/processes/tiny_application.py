@@ -1,0 +1,27 @@
+"""An application of a few lines, behind which the tests look at our gunicorn worker alone."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from backend.web.shutdown import shutting_down
+
+BIG = b"x" * 5_000_000
+
+
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    path, body = environ["PATH_INFO"], environ["wsgi.input"].read()
+    if path.startswith("/sleep/"):
+        time.sleep(float(path[7:]))
+    if path == "/fails":
+        raise OSError("secret cause")
+    answer = {"/big": BIG, "/pid": b"%d" % os.getpid(), "/readyz": b"%d" % shutting_down.is_set()}.get(path, body)
+    length = len(answer) + (path == "/fails-late")
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(length))])
+    return fails_late(answer) if path == "/fails-late" else [answer] if environ["REQUEST_METHOD"] != "HEAD" else []
+
+
+def fails_late(answer: bytes) -> Iterator[bytes]:
+    yield answer
+    raise OSError("secret cause")
