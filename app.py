@@ -166,4 +166,4 @@ def create_app(
 if __name__ == "__main__":
     from backend.commands import main
 
-    main()
+    main(create_app, App)

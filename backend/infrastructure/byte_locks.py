@@ -1,8 +1,8 @@
 """Locks on the bytes of a file: as many as one likes, for threads and processes alike, freed by the kernel at a kill.
 
 A `multiprocessing.Lock` stays shut for ever when its holder is killed; an F_OFD_SETLKW lock does not, and one file
-has 2**63 of them. Such a lock belongs to an open file description, so every thread of every process must open the file
-itself: a descriptor that was duplicated, or came through a fork, shares its locks with the one it came from.
+has 2**63 of them. Such a lock belongs to an open file description, so every thread of every process must open the
+file itself: a descriptor that was duplicated, or came through a fork, shares its locks with the one it came from.
 A Mac has neither such locks nor such files: there one `flock` stands for all bytes, good enough to develop on.
 """
 
@@ -13,6 +13,8 @@ import sys
 import tempfile
 import threading
 
+from backend.infrastructure.descriptor import Descriptor
+
 FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux: type, whence, start, length, process (must be 0)
 
 
@@ -21,30 +23,23 @@ class ByteLocks:
 
     def __init__(self) -> None:
         if sys.platform == "linux":
-            self._file = OwnDescriptor(os.memfd_create("byte-locks"))
+            self._file = Descriptor(os.memfd_create("byte-locks"))
             self._path = f"/proc/self/fd/{self._file.number}"
         else:
             number, self._path = tempfile.mkstemp()
-            self._file = OwnDescriptor(number)
+            self._file = Descriptor(number)
         self._mine = threading.local()
 
-    def own(self) -> "OwnDescriptor":
-        """What this thread of this process locks through. Opened on first use, closed when the thread ends."""
-        mine: OwnDescriptor | None = getattr(self._mine, "descriptor", None)
-        if mine is None or mine.process != os.getpid():
-            mine = self._mine.descriptor = OwnDescriptor(os.open(self._path, os.O_RDWR | os.O_CLOEXEC))
-        return mine
+    def own(self) -> "OwnLocks":
+        """The locks as this thread of this process takes them. Opened on first use, closed when the thread ends."""
+        own: OwnLocks | None = getattr(self._mine, "locks", None)
+        if own is None or own.process != os.getpid():
+            own = self._mine.locks = OwnLocks(os.open(self._path, os.O_RDWR | os.O_CLOEXEC))
+        return own
 
 
-class OwnDescriptor:
-    """The locks of one thread. It may hold several; whoever takes them in different orders waits for ever."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.process = os.getpid()
-
-    def __del__(self) -> None:
-        os.close(self.number)
+class OwnLocks(Descriptor):
+    """One thread's. It may hold several; threads that take them in different orders may wait for ever."""
 
     def lock(self, byte: int) -> None:
         """Wait for the lock, as long as it takes. To have it already is no error."""

@@ -21,7 +21,7 @@ MAX_LINE = 8190  # bytes of the request line and of each header line, the line e
 MAX_HEADERS = 100
 MAX_BODY = 64 * 1024
 
-REQUEST_LINE = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.([01])")
+REQUEST_LINE = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.[01]")
 TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?)(?::(\d{0,5}))?")
 
@@ -74,6 +74,8 @@ class RequestReader:
             del self._buffer[: end + 2]
             if line:
                 self.head.append(line)
+                if len(self.head) == 1 and not REQUEST_LINE.fullmatch(line):
+                    raise BadRequest("The request line must be a method, a target and HTTP/1.1.")
             elif self.head:  # else an empty line before the request, which RFC 9112 §2.2 has us pass over
                 self._body_length, self.waits_for_continue = judge(self.head)
                 return True
@@ -92,9 +94,6 @@ class RequestReader:
 
 def judge(head: list[bytes]) -> tuple[int, bool]:
     """The body's length, and whether the client waits for a 100 before sending it. Raises AppError for a bad head."""
-    request_line = REQUEST_LINE.fullmatch(head[0])
-    if not request_line:
-        raise BadRequest("The request line must be a method, a target and HTTP/1.1, with one space between.")
     headers: dict[bytes, list[bytes]] = {}
     for line in head[1:]:
         name, colon, value = line.partition(b":")
@@ -105,7 +104,7 @@ def judge(head: list[bytes]) -> tuple[int, bool]:
         raise LengthRequired
     length = content_length(headers.get(b"content-length", []))
     # HTTP/1.0 knows no Host, and health checks of balancers send none; one that is sent must make sense all the same.
-    is_1_0 = request_line[1] == b"0"
+    is_1_0 = head[0].endswith(b"0")
     check_host(headers.get(b"host", [b"localhost"] if is_1_0 else []))
     expectations = headers.get(b"expect", [])
     if any(value.lower() != b"100-continue" for value in expectations):

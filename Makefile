@@ -1,0 +1,41 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: setup run serve migrate demo test check bench
+
+setup: $(INSTALLED)  ## make .venv and install what development needs; only when pyproject.toml has changed
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+run: setup  ## serve on 127.0.0.1:8000, the database migrated
+	@echo 'Three things to try, in another terminal:'
+	@echo '  curl -s http://127.0.0.1:8000/healthz'
+	@echo "  curl -s http://127.0.0.1:8000/api/v1/users -H 'Content-Type: application/json' \\"
+	@echo "       -d '{\"email\": \"ada@example.com\", \"password\": \"correct horse battery\", \"name\": \"Ada\"}'"
+	@echo '  curl -s http://127.0.0.1:8000/openapi.json'
+	@exec $(BIN)/python app.py serve
+
+migrate: setup
+	$(BIN)/python app.py migrate
+
+serve: migrate  ## gunicorn as in production
+	exec $(BIN)/gunicorn -c python:backend.gunicorn_conf
+
+demo: setup  ## a told tour of the API against a throw-away server
+	$(BIN)/python app.py demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup  ## style, types, house rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_house_rules.py
+
+bench: setup
+	@echo 'not yet'

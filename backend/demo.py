@@ -1,0 +1,200 @@
+"""A told tour of the API: three people against a server of their own, with a database that is thrown away.
+
+Every request and its answer are printed in short; the tour ends at the first answer that is not the expected one.
+"""
+
+import http.client
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+START_SECONDS = 20
+PASSWORD = secrets.token_urlsafe(16)
+
+
+class Guide:
+    """Tells the story, and stops it when an answer is not the expected one."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.answers = 0
+
+    def say(self, text: str) -> None:
+        print(f"\n— {text}")
+
+    def ask(
+        self, who: str, method: str, path: str, expected: int, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[Any, dict[str, str]]:
+        """One request; the answer's `data` (or `error`) and its headers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        sent = {**(headers or {}), **({"Content-Type": "application/json"} if body is not None else {})}
+        connection.request(method, path, None if body is None else json.dumps(body), sent)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+        content = json.loads(text) if text else {}
+        shown = content.get("data", content.get("error", content if "openapi" not in content else "the whole contract"))
+        print(f"  {who:6} {method:6} {path[:60]:60} → {answer.status} {_short(shown)}")
+        if answer.status != expected:
+            sys.exit(f"expected {expected}, got {answer.status}: {text}")
+        self.answers += 1
+        return shown, dict(answer.getheaders())
+
+
+class Visitor:
+    """Somebody with a name and, once logged in, a token."""
+
+    def __init__(self, guide: Guide, name: str) -> None:
+        self._guide = guide
+        self.name = name
+        self.email = f"{name.lower()}@example.com"
+        self.tokens: dict[str, str] = {}
+
+    def __call__(self, method: str, path: str, expected: int, body: Any = None, **headers: str) -> Any:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if self.tokens:
+            sent["Authorization"] = f"Bearer {self.tokens['accessToken']}"
+        data, self.headers = self._guide.ask(self.name, method, f"/api/v1{path}", expected, body, sent)
+        return data
+
+    def log_in(self) -> None:
+        self.tokens = {}
+        self.tokens = self("POST", "/auth/login", 200, {"email": self.email, "password": PASSWORD})
+
+
+def run() -> None:
+    """The whole tour. Exits with 1 and a line that says why if an answer is not the expected one."""
+    with tempfile.TemporaryDirectory() as folder, _server(Path(folder)) as port:
+        guide = Guide(port)
+        root, ada, grace = (Visitor(guide, name) for name in ("Root", "Ada", "Grace"))
+        _people(guide, root, ada, grace)
+        product = _shop(guide, root)
+        account = _money(guide, root, ada, grace)
+        _orders(guide, root, ada, account, product)
+        _sessions(guide, ada)
+        _refusals(guide, ada, grace, account)
+        print(f"\nAll {guide.answers} answers were the expected ones.")
+
+
+def _people(guide: Guide, root: Visitor, ada: Visitor, grace: Visitor) -> None:
+    guide.say("The service answers, and describes itself.")
+    guide.ask("", "GET", "/healthz", 200)
+    guide.ask("", "GET", "/openapi.json", 200)
+    guide.say("Ada and Grace sign up and log in; Root is the admin whom the command line made.")
+    for person in (ada, grace):
+        person("POST", "/users", 201, {"email": person.email, "password": PASSWORD, "name": person.name})
+        person.log_in()
+    root.log_in()
+    me = ada("PATCH", "/users/me", 200, {"name": "Ada Lovelace"})
+    ada("GET", f"/users/{me['id']}", 304, If_None_Match=ada.headers["ETag"])
+    root("GET", "/users?q=lovelace&include=orders", 200)
+
+
+def _shop(guide: Guide, root: Visitor) -> str:
+    guide.say("Root fills the shop; everybody may look.")
+    product = {"sku": "TEA-1", "name": "Tea", "unitPrice": 250, "currency": "EUR", "stock": 10}
+    made = root("POST", "/products", 201, product)
+    root("POST", "/products", 409, product)
+    root("PATCH", f"/products/{made['id']}", 200, {"stock": 12}, If_Match='"1"')
+    root("PATCH", f"/products/{made['id']}", 412, {"stock": 5}, If_Match='"1"')
+    guide.ask("", "GET", "/api/v1/products?limit=5", 200)
+    return str(made["id"])
+
+
+def _money(guide: Guide, root: Visitor, ada: Visitor, grace: Visitor) -> str:
+    guide.say("Money comes in at the counter and moves; each request under a key happens once.")
+    hers = str(ada("POST", "/accounts", 201, {"currency": "EUR"})["id"])
+    other = grace("POST", "/accounts", 201, {"currency": "EUR"})["id"]
+    root("POST", f"/accounts/{hers}/deposits", 201, {"amount": 2000, "memo": "cash"}, Idempotency_Key="cash-1")
+    root("POST", f"/accounts/{hers}/deposits", 201, {"amount": 2000, "memo": "cash"}, Idempotency_Key="cash-1")
+    transfer = {"fromAccountId": hers, "toAccountId": other, "amount": 500, "memo": "lunch"}
+    moved = ada("POST", "/transfers", 201, transfer, Idempotency_Key="lunch-1")
+    ada("POST", "/transfers", 422, {**transfer, "amount": 501}, Idempotency_Key="lunch-1")
+    grace("GET", f"/transactions/{moved['id']}", 200)
+    grace("POST", "/transfers", 422, {**transfer, "fromAccountId": other, "toAccountId": hers, "amount": 9999})
+    ada("GET", f"/accounts/{hers}/transactions?limit=1", 200)
+    if ada("GET", f"/accounts/{hers}", 200)["balance"] != 1500:
+        sys.exit("the deposit under one key was made twice")
+    return hers
+
+
+def _orders(guide: Guide, root: Visitor, ada: Visitor, account: str, product: str) -> None:
+    guide.say("Ada orders: stock and payment in one transaction; cancelling gives both back.")
+    order = {"accountId": account, "items": [{"productId": product, "quantity": 2}]}
+    first = ada("POST", "/orders", 201, order)
+    ada("POST", "/orders", 409, {**order, "items": [{"productId": product, "quantity": 11}]})
+    ada("POST", f"/orders/{first['id']}/cancel", 200)
+    second = ada("POST", "/orders", 201, order)
+    ada("POST", f"/orders/{second['id']}/fulfil", 403)
+    root("POST", f"/orders/{second['id']}/fulfil", 200)
+    ada("POST", f"/orders/{second['id']}/cancel", 409)
+    ada("GET", "/orders?status=fulfilled", 200)
+
+
+def _sessions(guide: Guide, ada: Visitor) -> None:
+    guide.say("Ada's refresh token changes at each use; a lost answer can be had again for ten seconds.")
+    old = ada.tokens["refreshToken"]
+    again = [ada("POST", "/auth/refresh", 200, {"refreshToken": old})["refreshToken"] for _ in range(2)]
+    if again[0] != again[1]:
+        sys.exit("the second answer was not the first")
+    ada("GET", "/auth/sessions", 200)
+    ada("POST", "/auth/logout", 204, {"refreshToken": again[0]})
+    ada("GET", "/users/me", 401)
+    ada.log_in()
+
+
+def _refusals(guide: Guide, ada: Visitor, grace: Visitor, account: str) -> None:
+    guide.say("What must not be, is not: every wrong field is named, and nothing leaks.")
+    ada("POST", "/users", 422, {"email": "nobody", "password": "short", "roles": ["admin"]})
+    grace("GET", f"/accounts/{account}", 404)
+    grace("GET", "/users", 403)
+    grace("GET", "/users/", 404)
+    grace("DELETE", "/transfers", 405)
+    grace("GET", "/orders?limit=-1", 422)
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[int]:
+    """A server of its own, its database in `folder` with an admin in it; the port it listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    environment = {
+        **os.environ, "DATABASE_URL": f"sqlite:///{folder}/demo.db", "BIND": f"127.0.0.1:{port}",
+        "ADMIN_PASSWORD": PASSWORD, "BCRYPT_ROUNDS": "10", "LOG_LEVEL": "WARNING",
+    }  # fmt: skip
+    app = [sys.executable, str(Path(__file__).parents[1] / "app.py")]
+    subprocess.run([*app, "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*app, "create-admin", "root@example.com"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen([*app, "serve"], env=environment, stdout=log, stderr=log)
+        try:
+            _await(port, server)
+            yield port
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def _await(port: int, server: "subprocess.Popen[bytes]") -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    sys.exit("the server did not start")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 100 else f"{text[:99]}…"
