@@ -19,7 +19,7 @@ RESET_LABEL = "password reset"
 
 @cache
 def common_passwords() -> frozenset[str]:
-    """The shipped list, in lower case: the most frequent of the leaked ones with 8 characters and more."""
+    """The shipped list, in lower case: those of Django's (BSD licence) that have 8 characters and more."""
     return frozenset((Path(__file__).parent / "common_passwords.txt").read_text(encoding="utf-8").split())
 
 

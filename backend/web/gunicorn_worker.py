@@ -155,11 +155,12 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
         self.conversations.look_at_deadlines()
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """As gunicorn says; but not during a pause, and for a moment longer when the worker stops."""
+        """As gunicorn says; but not during a pause, and for a moment longer when we are told to stop."""
         now = time.monotonic()
         if not self.alive:
             self.stopping_until = self.stopping_until or now + STOP_SECONDS
-            enabled = now < self.stopping_until and self.nr_conns < self.worker_connections
+            in_time = now < self.stopping_until and self.nr_conns < self.worker_connections
+            enabled = in_time and shutting_down.is_set()  # else it is only due to be replaced, see max_requests
         super().set_accept_enabled(enabled and now >= self.accept_again)
 
     def pause_accepting(self, error: OSError) -> None:

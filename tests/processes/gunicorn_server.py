@@ -93,9 +93,13 @@ class Server:
             stream.bind((source, 0))
         if receive_buffer:
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        stream.settimeout(10)
-        stream.connect(self.address)
-        return Client(stream)
+        client = Client(stream)
+        try:
+            stream.connect(self.address)
+        except OSError:
+            stream.close()
+            raise
+        return client
 
     def ask(self, request: bytes, to_head: bool = False) -> Answer:
         """The answer to one request on a connection of its own."""
@@ -125,18 +129,13 @@ def gunicorn(log: Path, *options: str, descriptors: int = 0, bind: str = "", **e
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, stderr=output)
     try:
-        yield Server(process, log, bind.removeprefix("unix:") or ("127.0.0.1", listening_port(process, log)))
+        wait_until(lambda: "Booting worker" in log.read_text() or process.poll() is not None)
+        port = re.search(r"Listening at: \S+?:(\d+) ", log.read_text())
+        yield Server(process, log, ("127.0.0.1", int(port[1])) if port else bind.removeprefix("unix:"))
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGQUIT)
         process.wait(20)
-
-
-def listening_port(process: "subprocess.Popen[bytes]", log: Path) -> int:
-    """The port it listens on; waits until a worker has started."""
-    wait_until(lambda: "Booting worker" in log.read_text() or process.poll() is not None)
-    match = re.search(r"Listening at: \S+?:(\d+) ", log.read_text())
-    return int(match[1]) if match else 0
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
