@@ -63,8 +63,7 @@ class App:
     def __init__(self, settings: Settings, limiter: RateLimiter, clock: Callable[[], float], log: LogSink) -> None:
         # Tools.
         keyring = Keyring(settings.jwt_secrets or [generated_secret(settings.database_path.parent / "jwt-secret")])
-        lifetimes = {"access": settings.access_token_seconds, "refresh": settings.refresh_token_seconds}
-        tokens = Tokens(keyring, lifetimes, clock)
+        tokens = Tokens(keyring, settings.access_token_seconds, settings.refresh_token_seconds, clock)
         passwords = Passwords(settings.bcrypt_rounds)
         cursors = Cursors(keyring)
         limits = RateLimits(limiter, settings.rate_limit_default, settings.rate_limit_auth)

@@ -58,7 +58,7 @@ def main(create_app: CreateApp, app_class: CreateApp) -> None:
 
 def _serve(create_app: CreateApp, settings: Settings) -> None:
     """Development: one worker of the same server as in production."""
-    from backend import gunicorn_conf  # noqa: PLC0415 - it reads the environment, and stops if that is bad
+    from backend import gunicorn_conf  # not above: it reads the environment, and stops if that is bad
 
     class Development(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         def load_config(self) -> None:

@@ -1,20 +1,20 @@
 """The error tree. Status and code stand here, once; a service raises, the error middleware answers.
 
-    AppError
-    ├── BadRequest 400 ── MalformedJson
-    ├── Unauthorized 401            details.reason: missing, invalid, expired, revoked, credentials
-    ├── Forbidden 403
-    ├── NotFound 404
-    ├── MethodNotAllowed 405
-    ├── RequestTimeout 408 · LengthRequired 411 · PayloadTooLarge 413 · UriTooLong 414
-    │   UnsupportedMediaType 415 · HeadersTooLarge 431
-    ├── Conflict 409 ── OutOfStock
-    ├── PreconditionFailed 412
-    ├── ValidationFailed 422
-    │   InsufficientFunds · CurrencyMismatch · IdempotencyKeyReused 422
-    ├── RateLimited 429
-    ├── InternalError 500
-    └── Unavailable 503
+AppError
+├── BadRequest 400 ── MalformedJson
+├── Unauthorized 401            details.reason: missing, invalid, expired, revoked, credentials
+├── Forbidden 403
+├── NotFound 404
+├── MethodNotAllowed 405
+├── RequestTimeout 408 · LengthRequired 411 · PayloadTooLarge 413 · UriTooLong 414
+│   UnsupportedMediaType 415 · HeadersTooLarge 431
+├── Conflict 409 ── OutOfStock
+├── PreconditionFailed 412
+├── ValidationFailed 422
+│   InsufficientFunds · CurrencyMismatch · IdempotencyKeyReused 422
+├── RateLimited 429
+├── InternalError 500
+└── Unavailable 503
 """
 
 from collections.abc import Mapping

@@ -21,8 +21,9 @@ def read(name: str, default: str, pattern: str, meaning: str) -> str:
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """A worker that was killed could not count its connections down."""
-    worker.forget_connections()
+    """A worker that was killed could not count its connections down. (`-k` may have put in another kind of worker.)"""
+    if hasattr(worker, "forget_connections"):
+        worker.forget_connections()
 
 
 try:

@@ -137,7 +137,7 @@ def _origins(text: str) -> frozenset[str]:
 def _url(*schemes: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         parts = urlsplit(text)
-        if parts.scheme not in schemes or not parts.hostname or not parts.port and "smtp" in parts.scheme:
+        if parts.scheme not in schemes or not parts.hostname or (not parts.port and "smtp" in parts.scheme):
             raise ValueError
         return text
 

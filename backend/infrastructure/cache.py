@@ -24,8 +24,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from backend.infrastructure.database import Database, Transaction
+from backend.infrastructure.database import Database
 from backend.infrastructure.single_flight import SingleFlight
+from backend.infrastructure.transaction import Transaction
 
 T = TypeVar("T")
 
@@ -68,9 +69,7 @@ class CoherentCache:
         self._flights: SingleFlight[Any] = SingleFlight()
         database.before_commit.append(self._before_commit)
 
-    def get_or_load(
-        self, key: Hashable, load: Callable[[Transaction], T | None], topics: tuple[str, ...]
-    ) -> T | None:
+    def get_or_load(self, key: Hashable, load: Callable[[Transaction], T | None], topics: tuple[str, ...]) -> T | None:
         """What `load` reads, from the cache if it may be; any change of a row named in `topics` forgets it.
 
         Must be called outside transactions. One load a key at a time; raises what `load` raises, keeping nothing.
@@ -123,7 +122,7 @@ class CoherentCache:
         if first is None or applied < first - 1:
             return _News(None, end or 0) if applied != (end or 0) else _News([], applied)
         rows = tx.rows("SELECT DISTINCT key FROM cache_invalidations WHERE seq > :applied", applied=applied)
-        return _News([topic for (topic,) in rows], end)
+        return _News([topic for (topic,) in rows], end or 0)
 
     def _obey(self, news: _News) -> None:
         with self._lock:

@@ -6,10 +6,11 @@ and again (LOCK_NB, a nap) has a time-out, but it is no queue. So the threads of
 and while there is a line one more thread, the porter, waits for the kernel in their place, without one. What it gets
 it hands to whoever is first by then. Between processes the queue is the kernel's, where each process has one place.
 
-Measured: 2 processes of 4 threads, 2 ms held, so that 16 ms is the least; longest wait, and locks a second.
-    this                 20 ms  460        `flock` in every thread                        38 ms  472
-    LOCK_NB, 1 ms naps  3.2 s   482        `threading.Lock` before a process's `flock`  1412 ms  475
-Beside a thread in each process that computes all the time: this 117 ms, `flock` in every thread 2.7 s.
+Measured with 2 processes of 4 threads, 2 ms held, so that 16 ms is the least: longest wait, and locks a second.
+    this                 19 ms  455        `flock` in every thread                        48 ms  472
+    LOCK_NB, 1 ms naps  3.2 s   482        `threading.Lock` before a process's `flock`   1.4 s   475
+Beside a thread that computes all the time, where each hand-over waits for the interpreter: this 0.18 s and 70 a second,
+`flock` in every thread 2.7 s and 130.
 """
 
 import os

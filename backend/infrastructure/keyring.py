@@ -37,7 +37,7 @@ class Keyring:
         """True if any of the secrets made `signature`, which may be cut to its first 16 bytes. Constant time."""
         length = max(len(signature), 16)
         made = [self.sign(label, message, key_id)[:length] for key_id in self._by_id]
-        return any([hmac.compare_digest(one, signature) for one in made])
+        return True in [hmac.compare_digest(one, signature) for one in made]
 
 
 def _mac(key: bytes, message: bytes) -> bytes:

@@ -111,7 +111,7 @@ class SinkHandler(logging.Handler):
         self.sink = sink
         self.setFormatter(JsonFormatter())
 
-    def createLock(self) -> None:
+    def createLock(self) -> None:  # noqa: N802 - the name is logging's
         """None is needed: the sink is thread-safe."""
         self.lock = None
 

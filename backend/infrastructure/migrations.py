@@ -9,6 +9,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from backend.errors import Unavailable
+from backend.infrastructure.database import write_gate
+
 DIRECTORY = Path(__file__).parents[2] / "sql" / "sqlite"
 RECORDS = """CREATE TABLE IF NOT EXISTS schema_migrations
     (version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at INTEGER NOT NULL) STRICT"""
@@ -21,14 +24,13 @@ class SchemaMismatch(Exception):
 def migrate(path: Path, directory: Path = DIRECTORY, busy_timeout: float = 30.0) -> list[str]:
     """Bring the database at `path`, made if absent, to the newest schema; the names of what was applied."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, isolation_level=None, timeout=busy_timeout)
+    gate = write_gate(path)
+    if not gate.acquire(busy_timeout):
+        raise Unavailable("Another process is writing to the database.")
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(RECORDS)
-        return [file.stem for file in _files(directory) if _apply(connection, file)]
+        return _migrate(path, directory, busy_timeout)
     finally:
-        connection.close()
+        gate.release()
 
 
 def check_schema(path: Path, directory: Path = DIRECTORY) -> None:
@@ -39,6 +41,17 @@ def check_schema(path: Path, directory: Path = DIRECTORY) -> None:
         raise SchemaMismatch(f"the schema of {path} is older than the code: run `python app.py migrate` first")
     if applied - wanted:
         raise SchemaMismatch(f"the schema of {path} is newer than the code: deploy the newer code")
+
+
+def _migrate(path: Path, directory: Path, busy_timeout: float) -> list[str]:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=busy_timeout)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(RECORDS)
+        return [file.stem for file in _files(directory) if _apply(connection, file)]
+    finally:
+        connection.close()
 
 
 def _apply(connection: sqlite3.Connection, file: Path) -> bool:

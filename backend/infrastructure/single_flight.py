@@ -1,4 +1,4 @@
-"""Single flight: of many who want the same thing at once, one fetches it and all get it (after groupcache's package)."""
+"""Single flight: of many who want the same at once, one fetches it and all get it (after groupcache's package)."""
 
 import threading
 from collections.abc import Callable, Hashable

@@ -29,10 +29,10 @@ class Tokens:
     """Issues and verifies. Thread-safe: the cache of verified tokens is a dict whose single operations are atomic."""
 
     def __init__(
-        self, keyring: Keyring, lifetimes: Mapping[TokenType, int], clock: Callable[[], float] = time.time
+        self, keyring: Keyring, access_seconds: int, refresh_seconds: int, clock: Callable[[], float] = time.time
     ) -> None:
         self._keyring = keyring
-        self._lifetimes = lifetimes
+        self._lifetimes = {"access": access_seconds, "refresh": refresh_seconds}
         self._clock = clock
         self._verified: dict[bytes, Claims] = {}
 

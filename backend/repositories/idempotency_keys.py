@@ -1,6 +1,6 @@
 """The table `idempotency_keys`."""
 
-from backend.infrastructure.database import Transaction
+from backend.infrastructure.transaction import Transaction
 
 
 def find(tx: Transaction, user_id: str, key: str, since: int) -> tuple[bytes, str] | None:

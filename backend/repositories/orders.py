@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from backend.domain import Order, OrderItem
-from backend.infrastructure.database import Row, Transaction
+from backend.infrastructure.transaction import Row, Transaction
 
 COLUMNS = "id, user_id, account_id, status, currency, total, created_at, updated_at"
 
@@ -81,4 +81,6 @@ def _items(tx: Transaction, where: str, ids: Sequence[str]) -> dict[str, list[Or
 
 
 def _order(row: Row, items: dict[str, list[OrderItem]]) -> Order:
-    return Order(*row[:6], tuple(items[row[0]]), *row[6:])
+    order_id, user_id, account_id, status, currency, total, created_at, updated_at = row
+    mine = tuple(items[order_id])
+    return Order(order_id, user_id, account_id, status, currency, total, mine, created_at, updated_at)

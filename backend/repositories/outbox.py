@@ -3,7 +3,7 @@
 import json
 
 from backend.domain import Event
-from backend.infrastructure.database import Transaction
+from backend.infrastructure.transaction import Transaction
 
 
 def insert(tx: Transaction, event: Event) -> None:

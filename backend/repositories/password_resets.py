@@ -1,7 +1,7 @@
 """The table `password_resets`: requests for a new password. The token is made from a row's id and never stored."""
 
 from backend.domain import Timestamp
-from backend.infrastructure.database import Transaction
+from backend.infrastructure.transaction import Transaction
 
 
 def insert(tx: Transaction, reset_id: str, user_id: str) -> None:

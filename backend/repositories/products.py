@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from backend.domain import Product
-from backend.infrastructure.database import Transaction
+from backend.infrastructure.transaction import Transaction
 
 COLUMNS = "id, sku, name, unit_price, currency, stock, version, created_at, updated_at"
 
@@ -45,7 +45,5 @@ def by_id(tx: Transaction, product_id: str) -> Product | None:
 def page(tx: Transaction, before: str | None, limit: int) -> tuple[Product, ...]:
     """Newest first, from `before` on."""
     older = "WHERE id < :before" if before else ""
-    rows = tx.rows(
-        f"SELECT {COLUMNS} FROM products {older} ORDER BY id DESC LIMIT :limit", before=before, limit=limit
-    )
+    rows = tx.rows(f"SELECT {COLUMNS} FROM products {older} ORDER BY id DESC LIMIT :limit", before=before, limit=limit)
     return tuple(Product(*row) for row in rows)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.domain import Session, Timestamp, User
-from backend.infrastructure.database import Transaction
+from backend.infrastructure.transaction import Transaction
 from backend.repositories import users
 
 
@@ -43,14 +43,14 @@ class RefreshToken:
     successor: bytes | None = None
 
 
-LOGIN = "id, user_id, token_version, created_at, expires_at, ended_at"
-TOKEN = "token_hash, session_id, issued_at, expires_at, key_id, used_at, nonce, successor"
+LOGIN_COLUMNS = "id, user_id, token_version, created_at, expires_at, ended_at"
+FAMILY_COLUMNS = "token_hash, session_id, issued_at, expires_at, key_id, used_at, nonce, successor"
 LIVE = "ended_at IS NULL AND expires_at > :now"
 
 
 def insert(tx: Transaction, login: Login, user_agent: str, ip: str) -> None:
     tx.run(
-        f"""INSERT INTO sessions ({LOGIN}, last_used_at, user_agent, ip)
+        f"""INSERT INTO sessions ({LOGIN_COLUMNS}, last_used_at, user_agent, ip)
             VALUES (:id, :user_id, :token_version, :now, :expires_at, NULL, :now, :agent, :ip)""",
         id=login.id, user_id=login.user_id, token_version=login.token_version, now=login.created_at,
         expires_at=login.expires_at, agent=user_agent, ip=ip,
@@ -58,7 +58,7 @@ def insert(tx: Transaction, login: Login, user_agent: str, ip: str) -> None:
 
 
 def by_id(tx: Transaction, session_id: str) -> Login | None:
-    row = tx.row(f"SELECT {LOGIN} FROM sessions WHERE id = :id", id=session_id)
+    row = tx.row(f"SELECT {LOGIN_COLUMNS} FROM sessions WHERE id = :id", id=session_id)
     return Login(*row) if row else None
 
 
@@ -78,7 +78,10 @@ def live_of(tx: Transaction, user_id: str, current: str) -> Sequence[Session]:
             WHERE user_id = :user_id AND {LIVE} ORDER BY id DESC""",
         user_id=user_id, now=tx.now,
     )  # fmt: skip
-    return [Session(*row, current=row[0] == current) for row in rows]
+    return [
+        Session(session_id, created_at, last_used_at, user_agent, ip, session_id == current)
+        for session_id, created_at, last_used_at, user_agent, ip in rows
+    ]
 
 
 def touch(tx: Transaction, session_id: str, expires_at: int) -> None:
@@ -111,7 +114,7 @@ def insert_token(tx: Transaction, token: RefreshToken) -> None:
 
 
 def token_by_hash(tx: Transaction, token_hash: bytes) -> RefreshToken | None:
-    row = tx.row(f"SELECT {TOKEN} FROM refresh_tokens WHERE token_hash = :hash", hash=token_hash)
+    row = tx.row(f"SELECT {FAMILY_COLUMNS} FROM refresh_tokens WHERE token_hash = :hash", hash=token_hash)
     return RefreshToken(*row) if row else None
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from backend.domain import Transaction as Movement
-from backend.infrastructure.database import Transaction
+from backend.infrastructure.transaction import Transaction
 from backend.repositories import accounts
 
 COLUMNS = "id, type, from_account_id, to_account_id, amount, currency, memo, order_id, created_at"
@@ -33,7 +33,7 @@ def by_id(tx: Transaction, transaction_id: str) -> Movement | None:
 
 
 def page_of_account(tx: Transaction, account_id: str, before: str | None, limit: int) -> Sequence[Movement]:
-    """The account's movements, newest first, from `before` on: one range of the entries' key, however long the ledger."""
+    """The account's movements, newest first, from `before` on: one range of a key, however long the ledger."""
     older = "AND transaction_id < :before" if before else ""
     rows = tx.rows(
         f"""SELECT {COLUMNS} FROM transactions JOIN

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.domain import User
-from backend.infrastructure.database import Row, Transaction
+from backend.infrastructure.transaction import Row, Transaction
 
 COLUMNS = "id, email, name, roles, active, version, created_at, updated_at"
 ORDERS = {

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from backend.domain import Caller, User
 from backend.errors import Unauthorized, ValidationFailed
-from backend.infrastructure.database import Database, Transaction
+from backend.infrastructure.database import Database
 from backend.infrastructure.ids import is_id, new_id
 from backend.infrastructure.keyring import Keyring
 from backend.infrastructure.passwords import Passwords
+from backend.infrastructure.transaction import Transaction
 from backend.repositories import password_resets, sessions, users
 from backend.repositories.users import fold
 from backend.services.events import EventBus

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Callable, Mapping
 
 from backend.domain import Event
-from backend.infrastructure.database import Transaction
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.logs import request_id
+from backend.infrastructure.transaction import Transaction
 from backend.repositories import outbox
 
 Subscriber = Callable[[Event], None]

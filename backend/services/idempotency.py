@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from backend.domain import Attempt, Once
 from backend.errors import IdempotencyKeyReused
-from backend.infrastructure.database import Transaction
+from backend.infrastructure.transaction import Transaction
 from backend.repositories import idempotency_keys
 
 T = TypeVar("T")

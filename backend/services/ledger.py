@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from backend.domain import MAX_BALANCE, Account, Attempt, Caller, Once, TransactionType
 from backend.domain import Transaction as Movement
 from backend.errors import CurrencyMismatch, InsufficientFunds, NotFound, ValidationFailed
-from backend.infrastructure.database import Database, Transaction
+from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
+from backend.infrastructure.transaction import Transaction
 from backend.repositories import accounts, transactions
 from backend.services.events import EventBus
 from backend.services.idempotency import once

@@ -7,10 +7,11 @@ from dataclasses import replace
 from backend.domain import Caller, Session, Timestamp, TokenPair
 from backend.errors import NotFound, Unauthorized
 from backend.infrastructure.cache import CoherentCache
-from backend.infrastructure.database import Database, Transaction
+from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.passwords import Passwords
 from backend.infrastructure.tokens import Tokens
+from backend.infrastructure.transaction import Transaction
 from backend.repositories import sessions, users
 from backend.repositories.sessions import Identity, Login
 from backend.repositories.users import Credentials
@@ -142,4 +143,3 @@ class Logins:
 
 def _is_live(identity: Identity, now: int) -> bool:
     return identity.user.active and identity.login.ended_at is None and identity.login.expires_at > now
-

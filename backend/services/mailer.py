@@ -33,7 +33,8 @@ class Mailer:
         if self._folder is not None:
             reset_id = str(event.payload["resetId"])
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            text = f"To: {user.email}\nSubject: Reset your password\n\nToken: {self._credentials.reset_token(reset_id)}\n"
+            token = self._credentials.reset_token(reset_id)
+            text = f"To: {user.email}\nSubject: Reset your password\n\nToken: {token}\n"
             descriptor = os.open(self._folder / f"{event.id}.txt", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from backend.domain import MAX_AMOUNT, Account, Attempt, Caller, Once, Order, OrderItem, OrderStatus, Product
 from backend.errors import Conflict, CurrencyMismatch, NotFound, OutOfStock, ValidationFailed
-from backend.infrastructure.database import Database, Transaction
+from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
+from backend.infrastructure.transaction import Transaction
 from backend.repositories import accounts, orders, products
 from backend.services.events import EventBus
 from backend.services.idempotency import once
@@ -37,9 +38,7 @@ class Orders:
         with self._database.snapshot() as tx:
             return _visible(orders.by_id(tx, order_id), caller)
 
-    def page(
-        self, *, user_id: str | None, status: str | None, before: str | None, limit: int
-    ) -> Sequence[Order]:
+    def page(self, *, user_id: str | None, status: str | None, before: str | None, limit: int) -> Sequence[Order]:
         """Newest first; `user_id` None: everybody's."""
         with self._database.snapshot() as tx:
             return orders.page(tx, user_id=user_id, status=status, before=before, limit=limit)

@@ -7,8 +7,9 @@ from typing import Any
 from backend.domain import Caller, Product
 from backend.errors import Conflict, NotFound, PreconditionFailed
 from backend.infrastructure.cache import CoherentCache
-from backend.infrastructure.database import Database, Duplicate
+from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
+from backend.infrastructure.transaction import Duplicate
 from backend.repositories import products
 from backend.services.events import EventBus
 
@@ -32,9 +33,12 @@ class Products:
 
     def page(self, before: str | None, limit: int) -> Sequence[Product]:
         """Newest first; any change of any product forgets every cached page."""
-        return self._cache.get_or_load(
-            ("products", before, limit), lambda tx: products.page(tx, before, limit), topics=("products",)
-        ) or ()
+        return (
+            self._cache.get_or_load(
+                ("products", before, limit), lambda tx: products.page(tx, before, limit), topics=("products",)
+            )
+            or ()
+        )
 
     def create(self, caller: Caller, sku: str, name: str, unit_price: int, currency: str, stock: int) -> Product:
         """Raises Conflict if the SKU is taken."""

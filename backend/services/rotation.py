@@ -10,9 +10,9 @@ import secrets
 from dataclasses import dataclass
 
 from backend.domain import Timestamp
-from backend.infrastructure.database import Transaction
 from backend.infrastructure.keyring import Keyring
 from backend.infrastructure.tokens import Tokens
+from backend.infrastructure.transaction import Transaction
 from backend.repositories import sessions
 from backend.repositories.sessions import Login, RefreshToken
 
@@ -49,7 +49,8 @@ class Rotation:
             return self._again(tx, login, used, token)
         nonce = secrets.token_bytes(16)
         key_id = self._keyring.signing_id
-        successor = self._issue(login, self._jti(token, nonce, key_id), tx.now // 1000, self._end(login, tx.now), key_id)
+        jti = self._jti(token, nonce, key_id)
+        successor = self._issue(login, jti, tx.now // 1000, self._end(login, tx.now), key_id)
         if not sessions.claim_token(tx, used.token_hash, nonce, successor.kept.token_hash):
             return None
         sessions.insert_token(tx, successor.kept)

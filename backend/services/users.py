@@ -7,14 +7,15 @@ from typing import Any
 from backend.domain import Caller, User, UserWithOrders
 from backend.errors import Conflict, Forbidden, NotFound, PreconditionFailed
 from backend.infrastructure.cache import CoherentCache
-from backend.infrastructure.database import Database, Duplicate, Transaction
+from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.passwords import Passwords
+from backend.infrastructure.transaction import Duplicate, Transaction
 from backend.repositories import orders, password_resets, sessions, users
 from backend.services.events import EventBus
 
 ADMIN_ONLY = {"roles", "active"}
-NO_PASSWORD = "!"  # matches no password: not a bcrypt hash
+UNMATCHED = "!"  # matches no password: not a bcrypt hash
 
 
 class Users:
@@ -62,9 +63,7 @@ class Users:
         shown = [{field.name: getattr(user, field.name) for field in fields(User)} for user in found]
         return [UserWithOrders(**user, orders=theirs[user["id"]]) for user in shown], total
 
-    def update(
-        self, caller: Caller, user_id: str, changes: Mapping[str, Any], expected: frozenset[str] | None
-    ) -> User:
+    def update(self, caller: Caller, user_id: str, changes: Mapping[str, Any], expected: frozenset[str] | None) -> User:
         """Change a profile; what stays as it was is no change. `expected`: the versions it may have now.
 
         Raises Forbidden, NotFound, PreconditionFailed, and Conflict for a taken e-mail or the last active admin.
@@ -86,7 +85,7 @@ class Users:
             if gone == user:
                 return
             self._save(tx, caller, user, gone)
-            users.set_password(tx, user_id, NO_PASSWORD)
+            users.set_password(tx, user_id, UNMATCHED)
             self._events.publish(tx, "user.deleted", ("user", user_id), caller.user.id)
 
     def grant_admin(self, tx: Transaction, user_id: str) -> None:
@@ -96,7 +95,8 @@ class Users:
         self._events.publish(tx, "user.updated", ("user", user.id), None, {"changed": ["roles"]})
 
     def _save(self, tx: Transaction, caller: Caller, before: User, after: User) -> User:
-        if _is_active_admin(before) and not _is_active_admin(after) and not users.count_other_active_admins(tx, after.id):
+        loses_admin = _is_active_admin(before) and not _is_active_admin(after)
+        if loses_admin and not users.count_other_active_admins(tx, after.id):
             raise Conflict("The last active admin must stay one.")
         after = replace(after, version=before.version + 1, updated_at=tx.now)
         try:

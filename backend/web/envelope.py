@@ -6,7 +6,7 @@ Answers are encoded once: a handler's result becomes JSON text here, and the env
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from functools import cache, lru_cache
 from typing import Any, get_type_hints
 
@@ -22,8 +22,10 @@ encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def to_json(value: object) -> str:
-    """JSON text of a noun of the domain, a tuple of them, or plain data. Times become RFC 3339, names camelCase."""
-    return encode(_plain(value))
+    """JSON text of a noun of the domain, a list of them, or plain data. Times become RFC 3339, names camelCase."""
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join([to_json(entry) for entry in value])}]"
+    return _noun_to_json(value) if hasattr(value, "__dataclass_fields__") else encode(value)
 
 
 def data_response(status: int, data: str, request_id: str, meta: Mapping[str, Any] | None = None) -> Response:
@@ -56,16 +58,21 @@ def _meta(request_id: str, extra: Mapping[str, Any] | None) -> str:
     return f'"meta":{{"requestId":"{request_id}","timestamp":"{iso_time(time.time())}"{more}}}'
 
 
-def _plain(value: object) -> Any:
-    if is_dataclass(value):
-        return {name: present(getattr(value, attribute)) for attribute, name, present in _fields(type(value))}
+@lru_cache(4096)  # nouns are immutable, and those that come from the cache are asked for again
+def _noun_to_json(noun: Any) -> str:
+    return encode(_plain(noun))
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: present(getattr(value, attribute)) for attribute, name, present in _fields(value.__class__)}
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
     return value
 
 
 @cache
-def _fields(noun: type[Any]) -> list[tuple[str, str, Callable[[Any], Any]]]:
+def _fields(noun: Any) -> list[tuple[str, str, Callable[[Any], Any]]]:
     hints = get_type_hints(noun)
     return [
         (field.name, camel_case(field.name), _time if hints[field.name] is Timestamp else _plain)

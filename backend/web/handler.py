@@ -117,9 +117,10 @@ def _authorise(request: Request, access: Access) -> None:
     if caller is None:
         if access is not Access.ANYONE or request.challenge.details.get("reason") != "missing":
             raise request.challenge
-    elif access is Access.ADMIN or (access is Access.SELF_OR_ADMIN and request.path_id != caller.user.id):
-        if not caller.is_admin:
-            raise Forbidden
+    elif not caller.is_admin and (
+        access is Access.ADMIN or (access is Access.SELF_OR_ADMIN and request.path_id != caller.user.id)
+    ):
+        raise Forbidden
 
 
 def _id(request: Request) -> str:

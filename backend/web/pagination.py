@@ -1,4 +1,4 @@
-"""Lists in pages: by offset (`page`, `pageSize`) and by cursor (`limit`, `cursor`), both with a `Link` header (RFC 8288).
+"""Lists in pages: by offset (`page`, `pageSize`) and by cursor (`limit`, `cursor`), both with `Link` (RFC 8288).
 
 A cursor is the id of the last row shown, newest first, and a signature that binds it to its list and filter: opaque to
 clients, good on every worker and after a restart, stored nowhere. Ids sort by time, so paging on is `id < last`: rows
@@ -54,7 +54,7 @@ class Cursors:
         self._keyring = keyring
 
     def page(self, request: Request, query: CursorQuery, fetch: Callable[[str | None, int], Sequence[T]]) -> Page[T]:
-        """A page of what `fetch(before, limit)` lists. It is asked for one row more, to know whether there is a next."""
+        """A page of what `fetch(before, limit)` lists. It is asked for one row more, to know if there is a next."""
         scope = _scope(request, query)
         rows = fetch(self._read(query.cursor, scope), query.limit + 1)
         items = rows[: query.limit]

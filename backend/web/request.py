@@ -1,8 +1,7 @@
 """One HTTP request: Werkzeug's, with what our middleware learns about it on the way in."""
 
-
+import random
 import re
-import secrets
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -37,7 +36,8 @@ class Request(WerkzeugRequest):
     def __init__(self, environ: dict[str, Any]) -> None:
         super().__init__(environ)
         given = environ.get("HTTP_X_REQUEST_ID", "")
-        self.id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        # Not a secret: the seeded generator will do, at a tenth of what the system's costs.
+        self.id = given if given and REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
         self.client = ""  # address, by client_addresses
         self.endpoint: Endpoint | None = None  # by routing
         self.path_id = ""  # the value of the path's `{id}`, by routing
@@ -102,7 +102,7 @@ class Request(WerkzeugRequest):
         key = self.environ.get("HTTP_IDEMPOTENCY_KEY")
         if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
             raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters without a comma.")
-        return key  # type: ignore[no-any-return]  # an environ holds Any
+        return key
 
     def is_known_version(self, version: int) -> bool:
         """True if `If-None-Match` names this version (weak comparison, RFC 9110 §13.1.2)."""
@@ -115,5 +115,3 @@ class Request(WerkzeugRequest):
         if given is None or (tags := parse_etags(given)).star_tag:
             return None
         return frozenset(tags.as_set())
-
-

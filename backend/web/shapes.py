@@ -1,7 +1,8 @@
 """Shapes: dataclasses whose annotations say what a client may send. Read into checks here, into JSON Schema as well.
 
 A field with a default may be left out; only one whose type admits None may be null. Every wrong field is found at
-once; what is wrong between fields a shape tells by a method `conflicts() -> {name: problem}`. A shape is compiled on first use and kept; `read_*` are thread-safe and raise ValidationFailed.
+once; what is wrong between fields a shape tells by a method `conflicts() -> {name: problem}`. A shape is compiled on
+first use and kept; `read_*` are thread-safe and raise ValidationFailed.
 """
 
 from collections.abc import Mapping
@@ -66,7 +67,7 @@ def _from_text(rule: Rule, text: str) -> object:
 class Nested:
     """The rule of a field that is itself a shape."""
 
-    shape: type[Any]
+    shape: Any  # a dataclass
 
     def check(self, value: object, path: str, wrong: Wrong) -> Any:
         if not isinstance(value, Mapping):
@@ -107,7 +108,7 @@ def _field_schema(field: Field) -> Schema:
 
 
 @cache
-def fields_of(shape: type[Any]) -> tuple[Field, ...]:
+def fields_of(shape: Any) -> tuple[Field, ...]:
     """The compiled fields of a dataclass. Raises TypeError for a field that no rule is known of."""
     hints = get_type_hints(shape, include_extras=True)
     return tuple(

@@ -40,7 +40,7 @@ def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
 
 
 def test_a_client_that_pipelines_and_does_not_read_is_served_no_faster_than_it_reads(server: Server) -> None:
-    with server.connect(receive_buffer=4096) as client:
+    with server.connect() as client:
         client.send(GET % b"/big" * 5)
         assert server.probe() < 0.25
         assert [len(client.read_answer().body) for _ in range(5)] == [5_000_000] * 5

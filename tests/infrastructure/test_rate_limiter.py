@@ -1,0 +1,191 @@
+"""The rate limiter in one process. (Over several: tests/processes/test_shared_limiter.py.)"""
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from backend.infrastructure.rate_limiter import Policy, RateLimiter
+from tests.forked import Forked
+
+DEFAULT = Policy("default", 300, 60)
+AUTH = Policy("auth", 10, 60)
+NEVER_BACK = Policy("never back", 300, 365 * 86400)  # one a day: nothing comes back while a test runs
+SECOND = 1_000_000_000
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000 * SECOND
+
+    def __call__(self) -> int:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += round(seconds * SECOND)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def limiter(clock: Clock) -> RateLimiter:
+    return RateLimiter(clock=clock)
+
+
+def test_the_first_hit_leaves_all_but_one_and_that_comes_back_after_one_interval(limiter: RateLimiter) -> None:
+    assert limiter.hit(DEFAULT, "a") == (True, 299, 0.2, 0.0)
+
+
+def test_a_burst_of_exactly_the_quota_passes_at_once(limiter: RateLimiter) -> None:
+    verdicts = [limiter.hit(AUTH, "a") for _ in range(11)]
+    assert [verdict.allowed for verdict in verdicts] == [True] * 10 + [False]
+    assert [verdict.remaining for verdict in verdicts] == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0]
+    assert verdicts[9].reset_after == verdicts[10].reset_after == 60.0
+
+
+def test_after_a_burst_one_hit_passes_each_interval(limiter: RateLimiter, clock: Clock) -> None:
+    for _ in range(10):
+        limiter.hit(AUTH, "a")
+    for _ in range(20):
+        clock.advance(6)
+        assert limiter.hit(AUTH, "a").allowed
+        assert not limiter.hit(AUTH, "a").allowed
+
+
+def test_retry_after_is_exactly_when_the_next_hit_passes(limiter: RateLimiter, clock: Clock) -> None:
+    for _ in range(10):
+        limiter.hit(AUTH, "a")
+    clock.advance(1.5)
+    assert limiter.hit(AUTH, "a").retry_after == 4.5
+    clock.now += round(4.5 * SECOND) - 1
+    assert not limiter.hit(AUTH, "a").allowed
+    clock.now += 1
+    assert limiter.hit(AUTH, "a").allowed
+
+
+def test_a_refused_hit_counts_nothing(limiter: RateLimiter, clock: Clock) -> None:
+    for _ in range(1000):
+        last = limiter.hit(AUTH, "a")
+    assert last.retry_after == 6.0
+    clock.advance(60)
+    assert limiter.hit(AUTH, "a").remaining == 9
+
+
+def test_subjects_and_policies_count_apart(limiter: RateLimiter) -> None:
+    limiter.hit(AUTH, "a")
+    assert limiter.hit(AUTH, "b").remaining == 9
+    assert limiter.hit(DEFAULT, "a").remaining == 299
+    assert limiter.hit(AUTH, "a").remaining == 8
+
+
+def test_a_subject_may_be_any_text(limiter: RateLimiter) -> None:
+    """Even a lone surrogate, which JSON can carry and UTF-8 cannot."""
+    assert limiter.hit(AUTH, "\ud800@example.org").remaining == 9
+
+
+def test_a_quota_that_does_not_divide_its_window_gives_not_one_request_too_many(limiter: RateLimiter) -> None:
+    """70,000 in 10 ms: an interval is 142 ns and a fraction, and 422 fractions make three more requests."""
+    odd = Policy("odd", 70_000, 0.01)
+    assert sum(limiter.hit(odd, "a").allowed for _ in range(71_000)) == 70_000
+
+
+@pytest.mark.parametrize(("quota", "window"), [(0, 60), (-1, 60), (10, 0), (10, -60), (2_000_000_000, 1)])
+def test_a_policy_that_means_nothing_is_refused(quota: int, window: float) -> None:
+    with pytest.raises(ValueError, match="rate limit 'x'"):
+        Policy("x", quota, window)
+
+
+def test_garbage_reads_as_now(limiter: RateLimiter, clock: Clock) -> None:
+    """An arrival further off than any hit could have moved it, here from a clock that was wrong, blocks nobody."""
+    clock.advance(10**6)
+    for _ in range(10):
+        limiter.hit(AUTH, "a")
+    clock.advance(-(10**6))
+    assert limiter.hit(AUTH, "a") == (True, 9, 6.0, 0.0)
+
+
+def test_a_subject_with_its_whole_quota_back_makes_room_for_another(clock: Clock) -> None:
+    limiter = RateLimiter(slots=8, clock=clock)
+    for n in range(8):
+        limiter.hit(DEFAULT if n == 3 else AUTH, str(n))
+    clock.advance(1)
+    limiter.hit(AUTH, "new")
+    assert [limiter.hit(AUTH, name).remaining for name in ("new", "0", "7")] == [8, 8, 8]
+
+
+def test_a_flood_of_new_subjects_does_not_free_the_one_that_is_held_back(clock: Clock) -> None:
+    limiter = RateLimiter(slots=8, clock=clock)
+    for _ in range(10):
+        limiter.hit(AUTH, "greedy")
+    for n in range(1000):
+        assert limiter.hit(AUTH, f"flood {n}").remaining == 9  # counted, though the table is full
+    assert not limiter.hit(AUTH, "greedy").allowed
+
+
+def test_memory_stays_flat_under_any_number_of_subjects() -> None:
+    limiter = RateLimiter()
+    for n in range(300_000):  # fills every bucket
+        limiter.hit(AUTH, str(n))
+    before = resident_bytes()
+    for n in range(300_000):
+        limiter.hit(AUTH, f"new {n}")
+    assert resident_bytes() - before < 1 << 20
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def test_threads_count_exactly() -> None:
+    assert allowed_over_threads(RateLimiter()) == 300
+
+
+def test_where_there_are_no_locks_on_bytes_one_lock_for_all_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a Mac. Threads and processes still count exactly."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    limiter = RateLimiter()
+    children = [Forked(lambda: allowed_over_threads(limiter)) for _ in range(2)]
+    assert allowed_over_threads(limiter) + sum(child.result() for child in children) == 300
+
+
+def allowed_over_threads(limiter: RateLimiter) -> int:
+    """Of 800 hits by 8 threads that are switched as often as can be."""
+    allowed: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda: allowed.extend(limiter.hit(NEVER_BACK, "a").allowed for _ in range(100)))
+        for _ in range(8)
+    ]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.setswitchinterval(before)
+    return sum(allowed)
+
+
+def test_a_thread_that_ends_leaves_no_descriptor_behind(limiter: RateLimiter) -> None:
+    before = open_descriptors()
+    for _ in range(20):
+        thread = threading.Thread(target=limiter.hit, args=(AUTH, "a"))
+        thread.start()
+        thread.join()
+    assert open_descriptors() == before
+
+
+def test_a_limiter_that_is_dropped_leaves_no_descriptor_behind() -> None:
+    before = open_descriptors()
+    RateLimiter(slots=8).hit(AUTH, "a")
+    assert open_descriptors() == before
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
