@@ -49,7 +49,7 @@ class MalformedJson(BadRequest):
 
 
 class Unauthorized(AppError):
-    """`reason`: missing, invalid, expired, revoked or credentials. The challenge is RFC 6750, section 3."""
+    """`details.reason`: missing, invalid, expired, revoked or credentials. The challenge is RFC 6750, section 3."""
 
     status, code, message = 401, "UNAUTHORIZED", "Authentication is needed."
 
@@ -145,7 +145,7 @@ class InternalError(AppError):
 
 
 class Unavailable(AppError):
-    """Nothing was written; the same request may be sent again after `retry_after` seconds."""
+    """Nothing was written; the same request may be sent again after `Retry-After` seconds."""
 
     status, code, message = 503, "SERVICE_UNAVAILABLE", "The service cannot do this just now."
 

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 from urllib.parse import quote
+from weakref import proxy
 
 PRAGMAS = (
     "synchronous = FULL",  # an answered write is on disk, power loss included
@@ -19,6 +20,7 @@ PRAGMAS = (
     "query_only = ON",  # lifted for the length of a write transaction alone
 )
 STATEMENTS = 512  # prepared and kept: all of ours
+INHERITED: list[sqlite3.Connection] = []  # what a fork brought along
 STEPS = 10_000  # of SQLite's virtual machine, some 0.2 ms, between two looks at the deadline
 
 
@@ -27,19 +29,31 @@ class Connection:
 
     def __init__(self, path: Path) -> None:
         self.deadline = math.inf
+        self._path, self._file, self._process = path, _file_at(path), os.getpid()
         # mode=rw: a vanished file is an error, not a new and empty database.
         self.sqlite = sqlite3.connect(
             f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None, cached_statements=STATEMENTS,
             check_same_thread=False,
         )  # fmt: skip
-        self.process = os.getpid()
         for pragma in PRAGMAS:
             self.sqlite.execute(f"PRAGMA {pragma}")
-        self.sqlite.set_progress_handler(lambda: time.monotonic() > self.deadline, STEPS)
+        this = proxy(self)  # a handler that held the connection would keep it open for ever
+        self.sqlite.set_progress_handler(lambda: time.monotonic() > this.deadline, STEPS)
+
+    def is_good(self) -> bool:
+        """True in the process that opened it, while its file has not been deleted or replaced: writes would be lost."""
+        return self._process == os.getpid() and self._file == _file_at(self._path)
+
+    def close(self) -> None:
+        """A parent's connection, after a fork, is kept aside instead: to be neither used nor closed here."""
+        if self._process == os.getpid():
+            self.sqlite.close()
+        else:
+            INHERITED.append(self.sqlite)
 
     def __del__(self) -> None:
-        if hasattr(self, "process") and self.process == os.getpid():
-            self.sqlite.close()
+        if hasattr(self, "sqlite"):
+            self.close()
 
 
 class Connections(threading.local):
@@ -48,19 +62,27 @@ class Connections(threading.local):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: Connection | None = None
-        self._inherited: list[Connection] = []
         self.opened = 0
 
     def mine(self) -> Connection:
         """This thread's connection. Raises sqlite3.Error if it cannot be opened."""
         connection = self._connection
-        if connection is None or connection.process != os.getpid():
-            if connection is not None:  # the parent's: to be neither used nor closed here, so it is kept aside
-                self._inherited.append(connection)
+        if connection is None or not connection.is_good():
+            self.drop()
             connection = self._connection = Connection(self._path)
             self.opened += 1
         return connection
 
     def drop(self) -> None:
         """Close this thread's connection; the next use opens another."""
-        self._connection = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - Path.stat takes twice as long
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -78,6 +78,7 @@ def _statements(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+    yield statement  # what has no semicolon is run as well, and so is a last comment
 
 
 def _applied(path: Path) -> set[int]:

@@ -37,9 +37,10 @@ class Passwords:
         return self._in_turn(lambda: bcrypt.hashpw(_prehashed(password), bcrypt.gensalt(self._rounds))).decode()
 
     def matches(self, password: str, hashed: str | None) -> bool:
-        """True if `hashed` is of `password`. None, for an unknown user, takes as long as a wrong password."""
-        stored = hashed.encode() if hashed is not None else self._decoy_hash()
-        return self._in_turn(lambda: bcrypt.checkpw(_prehashed(password), stored)) and hashed is not None
+        """True if `hashed` is of `password`. None or no hash at all, of a user unknown or gone, takes as long."""
+        known = hashed if hashed is not None and hashed.startswith("$2") else None
+        stored = known.encode() if known is not None else self._decoy_hash()
+        return self._in_turn(lambda: bcrypt.checkpw(_prehashed(password), stored)) and known is not None
 
     def outdated(self, hashed: str) -> bool:
         """True if the hash was made at another cost than today's."""

@@ -90,8 +90,8 @@ class RateLimiter:
             own.unlock(bucket)
 
     def _count(self, policy: Policy, slot: int) -> Verdict:
-        now = self._clock()
         arrival = self._words[slot]
+        now = self._clock()
         if not now < arrival <= now + policy.burst:
             arrival = now
         following = arrival + policy.interval

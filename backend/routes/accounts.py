@@ -13,7 +13,7 @@ from backend.web.handler import answers
 from backend.web.pagination import CursorQuery, Cursors, Page
 from backend.web.request import Request
 
-CurrencyCode = Annotated[str, Choice(CURRENCIES, "an active ISO 4217 code in capitals")]
+CurrencyCode = Annotated[str, Choice(CURRENCIES, "an active ISO 4217 code in capitals", "Currency")]
 Memo = Annotated[str | None, Text(0, 500)]
 
 

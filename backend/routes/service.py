@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from werkzeug.wrappers import Response
-
 from backend.errors import Unavailable
-from backend.web.envelope import JSON, encode
+from backend.web.envelope import encode
 from backend.web.handler import answers
 from backend.web.request import Request
+from backend.web.response import Response
 
 Checks = Mapping[str, Callable[[], None]]  # name → a check that raises if it fails
 
@@ -42,7 +41,7 @@ class ServiceRoutes:
     def openapi(self, request: Request) -> Response:
         """This documentation, as OpenAPI 3.1."""
         self._openapi = self._openapi or encode(self._document()).encode()
-        return Response(self._openapi, content_type=JSON)
+        return Response(200, self._openapi)
 
 
 def _problem(check: Callable[[], None]) -> str | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 from backend.domain import User, UserWithOrders
-from backend.errors import Conflict, PreconditionFailed
+from backend.errors import Conflict, Forbidden, PreconditionFailed
 from backend.routes.passwords import ChosenPassword
 from backend.services.users import Users
 from backend.web.fields import Boolean, Choice, EmailAddress, ListOf, Name, Text
@@ -73,7 +73,7 @@ class UserRoutes:
         """Oneself."""
         return request.user.user
 
-    @answers(200, Conflict, PreconditionFailed, etag=True)
+    @answers(200, Forbidden, Conflict, PreconditionFailed, etag=True)
     def update_me(self, request: Request, body: UserChanges) -> User:
         """Change one's own name or e-mail."""
         return self._users.update(request.user, request.user.user.id, given(body), request.expected_versions())

@@ -16,6 +16,7 @@ from backend.services.events import EventBus
 
 ADMIN_ONLY = {"roles", "active"}
 UNMATCHED = "!"  # matches no password: not a bcrypt hash
+NO_DOMAIN = "invalid"  # RFC 2606; of one label, so nobody can sign up with such an address and have it first
 
 
 class Users:
@@ -73,6 +74,7 @@ class Users:
         with self._database.transaction() as tx:
             user = _expected(users.by_id(tx, user_id), expected)
             changed = replace(user, **changes)
+            changed = replace(changed, roles=tuple(sorted(changed.roles)))  # the order they came in means nothing
             if changed == user:
                 return user
             return self._save(tx, caller, user, changed)
@@ -81,7 +83,7 @@ class Users:
         """Deactivate, make anonymous, end logins; ledger and orders stay. Again changes nothing."""
         with self._database.transaction() as tx:
             user = _expected(users.by_id(tx, user_id), expected)
-            gone = replace(user, email=f"deleted-{user_id}@deleted.invalid", name="Deleted user", active=False)
+            gone = replace(user, email=f"deleted-{user_id}@{NO_DOMAIN}", name="Deleted user", active=False)
             if gone == user:
                 return
             self._save(tx, caller, user, gone)

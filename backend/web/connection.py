@@ -81,7 +81,7 @@ class Connection:
                 self.unsent.appendleft(rest)
 
     def limit_kernel(self, patience: float) -> None:
-        """On TCP: what is handed to the kernel is little at a time, and given up if not taken within `patience` seconds.
+        """On TCP: the kernel is handed little at a time, and gives it up if it is not taken within `patience` seconds.
 
         Else a client that never reads costs the 3 MB of work and memory that the kernel's own buffer grows to.
         """

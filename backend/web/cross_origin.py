@@ -1,9 +1,8 @@
 """CORS (the Fetch standard): exact origins, no credentials, headers on errors too."""
 
-from werkzeug.wrappers import Response
-
 from backend.web.middleware import Handle, Middleware
 from backend.web.request import Request
+from backend.web.response import Response
 
 EXPOSED = (
     "Link, Location, ETag, Retry-After, RateLimit, RateLimit-Policy, X-Request-ID, Idempotency-Replayed"

@@ -10,14 +10,12 @@ from dataclasses import fields
 from functools import cache, lru_cache
 from typing import Any, get_type_hints
 
-from werkzeug.wrappers import Response
-
 from backend.domain import Timestamp
 from backend.errors import AppError
 from backend.infrastructure.logs import iso_time
+from backend.web.response import Response
 from backend.web.shapes import camel_case
 
-JSON = "application/json"
 encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -39,18 +37,12 @@ def error_response(error: AppError, request_id: str) -> Response:
     if error.details:
         body["details"] = error.details
     response = _response(error.status, f'{{"error":{encode(body)},{_meta(request_id, None)}}}')
-    response.headers.extend(error.headers)
-    return response
-
-
-def empty_response(status: int) -> Response:
-    response = Response(status=status)
-    del response.headers["Content-Type"]
+    response.headers += error.headers.items()
     return response
 
 
 def _response(status: int, body: str) -> Response:
-    return Response(body.encode(), status, content_type=JSON)
+    return Response(status, body.encode())
 
 
 def _meta(request_id: str, extra: Mapping[str, Any] | None) -> str:

@@ -102,10 +102,11 @@ class Boolean:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few strings; `meaning` tells of a list too long to show."""
+    """One of a few strings; `meaning` tells of a list too long to show, `title` names it in the documentation."""
 
     of: Collection[str]
     meaning: str = ""
+    title: str = ""
 
     def check(self, value: object, path: str, wrong: Wrong) -> str | None:
         if isinstance(value, str) and value in self.of:
@@ -114,7 +115,8 @@ class Choice:
         return None
 
     def schema(self) -> Schema:
-        return {"type": "string", "enum": sorted(self.of)}
+        title = {"title": self.title} if self.title else {}
+        return {**title, "type": "string", "enum": sorted(self.of)}
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
-from werkzeug.wrappers import Response
-
 from backend.domain import Attempt, Once
 from backend.errors import AppError, Forbidden, NotFound
 from backend.infrastructure.ids import is_id
-from backend.web.envelope import data_response, empty_response, to_json
+from backend.web.envelope import data_response, to_json
 from backend.web.pagination import Page
 from backend.web.request import Request
+from backend.web.response import JSON, Response
 from backend.web.router import Access, Endpoint, Route
 from backend.web.shapes import read_body, read_query
 
@@ -37,6 +36,7 @@ class Contract:
     location: str  # the collection under whose path the made thing stands
     etag: bool
     public: bool  # may be kept by caches that ask again
+    media: str  # the content type
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,20 @@ class Signature:
 
     found: bool
     attempt: bool
-    query: type[Any]
-    body: type[Any] | None
+    query: Any  # a shape
+    body: Any  # a shape, or None
     returns: Any
     wants_query: bool
 
 
 def answers(
-    status: int, *errors: type[AppError], location: str = "", etag: bool = False, public: bool = False
-) -> Callable[[Handler], Handler]:
+    status: int, *errors: type[AppError], location: str = "", etag: bool = False, public: bool = False,
+    media: str = JSON,
+) -> Callable[[Handler], Handler]:  # fmt: skip
     """Mark a handler with its contract."""
 
     def mark(handler: Handler) -> Handler:
-        handler.contract = Contract(status, errors, location, etag, public)  # type: ignore[attr-defined]
+        handler.contract = Contract(status, errors, location, etag, public, media)  # type: ignore[attr-defined]
         return handler
 
     return mark
@@ -138,16 +139,14 @@ def _answer(request: Request, contract: Contract, result: Any) -> Response:
     if isinstance(result, Response):
         return result
     if contract.status == 204:
-        return empty_response(204)
-    response = _enveloped(request, contract, result)
+        return Response(204)
+    unchanged = contract.etag and request.method in ("GET", "HEAD") and request.is_known_version(result.version)
+    response = Response(304) if unchanged else _enveloped(request, contract, result)
     if contract.etag:
-        etag = f'"{result.version}"'
-        if request.method in ("GET", "HEAD") and request.is_known_version(result.version):
-            response = empty_response(304)
-        response.headers["ETag"] = etag
-        response.headers["Cache-Control"] = "private, no-cache"
+        response.headers.append(("ETag", f'"{result.version}"'))
+        response.cache_control = "private, no-cache"
     if contract.public:
-        response.headers["Cache-Control"] = "no-cache"
+        response.cache_control = "no-cache"
     return response
 
 
@@ -155,14 +154,14 @@ def _enveloped(request: Request, contract: Contract, result: Any) -> Response:
     if isinstance(result, Page):
         response = data_response(200, to_json(result.items), request.id, {"pagination": result.pagination})
         if result.link:
-            response.headers["Link"] = result.link
+            response.headers.append(("Link", result.link))
         return response
-    replayed = isinstance(result, Once)
-    data = result.encoded if replayed else to_json(result)
+    attempted = isinstance(result, Once)
+    data = result.encoded if attempted else to_json(result)
     response = data_response(contract.status, data, request.id)
     if contract.location:
-        made = json.loads(data)["id"] if replayed else result.id
-        response.headers["Location"] = f"{contract.location}/{made}"
-    if replayed and result.replayed:
-        response.headers["Idempotency-Replayed"] = "true"
+        made = json.loads(data)["id"] if attempted else result.id
+        response.headers.append(("Location", f"{contract.location}/{made}"))
+    if attempted and result.replayed:
+        response.headers.append(("Idempotency-Replayed", "true"))
     return response

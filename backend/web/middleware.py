@@ -8,15 +8,14 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from werkzeug.wrappers import Response
-
 from backend.domain import Caller
 from backend.errors import AppError, InternalError, Unauthorized
 from backend.infrastructure.logs import LogSink, iso_time, request_id
 from backend.settings import Networks
 from backend.web.client_address import client_address
-from backend.web.envelope import empty_response, encode, error_response
+from backend.web.envelope import encode, error_response
 from backend.web.request import Request
+from backend.web.response import Response
 from backend.web.router import Router
 
 Handle = Callable[[Request], Response]
@@ -33,7 +32,7 @@ def chain(middleware: Sequence[Middleware], last: Handle) -> Handle:
 
 
 def request_ids(following: Handle) -> Handle:
-    """Every answer carries the request's id, every log line too; and it is not to be sniffed or, by default, stored."""
+    """Every answer carries the request's id, every log line too; and no answer is to be sniffed."""
 
     def handle(request: Request) -> Response:
         token = request_id.set(request.id)
@@ -41,12 +40,8 @@ def request_ids(following: Handle) -> Handle:
             response = following(request)
         finally:
             request_id.reset(token)
-        headers = response.headers
-        headers["X-Request-ID"] = request.id
-        headers["X-Content-Type-Options"] = "nosniff"
-        if "Cache-Control" not in headers:
-            headers["Cache-Control"] = "no-store"
-        headers.extend(request.answer_headers)
+        response.headers += request.answer_headers
+        response.headers += (("X-Request-ID", request.id), ("X-Content-Type-Options", "nosniff"))
         return response
 
     return handle
@@ -63,9 +58,9 @@ def access_log(sink: LogSink) -> Middleware:
             sink.put(
                 f'{{"time":"{iso_time(time.time())}","level":"INFO","requestId":"{request.id}",'
                 f'"method":{encode(request.method)},"route":{encode(endpoint.route.path if endpoint else None)},'
-                f'"status":{response.status_code},"ms":{(time.perf_counter() - began) * 1000:.2f},'
+                f'"status":{response.status},"ms":{(time.perf_counter() - began) * 1000:.2f},'
                 f'"userId":{encode(caller.user.id if caller else None)},"client":"{request.client}",'
-                f'"bytes":{response.content_length or 0}}}'
+                f'"bytes":{len(response.body)}}}'
             )
             return response
 
@@ -159,5 +154,5 @@ def dispatch(request: Request) -> Response:
     if request.refusal is not None:
         raise request.refusal
     if request.endpoint is None:
-        return empty_response(204)  # OPTIONS
+        return Response(204)  # OPTIONS
     return request.endpoint.call(request)

@@ -7,14 +7,13 @@ The headers are those of draft-ietf-httpapi-ratelimit-headers, on every answer t
 
 import math
 
-from werkzeug.wrappers import Response
-
 from backend.errors import RateLimited
 from backend.infrastructure.rate_limiter import Policy, RateLimiter, Verdict
 from backend.settings import Limit
 from backend.web.client_address import limit_key
 from backend.web.middleware import Handle
 from backend.web.request import Request
+from backend.web.response import Response
 
 UNLIMITED = {"/healthz", "/readyz", "/metrics"}
 

@@ -38,23 +38,22 @@ def refusal(
 
 def render(error: AppError, head: Sequence[bytes], identifier: str, origins: frozenset[str]) -> bytes:
     response = error_response(error, identifier)
-    response.headers.update(
-        {
-            "Date": formatdate(usegmt=True),
-            "Connection": "close",
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
-            "X-Request-ID": identifier,
-        }
-    )
+    headers = [
+        *response.headers,
+        ("Date", formatdate(usegmt=True)),
+        ("Connection", "close"),
+        ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("X-Request-ID", identifier),
+    ]
     origin = header(head, b"origin").decode("latin-1")
     if origin in origins:
-        allowed = {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": EXPOSED, "Vary": "Origin"}
-        response.headers.update(allowed)
+        headers += [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", EXPOSED)]
+        headers += [("Vary", "Origin")]
     lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"]
-    lines += [f"{name}: {value}" for name, value in response.headers]
+    lines += [f"{name}: {value}" for name, value in headers]
     to_head = bool(head) and head[0].startswith(b"HEAD ")
-    return "\r\n".join([*lines, "", ""]).encode() + (b"" if to_head else response.get_data())
+    return "\r\n".join([*lines, "", ""]).encode() + (b"" if to_head else response.body)
 
 
 def header(head: Sequence[bytes], name: bytes) -> bytes:

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from werkzeug.wrappers import Response
-
 from backend.errors import MethodNotAllowed, NotFound
+from backend.web.response import Response
 
 PARAMETER = "{id}"
 

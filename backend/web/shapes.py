@@ -95,6 +95,7 @@ class Nested:
     def schema(self) -> Schema:
         known = fields_of(self.shape)
         return {
+            "title": self.shape.__name__,
             "type": "object",
             "properties": {field.name: _field_schema(field) for field in known},
             "required": [field.name for field in known if field.required],

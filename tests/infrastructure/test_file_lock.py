@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,6 +78,22 @@ def test_who_has_gone_away_is_handed_nothing(lock: FileLock) -> None:
     child.result()
     assert Forked(lambda: lock.acquire(5)).result()
     assert lock.acquire(5)
+
+
+def test_a_turn_that_comes_just_after_the_time_is_over_is_taken(tmp_path: Path) -> None:
+    """Else the lock would be handed to nobody, and this process would keep it for ever."""
+
+    class Late(FileLock):
+        def _left(self, turn: Any) -> bool:
+            leave.say()
+            turn.came.acquire()
+            return super()._left(turn)
+
+    lock, leave = Late(tmp_path / "gate"), Signal()
+    child = held_by_a_child(lock, leave)
+    assert lock.acquire(0.01)
+    lock.release()
+    child.result()
 
 
 def test_who_comes_while_the_porter_still_waits_for_others_that_have_gone_is_served(lock: FileLock) -> None:

@@ -112,14 +112,15 @@ class Server:
         assert self.ask(GET % b"/").status == 200
         return time.monotonic() - began
 
-    def worker(self) -> int:
-        """The process id of a worker."""
-        return int(self.ask(GET % b"/pid").body)
+    def workers(self) -> list[int]:
+        """The process ids of the workers."""
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @contextlib.contextmanager
 def gunicorn(log: Path, *options: str, descriptors: int = 0, bind: str = "", **environment: str) -> Iterator[Server]:
-    """Run the server with the tiny application; one worker with four threads and a time-out of 1 s if not told else."""
+    """Run the server with the tiny application; one worker, four threads, a time-out of 1 s if not told else."""
     settings = {"WEB_CONCURRENCY": "1", "THREADS": "4", "REQUEST_TIMEOUT_SECONDS": "1"} | environment
     settings["BIND"] = bind or "127.0.0.1:0"
     command = [sys.executable, "-m", "gunicorn", "-c", "python:backend.gunicorn_conf", *options]
@@ -166,7 +167,7 @@ class End(NamedTuple):
 
 def ends_of(clients: list[Client], seconds: float) -> list[End]:
     """Read all the connections to their ends; AssertionError if one is still open after so many seconds."""
-    data = {client: b"" for client in clients}
+    data = dict.fromkeys(clients, b"")
     ends: list[End] = []
     until = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:

@@ -1,4 +1,4 @@
-"""What well-behaved clients rely on stays right: keep-alive, pipelining, HEAD, large answers, Expect, a clean stop."""
+"""What well-behaved clients rely on stays right: keep-alive, pipelining, HEAD, large answers, Expect, a clean end."""
 
 import signal
 import subprocess
@@ -105,12 +105,12 @@ def test_curl_does_not_stall_on_expect(server: Server) -> None:
 
 def test_an_idle_connection_is_closed_without_a_word(tmp_path: Path) -> None:
     """After `keepalive` seconds, here 1."""
-    with gunicorn(tmp_path / "log", "--keep-alive", "1", REQUEST_TIMEOUT_SECONDS="30") as server:
-        with server.connect() as client:
-            client.send(GET % b"/").read_answer()
-            began = time.monotonic()
-            assert client.ends()
-            assert 0.9 < time.monotonic() - began < 2
+    options = ("--keep-alive", "1")
+    with gunicorn(tmp_path / "log", *options, REQUEST_TIMEOUT_SECONDS="30") as server, server.connect() as client:
+        client.send(GET % b"/").read_answer()
+        began = time.monotonic()
+        assert client.ends()
+        assert 0.9 < time.monotonic() - began < 2
 
 
 def test_a_unix_socket_keeps_the_same_promises(tmp_path: Path) -> None:

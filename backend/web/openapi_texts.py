@@ -1,0 +1,67 @@
+"""The words of `/openapi.json` that no code can tell: the introduction, headers and parameters."""
+
+from typing import Any
+
+INTRODUCTION = """\
+**Envelope.** Every JSON answer but this document is `{"data": …, "meta": …}` or `{"error": …, "meta": …}`; 204 and 304
+have no body. Times are RFC 3339 in UTC, money is an integer in the currency's minor unit, ids are lowercase UUIDs.
+
+**Methods.** HEAD answers as GET, without the body. OPTIONS answers 204 with `Allow`. Any other method is 405
+`METHOD_NOT_ALLOWED` with `Allow`, any other path 404 `NOT_FOUND`: paths match exactly, slashes included.
+
+**Bodies** are `application/json` in UTF-8 of at most 64 KiB, with a Content-Length. Unknown fields and unknown query
+parameters are refused. Operations without a request body take an empty one or `{}`.
+
+**Authentication.** `Authorization: Bearer <accessToken>`. A bad token is refused with 401 on public operations too.
+
+**Every answer** carries `X-Request-ID`, `X-Content-Type-Options: nosniff` and `Cache-Control`: `no-store`, but with an
+ETag `private, no-cache`, and `no-cache` for products, which are public.
+
+**Limits.** Two policies count requests: `default` by user or address, `auth` by address and by e-mail over login,
+sign-up and password reset. Every answer that was counted carries `RateLimit-Policy` and `RateLimit`. The service's
+own `/healthz`, `/readyz` and `/metrics` are not counted, nor is what the server refuses before (408, 411, 413, 414,
+431 and 400 for the framing), which ends the connection.
+
+**Repeating.** 503 says that nothing was written. With an `Idempotency-Key` any attempt may be repeated for 24 h: the
+first answer is given again, with `Idempotency-Replayed: true`; a failed attempt leaves no key behind.
+
+**Lists** are newest first. Cursors are opaque and good for the list and filter they came from; `Link` has the way on.
+
+**CORS.** Configured origins may read all headers documented here, on errors too; credentials are not sent.
+"""
+
+TEXT = {"type": "string"}
+WHOLE = {"type": "integer", "minimum": 1}
+
+
+def _header(description: str, schema: dict[str, Any] = TEXT) -> dict[str, Any]:
+    return {"description": description, "schema": schema}
+
+
+HEADERS = {
+    "X-Request-ID": _header("The id of this request, the same as `meta.requestId`."),
+    "ETag": _header('The version in quotes, such as `"3"`.'),
+    "Location": _header("The path of what was made."),
+    "Link": _header("RFC 8288: `next`, and `first`, `prev`, `last` of lists with pages; absent if there are none."),
+    "Idempotency-Replayed": _header("Present if this is the answer of an earlier attempt.", {"const": "true"}),
+    "RateLimit-Policy": _header('draft-ietf-httpapi-ratelimit-headers, such as `"default";q=300;w=60`.'),
+    "RateLimit": _header('draft-ietf-httpapi-ratelimit-headers, such as `"default";r=299;t=1`.'),
+    "Retry-After": _header("Seconds to wait.", WHOLE),
+    "WWW-Authenticate": _header("RFC 6750: `Bearer realm=…`, with an `error` if a token was sent."),
+    "Accept": _header("What would have been understood."),
+}
+
+
+def _parameter(name: str, place: str, description: str, **schema: Any) -> dict[str, Any]:
+    found = {"name": name, "in": place, "description": description, "schema": TEXT | schema}
+    return {**found, "required": True} if place == "path" else found
+
+
+ALL = [
+    _parameter("id", "path", "Anything that is not a UUID is 404.", format="uuid"),
+    _parameter("X-Request-ID", "header", "Kept if it matches, else replaced.", pattern="^[A-Za-z0-9._-]{8,64}$"),
+    _parameter("Idempotency-Key", "header", "Makes the request safe to repeat.", pattern=r"^[!-+\--~]{1,255}$"),
+    _parameter("If-Match", "header", "The versions that may be changed; weak tags never match."),
+    _parameter("If-None-Match", "header", "The versions that are known already."),
+]
+PARAMETERS = {parameter["name"]: parameter for parameter in ALL}

@@ -1,0 +1,198 @@
+"""What admins do to users: roles, activity, deletion; and that one active admin always remains (api.md §5, §14)."""
+
+import pytest
+
+from backend.infrastructure.ids import new_id
+from tests.at_once import at_once
+from tests.conftest import PASSWORD
+
+
+def refused(answer, status, code):
+    return (answer.status_code, answer.json["error"]["code"]) == (status, code)
+
+
+def seen(api, admin, user_id):
+    return api.get(f"/users/{user_id}", admin).json["data"]
+
+
+def log_in(api, email, password=PASSWORD):
+    return api.post("/auth/login", json={"email": email, "password": password})
+
+
+def test_an_admin_sees_and_changes_any_user(api, admin, ada):
+    before = seen(api, admin, ada.id)
+    assert before == api.get("/users/me", ada).json["data"]
+    answer = api.patch(f"/users/{ada.id}", admin, {"name": "Countess", "email": "c@example.com", "roles": ["admin"]})
+    assert answer.status_code == 200 and answer.headers["ETag"] == '"2"'
+    after = answer.json["data"]
+    changed = {"name": "Countess", "email": "c@example.com", "roles": ["admin"], "version": 2}
+    assert after == seen(api, admin, ada.id) == {**before, **changed, "updatedAt": after["updatedAt"]}
+
+
+@pytest.mark.parametrize("user_id", [new_id(), "not-an-id", "1", "A" * 36])
+def test_an_admin_gets_404_for_a_user_that_is_none(api, admin, user_id):
+    path = f"/users/{user_id}"
+    for answer in (api.get(path, admin), api.patch(path, admin, {"name": "N"}), api.delete(path, admin)):
+        assert refused(answer, 404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"roles": []}, "roles"), ({"roles": ["root"]}, "roles[0]"), ({"roles": ["user", "user"]}, "roles[1]"),
+        ({"roles": "admin"}, "roles"), ({"roles": None}, "roles"), ({"roles": ["user", 1]}, "roles[1]"),
+        ({"active": "no"}, "active"), ({"active": 0}, "active"), ({"active": None}, "active"),
+    ],
+)  # fmt: skip
+def test_wrong_roles_and_activity_are_named(api, admin, ada, changes, wrong):
+    answer = api.patch(f"/users/{ada.id}", admin, changes)
+    assert refused(answer, 422, "VALIDATION_ERROR") and answer.json["error"]["details"].keys() == {wrong}
+
+
+def test_the_order_of_roles_means_nothing(api, admin, ada):
+    """Both orders are the same roles: shown alike, and the second is no change."""
+    path = f"/users/{ada.id}"
+    first = api.patch(path, admin, {"roles": ["user", "admin"]}).json["data"]
+    again = api.patch(path, admin, {"roles": ["admin", "user"]}).json["data"]
+    once_more = api.patch(path, admin, {"roles": ["user", "admin"]}).json["data"]
+    assert first == again == once_more == seen(api, admin, ada.id)
+    assert first["version"] == 2
+
+
+def test_an_admins_change_of_nothing_raises_no_version(api, admin, ada):
+    before = seen(api, admin, ada.id)
+    for changes in ({"roles": ["user"]}, {"active": True}, {"roles": ["user"], "active": True, "name": "Ada"}):
+        assert api.patch(f"/users/{ada.id}", admin, changes).json["data"] == before
+
+
+def test_an_admin_may_take_his_own_role_while_there_is_another(api, admin):
+    """By `/users/me` as well: the roles are his to give."""
+    api.admin("Second")
+    assert api.patch("/users/me", admin, {"roles": ["user"]}).json["data"]["roles"] == ["user"]
+    assert refused(api.get("/users", admin), 403, "FORBIDDEN")
+
+
+def last_admin_attempts(api, admin):
+    yield "role, by himself", lambda: api.patch("/users/me", admin, {"roles": ["user"]})
+    yield "role", lambda: api.patch(f"/users/{admin.id}", admin, {"roles": ["user"], "name": "No more"})
+    yield "active", lambda: api.patch(f"/users/{admin.id}", admin, {"active": False})
+    yield "both", lambda: api.patch(f"/users/{admin.id}", admin, {"active": False, "roles": ["user"]})
+    yield "deletion", lambda: api.delete(f"/users/{admin.id}", admin)
+
+
+@pytest.mark.parametrize("others", ["none", "deactivated", "deleted", "demoted"])
+def test_the_last_active_admin_remains_one(api, admin, others):
+    """409 for the loss of role, deactivation and deletion, and nothing is changed; inactive admins do not count."""
+    if others != "none":
+        path = f"/users/{api.admin('Second').id}"
+        changes = {"deactivated": {"active": False}, "demoted": {"roles": ["user"]}}
+        answer = api.patch(path, admin, changes[others]) if others in changes else api.delete(path, admin)
+        assert answer.status_code in (200, 204)
+    before = seen(api, admin, admin.id)
+    for what, attempt in last_admin_attempts(api, admin):
+        assert refused(attempt(), 409, "CONFLICT"), what
+    assert seen(api, admin, admin.id) == before
+    assert api.patch(f"/users/{admin.id}", admin, {"name": "Still"}).status_code == 200
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_two_admins_who_demote_each_other_at_once_leave_one(api, admin, number):
+    """One demotion is done; the other is refused, as the last admin's or as a plain user's. Together: one admin."""
+    second = api.admin("Second")
+    pairs = ((admin, second), (second, admin))
+    demotion = {"active": False} if number % 2 else {"roles": ["user"]}
+    answers = at_once(
+        [lambda by=by, whom=whom: api.patch(f"/users/{whom.id}", by, demotion) for by, whom in pairs]
+    )
+    assert sorted(answer.status_code for answer in answers)[0] == 200
+    assert sum(answer.status_code == 200 for answer in answers) == 1
+    assert {answer.status_code for answer in answers} <= {200, 401, 403, 409}
+    left = [by for (by, _), answer in zip(pairs, answers, strict=True) if answer.status_code == 200]
+    assert api.get("/users?role=admin", left[0]).status_code == 200
+
+
+def test_a_deactivated_user_is_locked_out_until_he_is_activated(api, admin, ada):
+    """His logins end and stay ended; after the activation he logs in anew."""
+    api.patch(f"/users/{ada.id}", admin, {"active": False})
+    assert refused(api.get("/users/me", ada), 401, "UNAUTHORIZED")
+    assert refused(log_in(api, ada.email), 401, "UNAUTHORIZED")
+    assert api.patch(f"/users/{ada.id}", admin, {"active": True}).json["data"]["version"] == 3
+    assert refused(api.get("/users/me", ada), 401, "UNAUTHORIZED")
+    assert api.post("/auth/refresh", json={"refreshToken": ada.refresh}).status_code == 401
+    assert api.log_in(ada.email).id == ada.id
+
+
+def test_only_admins_delete(api, admin, ada, grace):
+    """Not even oneself; 403 whether or not the user exists."""
+    for user_id in (ada.id, grace.id, new_id(), "not-an-id"):
+        assert refused(api.delete(f"/users/{user_id}", ada), 403, "FORBIDDEN")
+    assert seen(api, admin, ada.id)["active"]
+
+
+def test_a_deleted_user_is_anonymous_and_inactive(api, admin, ada):
+    """204; an admin still sees him, without his name and address; his tokens and password open nothing."""
+    answer = api.delete(f"/users/{ada.id}", admin)
+    assert (answer.status_code, answer.data) == (204, b"")
+    gone = seen(api, admin, ada.id)
+    assert (gone["id"], gone["active"], gone["version"]) == (ada.id, False, 2)
+    assert "ada" not in (gone["email"] + gone["name"]).lower()
+    assert api.get("/users?q=ada", admin).json["meta"]["pagination"]["total"] == 0
+    assert refused(api.get("/users/me", ada), 401, "UNAUTHORIZED")
+    assert api.post("/auth/refresh", json={"refreshToken": ada.refresh}).status_code == 401
+    assert refused(log_in(api, ada.email), 401, "UNAUTHORIZED")
+
+
+def test_a_deletion_again_changes_nothing(api, admin, ada, clock):
+    api.delete(f"/users/{ada.id}", admin)
+    gone = seen(api, admin, ada.id)
+    clock.advance(60)
+    assert api.delete(f"/users/{ada.id}", admin).status_code == 204
+    assert seen(api, admin, ada.id) == gone
+
+
+def test_the_address_of_a_deleted_user_may_be_registered_again(api, admin, ada):
+    """By somebody new, who has nothing of the former one."""
+    api.account(ada)
+    api.delete(f"/users/{ada.id}", admin)
+    newcomer = api.sign_up("Ada")
+    assert newcomer.id != ada.id
+    assert api.get("/accounts", newcomer).json["data"] == []
+    assert api.delete(f"/users/{ada.id}", admin).status_code == 204
+    assert api.get("/users/me", newcomer).json["data"]["name"] == "Ada"
+
+
+def test_nobody_can_keep_another_from_being_deleted(api, admin, ada, grace):
+    """Not by taking the address beforehand that the other will have as a deleted user."""
+    api.delete(f"/users/{grace.id}", admin)
+    hers = seen(api, admin, grace.id)["email"].replace(grace.id, ada.id)
+    api.post("/users", json={"email": hers, "password": PASSWORD, "name": "Squatter"})
+    assert api.delete(f"/users/{ada.id}", admin).status_code == 204
+
+
+def test_a_deleted_user_who_is_activated_has_no_password(api, admin, ada):
+    """Login answers 401, not an error of ours."""
+    api.delete(f"/users/{ada.id}", admin)
+    api.patch(f"/users/{ada.id}", admin, {"active": True, "email": "back@example.com"})
+    assert refused(log_in(api, "back@example.com"), 401, "UNAUTHORIZED")
+    assert refused(log_in(api, "back@example.com", "!"), 401, "UNAUTHORIZED")
+
+
+def test_ledger_and_orders_of_a_deleted_user_stay(api, admin, ada):
+    account = api.account(ada, balance=1000, admin=admin)
+    items = [{"productId": api.product(admin), "quantity": 1}]
+    order = api.post("/orders", ada, {"accountId": account, "items": items}).json["data"]
+    statement = api.get(f"/accounts/{account}/transactions", ada).json["data"]
+    api.delete(f"/users/{ada.id}", admin)
+    assert api.get(f"/orders/{order['id']}", admin).json["data"] == order
+    assert api.get(f"/accounts/{account}/transactions", admin).json["data"] == statement
+    assert api.balance(account, admin) == 750
+    by_id = {user["id"]: user["orders"] for user in api.get("/users?include=orders", admin).json["data"]}
+    assert by_id[ada.id] == [order]
+
+
+def test_a_deletion_honours_if_match(api, admin, ada):
+    """412 for another version and for a weak tag."""
+    for tag in ('"2"', 'W/"1"'):
+        answer = api.delete(f"/users/{ada.id}", admin, headers={"If-Match": tag})
+        assert refused(answer, 412, "PRECONDITION_FAILED")
+    assert api.delete(f"/users/{ada.id}", admin, headers={"If-Match": '"1"'}, json={}).status_code == 204

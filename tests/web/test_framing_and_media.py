@@ -1,0 +1,151 @@
+"""What a body must come with (411, 413, 415), and routes that take none (api.md §1, §14)."""
+
+import json
+
+import pytest
+
+LOGOUT = json.dumps({"refreshToken": "of nobody"}).encode()  # 204, and nothing happens
+MAX_BODY = 64 * 1024
+
+
+def error_of(answer):
+    return answer.status_code, answer.json["error"]["code"]
+
+
+def post(api, content_type, headers=None, data=LOGOUT):
+    return api("POST", "/auth/logout", data=data, content_type=content_type, headers=headers)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/json", "APPLICATION/JSON", "application/json; charset=utf-8", 'Application/Json;Charset="UTF-8"',
+     "application/json ; charset=Utf-8", "application/json;", "application/json; profile=x"],
+)  # fmt: skip
+def test_json_in_utf_8_is_taken(api, content_type):
+    assert post(api, content_type).status_code == 204
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [None, "", "text/plain", "text/json", "application/jsonx", "application/problem+json", "application/*", "*/*",
+     "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "json", "application/json, text/plain",
+     "application/json,application/json", "application/json; charset=latin-1", "application/json; charset=utf-16",
+     "application/json; charset=utf8", "application/json; charset=us-ascii", "application/json; charset=",
+     'application/json; charset=""', "application/json; charset*=iso-8859-1''x", "text/plain; application/json",
+     "application/json; charset=utf-8; charset=latin-1", "application/json; charset=latin-1; charset=utf-8",
+     "application/json charset=utf-8", "application/json\x0b"],
+)  # fmt: skip
+def test_anything_else_is_no_media_type_of_ours(api, content_type):
+    """415, and `Accept` says what would do."""
+    answer = post(api, content_type)
+    assert error_of(answer) == (415, "UNSUPPORTED_MEDIA_TYPE")
+    assert answer.headers["Accept"] == "application/json"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "identity", "gzip, identity", "x"])
+@pytest.mark.parametrize("path", ["/auth/logout", "/orders/{id}/cancel"])
+def test_no_content_encoding_is_taken(api, admin, ada, order, path, coding):
+    """Nor on a route without a body."""
+    answer = api(
+        "POST", path.format(id=order), ada, data=LOGOUT, content_type="application/json",
+        headers={"Content-Encoding": coding},
+    )  # fmt: skip
+    assert error_of(answer) == (415, "UNSUPPORTED_MEDIA_TYPE")
+    assert answer.headers["Accept"] == "application/json"
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/xml", "*/*;q=0", "image/*", "garbage;;"])
+def test_answers_are_json_whatever_accept_says(api, accept):
+    """Good ones and bad ones."""
+    assert api.get("/products", headers={"Accept": accept}).content_type == "application/json"
+    assert api.get("/nowhere", headers={"Accept": accept}).content_type == "application/json"
+
+
+@pytest.mark.parametrize("coding", ["chunked", "identity", "gzip", "gzip, chunked", "Chunked", "x", ""])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/auth/logout"), ("GET", "/products"), ("GET", "/nowhere")])
+def test_transfer_encoding_whatever_it_says_is_a_411(api, method, path, coding):
+    answer = api(
+        method, path, data=LOGOUT, content_type="application/json", headers={"Transfer-Encoding": coding}
+    )  # fmt: skip
+    assert error_of(answer) == (411, "LENGTH_REQUIRED")
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [(str(MAX_BODY + 1), (413, "PAYLOAD_TOO_LARGE")), ("9" * 15, (413, "PAYLOAD_TOO_LARGE")),
+     ("9" * 5_000, (413, "PAYLOAD_TOO_LARGE")), ("abc", (400, "BAD_REQUEST")), ("-1", (400, "BAD_REQUEST")),
+     ("+5", (400, "BAD_REQUEST")), ("5, 5", (400, "BAD_REQUEST")), ("0x5", (400, "BAD_REQUEST")),
+     ("1_0", (400, "BAD_REQUEST")), ("5.0", (400, "BAD_REQUEST")), ("٣", (400, "BAD_REQUEST")),
+     ("²", (400, "BAD_REQUEST"))],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["POST", "GET", "HEAD"])
+def test_a_content_length_is_a_number_of_up_to_64_kib(api, method, length, expected):
+    answer = api(
+        method, "/products", data=LOGOUT, content_type="application/json", environ_overrides={"CONTENT_LENGTH": length}
+    )
+    assert answer.status_code == expected[0]
+    if method != "HEAD":
+        assert error_of(answer) == expected
+
+
+def test_a_body_of_exactly_64_kib_is_read(api):
+    assert post(api, "application/json", data=LOGOUT.ljust(MAX_BODY)).status_code == 204
+
+
+def test_a_body_of_one_byte_more_is_too_large(api):
+    answer = post(api, "application/json", data=LOGOUT.ljust(MAX_BODY + 1))
+    assert error_of(answer) == (413, "PAYLOAD_TOO_LARGE")
+
+
+@pytest.fixture
+def order(api, admin, ada):
+    """A placed order of Ada."""
+    account, product = api.account(ada, balance=1000, admin=admin), api.product(admin)
+    made = api.post("/orders", ada, {"accountId": account, "items": [{"productId": product, "quantity": 1}]})
+    return made.json["data"]["id"]
+
+
+WITHOUT_BODY = [
+    ("POST", "/orders/{order}/cancel", "admin", 200),
+    ("POST", "/orders/{order}/fulfil", "admin", 200),
+    ("DELETE", "/users/{user}", "admin", 204),
+    ("DELETE", "/auth/sessions", "ada", 204),
+    ("DELETE", "/auth/sessions/{session}", "ada", 204),
+]
+
+
+@pytest.fixture
+def call(api, admin, ada, order):
+    """One request to a route that takes no body."""
+    people = {"admin": admin, "ada": ada}
+    session = api.get("/auth/sessions", ada).json["data"][0]["id"]
+
+    def send(method, path, who, **rest):
+        return api(method, path.format(order=order, user=ada.id, session=session), people[who], **rest)
+
+    return send
+
+
+@pytest.mark.parametrize(("data", "content_type"), [
+    (b"", None), (b"", "text/plain"), (b"{}", "application/json"), (b"{}", None), (b" { }\n", "text/plain"),
+])  # fmt: skip
+@pytest.mark.parametrize(("method", "path", "who", "status"), WITHOUT_BODY)
+def test_a_route_without_a_body_takes_none_or_an_empty_object(call, method, path, who, status, data, content_type):
+    """And wants no Content-Type."""
+    assert call(method, path, who, data=data, content_type=content_type).status_code == status
+
+
+@pytest.mark.parametrize(("method", "path", "who", "status"), WITHOUT_BODY)
+def test_a_route_without_a_body_takes_nothing_else(call, method, path, who, status):
+    """And nothing has happened: after all the refusals it still can."""
+    for data, expected in {
+        b'{"a": 1}': (422, "VALIDATION_ERROR"),
+        b"[]": (422, "VALIDATION_ERROR"),
+        b"null": (422, "VALIDATION_ERROR"),
+        b'""': (422, "VALIDATION_ERROR"),
+        b" ": (400, "MALFORMED_JSON"),
+        b"a=1": (400, "MALFORMED_JSON"),
+        b"{}{}": (400, "MALFORMED_JSON"),
+    }.items():
+        assert error_of(call(method, path, who, data=data, content_type="application/json")) == expected, data
+    assert call(method, path, who).status_code == status

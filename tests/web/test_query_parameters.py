@@ -1,0 +1,118 @@
+"""Query parameters (api.md §3, §14): unknown, repeated or not plainly written ones are 422, on any resource."""
+
+import pytest
+
+LISTS = ["/users", "/products", "/accounts", "/orders", "/accounts/{account}/transactions"]
+SINGLES = [
+    "/users/me", "/users/{user}", "/products/{product}", "/accounts/{account}", "/auth/sessions", "//openapi.json",
+    "//healthz",
+]  # fmt: skip
+
+
+def details(answer):
+    assert (answer.status_code, answer.json["error"]["code"]) == (422, "VALIDATION_ERROR"), answer.text
+    return answer.json["error"]["details"]
+
+
+@pytest.fixture
+def get(api, admin):
+    """GET a path in which `{account}` and so on stand for what exists."""
+    known = {"account": api.account(admin), "product": api.product(admin), "user": admin.id}
+    return lambda path: api.get(path.format(**known), admin)
+
+
+@pytest.mark.parametrize("path", [*LISTS, *SINGLES])
+def test_an_unknown_parameter_is_refused_everywhere(get, path):
+    """Also on a single resource; the name is given back as it was read."""
+    for name in ("colour", "Limit", "limit[]", "page_size", "", "%00", "__class__"):
+        assert details(get(f"{path}?{name}=1")) == {name.replace("%00", "\0"): "is not known here"}
+
+
+@pytest.mark.parametrize("path", [*LISTS, *SINGLES])
+def test_no_parameters_are_fine_however_written(get, path):
+    assert [get(path + query).status_code for query in ("", "?", "?&", "?&&")] == [200] * 4
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "where"),
+    [
+        ("/users", "page=1&page=1", "page"),
+        ("/users", "page=1&pageSize=2&page=2", "page"),
+        ("/users", "q=&q=", "q"),
+        ("/users", "role=user&r%6Fle=user", "role"),
+        ("/products", "limit=1&limit=2", "limit"),
+        ("/orders", "status=placed&status=placed", "status"),
+    ],
+)
+def test_a_repeated_parameter_is_refused(get, path, query, where):
+    assert details(get(f"{path}?{query}")) == {where: "must not be repeated"}
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["", "0", "-1", "+1", "%2B1", "1.0", "1e1", "1E1", "0x1", "1_0", "%201", "1%20", "1%0A", "1%00", "%D9%A3", "٣", "³",
+     "one", "true", "null", "%zz", "%", "1%", "101", "9" * 19, "9" * 20, "9" * 5_000, "1,2", "1;2"],
+)  # fmt: skip
+def test_what_is_no_plain_number_in_range_is_refused(get, written):
+    for path, name in (("/products", "limit"), ("/orders", "limit"), ("/users", "pageSize")):
+        assert details(get(f"{path}?{name}={written}")).keys() == {name}
+
+
+@pytest.mark.parametrize("written", ["1", "100", "007", "%31", "1&"])
+def test_a_plain_number_in_range_is_taken(get, written):
+    for path, name in (("/products", "limit"), ("/users", "pageSize")):
+        assert get(f"{path}?{name}={written}").status_code == 200
+
+
+@pytest.mark.parametrize("written", ["0", "-1", "+1", "1.0", "", str(2**63), "9" * 30, "%D9%A3"])
+def test_what_is_no_page_number_is_refused(get, written):
+    assert details(get(f"/users?page={written}")).keys() == {"page"}
+
+
+@pytest.mark.parametrize("path", ["/users?q=", "/users?q=a&role=", "/products?cursor=", "/products/{product}?"])
+def test_what_is_not_utf_8_once_decoded_is_refused(get, path):
+    for garbage in ("%FF", "%C0%AF", "%ED%A0%80", "%F5%80%80%80", "%80"):
+        assert details(get(path + garbage)) == {"query": "must be percent-encoded UTF-8"}
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["role=root", "role=", "role=User", "sort=name", "sort=", "sort=createdat", "sort=--email", "include=items",
+     "include=", "q=%00", "q=a%0Ab", "q=" + "a" * 101],
+)  # fmt: skip
+def test_a_value_that_is_none_of_the_known_ones_is_refused(get, query):
+    assert details(get(f"/users?{query}")).keys() == {query.partition("=")[0]}
+
+
+@pytest.mark.parametrize("query", ["q=", "q=" + "a" * 100, "q=" + "%C3%A9" * 100, "q=%20ad%20", "role=user&sort=-email"])
+def test_a_value_that_may_be_is_taken(get, query):
+    assert get(f"/users?{query}").status_code == 200
+
+
+def test_all_wrong_parameters_are_told_at_once(get):
+    wrong = details(get("/users?page=0&pageSize=1000&role=root&colour=red&q=a&q=b"))
+    assert wrong.keys() == {"page", "pageSize", "role", "colour", "q"}
+
+
+@pytest.mark.parametrize("path", ["/orders?userId={user}", "/accounts?ownerId={user}"])
+def test_a_filter_for_admins_is_unknown_to_others(api, admin, ada, path):
+    """Even for one's own id; an admin may use it, and it must be an id."""
+    assert details(api.get(path.format(user=ada.id), ada)) == {
+        path.partition("?")[2].partition("=")[0]: "is not known here"
+    }
+    assert api.get(path.format(user=ada.id), admin).status_code == 200
+    assert len(details(api.get(path.format(user="ada"), admin))) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/users"), ("PATCH", "/users/me"), ("DELETE", "/auth/sessions"), ("POST", "/auth/logout"),
+     ("POST", "/accounts")],
+)  # fmt: skip
+def test_routes_that_write_know_no_parameters(api, ada, method, path):
+    """And nothing is written."""
+    body = {"POST/users": {"email": "n@example.com", "password": "correct horse", "name": "N"}, "PATCH/users/me": {},
+            "POST/auth/logout": {"refreshToken": ada.refresh}, "POST/accounts": {"currency": "EUR"}}  # fmt: skip
+    answer = api(method, f"{path}?dryRun=1", ada, json=body.get(method + path))
+    assert details(answer) == {"dryRun": "is not known here"}
+    assert api.get("/users/me", ada).status_code == 200

@@ -1,0 +1,158 @@
+"""Routing (api.md §1, §2): paths match exactly; 404 and 405; HEAD and OPTIONS on every path."""
+
+import pytest
+
+from backend.errors import MethodNotAllowed, NotFound
+from backend.routes.service import ServiceRoutes
+from backend.web.handler import endpoint
+from backend.web.router import ADMIN, ANYONE, Route, Router
+
+ABSENT = "01900000-0000-7000-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["//api/v1/products/", "//api/v1//products", "//api//v1/products", "//api/v1/products//", "//api/v1/products/.",
+     "//api/v1/./products", "//api/v1/x/../products", "//api/v1/Products", "//API/v1/products", "//api/v1/products;v=1",
+     "//api/v1/products%20", "//api/v1/products%00", "//api/v1/products%0A", "//api/v1/product", "//api/v1/productsx",
+     "//api/v1", "//api/v1/", "//", "//products", "//healthz/", "//healthz/x", "//Healthz", "//api/v2/products",
+     f"//api/v1/products/{ABSENT}/", f"//api/v1/products/{ABSENT}/x", "//api/v1/orders/{ABSENT}/cancel/",
+     "//api/v1/auth", "//api/v1/auth/", "//api/v1/prod%C3%BCcts", "//api/v1/%FF", "//*", "//api/v1/prоducts"],
+)  # fmt: skip
+def test_a_path_that_is_not_exactly_a_route_is_not_found(api, admin, path):
+    """No redirect either."""
+    answer = api.get(path, admin)
+    assert (answer.status_code, answer.json["error"]["code"]) == (404, "NOT_FOUND")
+    assert "Location" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "raw",
+    ["/api/v1%2Fproducts", "/api%2fv1/products", "%2Fapi/v1/products", "/%2Fapi/v1/products", "/api/v1/products%2F",
+     "/%2Fhealthz", "/healthz%2f", f"/api/v1/orders/{ABSENT}%2Fcancel", f"/api/v1/products%2F{ABSENT}"],
+)  # fmt: skip
+def test_an_encoded_slash_parts_no_segments(api, admin, raw):
+    """`%2F` is a character of a segment, and no segment of ours has one; a query may have as many as it likes."""
+    decoded = {"PATH_INFO": raw.replace("%2F", "/").replace("%2f", "/"), "RAW_URI": raw, "REQUEST_URI": raw}
+    assert api.get("//healthz", admin, environ_overrides=decoded).status_code == 404
+    assert api.get("/products?cursor=%2F").status_code == 422
+
+
+@pytest.mark.parametrize("path", ["//api/v1/products", "///healthz", "//healthz", "///api/v1/products"])
+def test_slashes_that_lead_are_not_dropped(api, path):
+    """A server hands them on, while the framework's request would forget all but one."""
+    assert api.get("//healthz", environ_overrides={"PATH_INFO": path, "RAW_URI": path}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [("PUT", "/users", "GET, HEAD, OPTIONS, POST"),
+     ("DELETE", "/products", "GET, HEAD, OPTIONS, POST"),
+     ("GET", "/auth/login", "OPTIONS, POST"),
+     ("HEAD", "/auth/login", "OPTIONS, POST"),
+     ("DELETE", "/users/me", "GET, HEAD, OPTIONS, PATCH"),
+     ("POST", f"/users/{ABSENT}", "DELETE, GET, HEAD, OPTIONS, PATCH"),
+     ("GET", f"/auth/sessions/{ABSENT}", "DELETE, OPTIONS"),
+     ("TRACE", "//healthz", "GET, HEAD, OPTIONS"),
+     ("CONNECT", "//healthz", "GET, HEAD, OPTIONS"),
+     ("BREW", "//openapi.json", "GET, HEAD, OPTIONS")],
+)  # fmt: skip
+def test_another_method_is_not_allowed_and_the_sorted_list_says_which_are(api, method, path, allow):
+    answer = api(method, path)
+    assert (answer.status_code, answer.headers.getlist("Allow")) == (405, [allow])
+    if method != "HEAD":
+        assert answer.json["error"]["code"] == "METHOD_NOT_ALLOWED"
+
+
+def test_options_answers_204_with_the_methods_on_every_path(api):
+    """Without a token, whatever the id; the same list as a 405 gives."""
+    for path in {route.path for route in api.app.routes}:
+        options, refused = api("OPTIONS", f"/{path}"), api("BREW", f"/{path}")
+        assert (options.status_code, options.data) == (204, b"")
+        assert "Content-Type" not in options.headers
+        methods = {route.method for route in api.app.routes if route.path == path} | {"OPTIONS"}
+        expected = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+        assert options.headers.getlist("Allow") == refused.headers.getlist("Allow") == [expected]
+
+
+def test_head_answers_as_get_without_the_body_on_every_route(api, admin):
+    """The same status and headers, Content-Length included."""
+    account, product = api.account(admin, balance=500, admin=admin), api.product(admin)
+    order = api.post("/orders", admin, {"accountId": account, "items": [{"productId": product, "quantity": 1}]})
+    payment = api.get(f"/accounts/{account}/transactions", admin).json["data"][0]["id"]
+    ids = {"accounts": account, "products": product, "orders": order.json["data"]["id"], "transactions": payment}
+    ids["users"] = admin.id
+    seen = 0
+    for route in (route for route in api.app.routes if route.method == "GET"):
+        path = route.path.replace("{id}", ids.get(route.path.split("/")[3], "") if "{id}" in route.path else "")
+        headers = {"X-Request-ID": "the-same-id"}
+        get, head = api.get(f"/{path}", admin, headers=headers), api("HEAD", f"/{path}", admin, headers=headers)
+        assert (get.status_code, head.status_code, head.data) == (200, 200, b""), path
+        assert get.headers == head.headers, path
+        assert int(head.headers["Content-Length"]) == len(get.data) > 0, path
+        seen += 1
+    assert seen >= 15
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/users", "/users/garbage", f"/products/{ABSENT}", "/products?limit=0"])
+def test_head_of_a_refused_request_has_no_body_either(api, path):
+    get, head = api.get(path, headers={"X-Request-ID": "the-same-id"}), None
+    head = api("HEAD", path, headers={"X-Request-ID": "the-same-id"})
+    assert (head.status_code, head.data, head.headers) == (get.status_code, b"", get.headers)
+
+
+def test_a_static_segment_goes_before_an_id(api, ada):
+    """`/users/me` is oneself, and no user whose id is "me"."""
+    assert api.get("/users/me", ada).json["data"]["id"] == ada.id
+
+
+def route(method="GET", path="/things/{id}", access=ANYONE):
+    return Route(method, path, ServiceRoutes({}, dict).health, access)
+
+
+def test_the_order_of_the_table_does_not_matter():
+    """Static before `{id}`, whichever was added first; and an id is whatever stands in its segment."""
+    routes = [route(path=path) for path in ("/things/{id}", "/things/new", "/things/{id}/parts", "/things")]
+    for table in (routes, routes[::-1]):
+        router = Router(map(endpoint, table))
+        found = {path: router.find("GET", path) for path in ("/things/new", "/things/7", "/things/x y/parts")}
+        assert [(at.route.path, value) for at, value in found.values()] == [
+            ("/things/new", ""), ("/things/{id}", "7"), ("/things/{id}/parts", "x y"),
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["", "/", "things", "/things/", "/things//parts", "/things/7/parts/", "/things/7/8"])
+def test_the_router_knows_nothing_but_its_routes(path):
+    router = Router(map(endpoint, [route(), route(path="/things/{id}/parts"), route(path="/things")]))
+    with pytest.raises(NotFound):
+        router.find("GET", path)
+    with pytest.raises(NotFound):
+        router.allowed(path)
+
+
+def test_the_router_tells_which_methods_there_are():
+    router = Router(map(endpoint, [route("PATCH"), route("DELETE")]))
+    with pytest.raises(MethodNotAllowed) as refused:
+        router.find("GET", "/things/7")
+    assert refused.value.headers == {"Allow": "DELETE, OPTIONS, PATCH"}
+
+
+@pytest.mark.parametrize("access", [None, "anyone", True, ()])
+def test_a_route_that_does_not_say_who_may_call_it_does_not_start(access):
+    with pytest.raises(TypeError, match="who may call it"):
+        endpoint(route(access=access))
+
+
+def test_a_route_cannot_be_made_without_access():
+    with pytest.raises(TypeError, match="access"):
+        Route("GET", "/things", print)
+
+
+def test_a_handler_without_a_contract_does_not_start():
+    with pytest.raises(AttributeError):
+        endpoint(Route("GET", "/things", print, ADMIN))
+
+
+def test_two_routes_for_one_path_do_not_start():
+    with pytest.raises(ValueError, match="two routes"):
+        Router(map(endpoint, [route(), route(access=ADMIN)]))
