@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from gunicorn.app.base import BaseApplication
-
 from backend import demo
 from backend.errors import AppError
 from backend.infrastructure.logs import LogSink
@@ -60,6 +58,10 @@ def _serve(create_app: CreateApp, settings: Settings) -> None:
     """Development: one worker of the same server as in production."""
     from backend import gunicorn_conf  # not above: it reads the environment, and stops if that is bad
 
+    migrate(settings.database_path)
+    check_schema(settings.database_path)
+    from gunicorn.app.base import BaseApplication  # only now: it reads WEB_CONCURRENCY too, and dies of a bad one
+
     class Development(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         def load_config(self) -> None:
             for name, value in vars(gunicorn_conf).items():
@@ -70,7 +72,6 @@ def _serve(create_app: CreateApp, settings: Settings) -> None:
         def load(self) -> Any:
             return create_app(replace(settings, development=True))
 
-    migrate(settings.database_path)
     print(f"Serving on http://{gunicorn_conf.bind}", flush=True)
     sys.argv = sys.argv[:1]  # gunicorn would read the rest
     Development().run()

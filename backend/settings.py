@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,7 +98,7 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 def _seconds(low: float, high: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         value = float(text)
-        if not low <= value <= high:
+        if "_" in text or not text.isascii() or not low <= value <= high:
             raise ValueError(text)
         return value
 
@@ -125,12 +126,13 @@ def _limit(text: str) -> Limit | None:
     return Limit(_whole(1, 10**6)(quota), _whole(1, 86_400)(window))
 
 
+ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")  # as browsers write it
+
+
 def _origins(text: str) -> frozenset[str]:
     origins = frozenset(origin.strip() for origin in text.split(","))
-    for origin in origins:
-        parts = urlsplit(origin)
-        if parts.scheme not in ("http", "https") or not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}":
-            raise ValueError(origin)
+    if not all(ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError(text)
     return origins
 
 

@@ -11,7 +11,8 @@ this process has obeyed. Then:
   write   data_version does not tell a connection of its own commits. So before COMMIT the writer reads the log from
           `applied` on, others' entries included, and obeys it after COMMIT. (Advancing to its own entry alone would
           skip those of others: stale reads.)
-  prune   the log keeps its last entries; who finds a gap between `applied` and what is left forgets everything.
+  prune   the log keeps its last entries; who finds a gap between `applied` and what is left forgets everything, and
+          so does who finds the log ending before `applied`: a backup was put in the database's place.
 
 Promise: a read that begins after a write was answered never shows older data. A time-to-live is a safety net, and the
 bound for absent rows, which are cached too. Not promised: that two reads of different keys show one moment.
@@ -61,10 +62,11 @@ class CoherentCache:
         self._size = size
         self._ttl = ttl_seconds
         self._clock = clock
-        self._lock = threading.Lock()  # guards _entries, _by_topic, _applied
+        self._lock = threading.Lock()  # guards _entries, _by_topic, _applied, _cleared
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._by_topic: dict[str, set[Hashable]] = {}
         self._applied = -1  # before the first entry: the first look finds a gap
+        self._cleared = 0  # how many gaps were found; what began to load before one is not stored after it
         self._seen = threading.local()  # each thread's connection has a version of its own
         self._flights: SingleFlight[Any] = SingleFlight()
         database.before_commit.append(self._before_commit)
@@ -86,13 +88,14 @@ class CoherentCache:
         return None if value is ABSENT else value
 
     def _load(self, key: Hashable, load: Callable[[Transaction], Any], topics: tuple[str, ...]) -> Any:
+        cleared = self._cleared
         with self._database.snapshot() as tx:
-            as_of = _end_of_log(tx)
+            _, as_of = _log_range(tx)
             value = load(tx)
         kept = ABSENT if value is None else value
         ttl = min(self._ttl, ABSENT_TTL_SECONDS) if value is None else self._ttl
         with self._lock:
-            if self._applied <= as_of and self._size:
+            if self._size and self._cleared == cleared and self._applied <= as_of:
                 self._forget(key)
                 self._entries[key] = _Entry(kept, topics, self._clock() + ttl)
                 for topic in topics:
@@ -118,17 +121,19 @@ class CoherentCache:
 
     def _read_log(self, tx: Transaction) -> _News:
         applied = self._applied
-        first, end = tx.row("SELECT min(seq), max(seq) FROM cache_invalidations") or (None, None)
-        if first is None or applied < first - 1:
-            return _News(None, end or 0) if applied != (end or 0) else _News([], applied)
+        first, end = _log_range(tx)
+        if not first - 1 <= applied <= end:  # pruned too far, or another database was put in its place
+            return _News(None, end)
         rows = tx.rows("SELECT DISTINCT key FROM cache_invalidations WHERE seq > :applied", applied=applied)
-        return _News([topic for (topic,) in rows], end or 0)
+        return _News([topic for (topic,) in rows], end)
 
     def _obey(self, news: _News) -> None:
         with self._lock:
             if news.topics is None:
                 self._entries.clear()
                 self._by_topic.clear()
+                self._cleared += 1
+                self._applied = news.end  # even if it is less
             for topic in news.topics or ():
                 for key in list(self._by_topic.get(topic, ())):
                     self._forget(key)
@@ -145,6 +150,8 @@ class CoherentCache:
                 del self._by_topic[topic]
 
 
-def _end_of_log(tx: Transaction) -> int:
-    row = tx.row("SELECT max(seq) FROM cache_invalidations")
-    return int(row[0] or 0) if row is not None else 0
+def _log_range(tx: Transaction) -> tuple[int, int]:
+    """The log's first and last entry. Two subqueries are two steps in the index; min and max in one are a scan."""
+    found = tx.rows("SELECT (SELECT min(seq) FROM cache_invalidations), (SELECT max(seq) FROM cache_invalidations)")
+    first, end = found[0]
+    return (1, 0) if first is None else (first, end)

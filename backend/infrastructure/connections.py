@@ -10,8 +10,11 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import quote
 from weakref import proxy
+
+from backend.errors import Unavailable
 
 PRAGMAS = (
     "synchronous = FULL",  # an answered write is on disk, power loss included
@@ -20,6 +23,7 @@ PRAGMAS = (
     "query_only = ON",  # lifted for the length of a write transaction alone
 )
 STATEMENTS = 512  # prepared and kept: all of ours
+File: TypeAlias = tuple[int, int] | None  # device and number, None if there is none
 INHERITED: list[sqlite3.Connection] = []  # what a fork brought along
 STEPS = 10_000  # of SQLite's virtual machine, some 0.2 ms, between two looks at the deadline
 
@@ -29,7 +33,7 @@ class Connection:
 
     def __init__(self, path: Path) -> None:
         self.deadline = math.inf
-        self._path, self._file, self._process = path, _file_at(path), os.getpid()
+        self.process = os.getpid()
         # mode=rw: a vanished file is an error, not a new and empty database.
         self.sqlite = sqlite3.connect(
             f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None, cached_statements=STATEMENTS,
@@ -40,13 +44,9 @@ class Connection:
         this = proxy(self)  # a handler that held the connection would keep it open for ever
         self.sqlite.set_progress_handler(lambda: time.monotonic() > this.deadline, STEPS)
 
-    def is_good(self) -> bool:
-        """True in the process that opened it, while its file has not been deleted or replaced: writes would be lost."""
-        return self._process == os.getpid() and self._file == _file_at(self._path)
-
     def close(self) -> None:
         """A parent's connection, after a fork, is kept aside instead: to be neither used nor closed here."""
-        if self._process == os.getpid():
+        if self.process == os.getpid():
             self.sqlite.close()
         else:
             INHERITED.append(self.sqlite)
@@ -57,17 +57,23 @@ class Connection:
 
 
 class Connections(threading.local):
-    """Each thread sees its own. `opened` counts them, so that figures of two connections are not compared."""
+    """Each thread sees its own, all of one `file`. `opened` counts them: figures of two must not be compared."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, file: File) -> None:
+        self._path, self._file = path, file
         self._connection: Connection | None = None
         self.opened = 0
 
     def mine(self) -> Connection:
-        """This thread's connection. Raises sqlite3.Error if it cannot be opened."""
+        """This thread's connection. Raises sqlite3.Error if it cannot be opened, Unavailable if the file is another.
+
+        A deleted file could be written to until the last descriptor is closed, and all of it would be lost. And if
+        another was put in its place, its `-wal` is still that of the old one: only a restart can tell them apart.
+        """
+        if file_at(self._path) != self._file:
+            raise Unavailable("The database file is not the one that was there at the start.")
         connection = self._connection
-        if connection is None or not connection.is_good():
+        if connection is None or connection.process != os.getpid():
             self.drop()
             connection = self._connection = Connection(self._path)
             self.opened += 1
@@ -80,7 +86,8 @@ class Connections(threading.local):
             self._connection = None
 
 
-def _file_at(path: Path) -> tuple[int, int] | None:
+def file_at(path: Path) -> File:
+    """Which file that is just now."""
     try:
         found = os.stat(path)  # noqa: PTH116 - Path.stat takes twice as long
     except OSError:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from backend.domain import Timestamp
 from backend.errors import Unavailable
-from backend.infrastructure.connections import Connection, Connections
+from backend.infrastructure.connections import Connection, Connections, file_at
 from backend.infrastructure.database_faults import is_broken, is_busy
 from backend.infrastructure.file_lock import FileLock
 from backend.infrastructure.transaction import Transaction
@@ -44,7 +44,7 @@ class Database:
         self, path: Path, busy_timeout: float = 5.0, clock: Callable[[], float] = time.time, patient: int = 4
     ) -> None:
         self.before_commit: list[BeforeCommit] = []
-        self._connections = Connections(path)
+        self._connections = Connections(path, file_at(path))
         self._gate = write_gate(path)
         self._busy_timeout = busy_timeout
         self._clock = clock
@@ -115,8 +115,10 @@ class Database:
             yield
         finally:
             connection.deadline = math.inf
-            connection.sqlite.execute("PRAGMA query_only = ON")
-            self._gate.release()
+            try:
+                connection.sqlite.execute("PRAGMA query_only = ON")
+            finally:  # even if the connection is lost: kept shut, the gate would end all writing
+                self._gate.release()
 
     def _pass_gate(self) -> bool:
         patient = self._patience.acquire(blocking=False)

@@ -9,8 +9,8 @@ it hands to whoever is first by then. Between processes the queue is the kernel'
 Measured with 2 processes of 4 threads, 2 ms held, so that 16 ms is the least: longest wait, and locks a second.
     this                 19 ms  455        `flock` in every thread                        48 ms  472
     LOCK_NB, 1 ms naps  3.2 s   482        `threading.Lock` before a process's `flock`   1.4 s   475
-Beside a thread that computes all the time, where each hand-over waits for the interpreter: this 0.18 s and 70 a second,
-`flock` in every thread 2.7 s and 130.
+Beside a thread that computes all the time, where each hand-over waits for the interpreter: this 0.18 s and 70 a
+second, `flock` in every thread 2.7 s and 130.
 """
 
 import os

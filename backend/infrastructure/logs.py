@@ -111,10 +111,6 @@ class SinkHandler(logging.Handler):
         self.sink = sink
         self.setFormatter(JsonFormatter())
 
-    def createLock(self) -> None:  # noqa: N802 - the name is logging's
-        """None is needed: the sink is thread-safe."""
-        self.lock = None
-
     def emit(self, record: logging.LogRecord) -> None:
         self.sink.put(self.format(record))
 

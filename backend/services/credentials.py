@@ -52,7 +52,7 @@ class UserCredentials:
         hashed = self._passwords.hash(new)
         with self._database.transaction() as tx:
             now = users.credentials_by_id(tx, caller.user.id)
-            if now is None or now.password_hash != before.password_hash or not sessions.is_live(tx, caller.session_id):
+            if now is None or now.token_version != before.token_version or not sessions.is_live(tx, caller.session_id):
                 raise Unauthorized("credentials")  # somebody was faster while bcrypt ran
             self._set(tx, caller.user.id, hashed, keep_session=caller.session_id)
             self._events.publish(tx, "password.changed", ("user", caller.user.id), caller.user.id)

@@ -47,8 +47,8 @@ class Logins:
         rehashed = self._passwords.hash(password) if outdated else found.password_hash
         with self._database.transaction() as tx:
             now = users.credentials_by_id(tx, found.user.id)
-            if now is None or not now.user.active or now.password_hash != found.password_hash:
-                raise Unauthorized("credentials")  # deactivated or changed while bcrypt ran
+            if now is None or not now.user.active or now.token_version != found.token_version:
+                raise Unauthorized("credentials")  # deactivated or changed while bcrypt ran; a mere rehash is neither
             if outdated:
                 users.set_password(tx, found.user.id, rehashed)
             return self._open(tx, now, user_agent[:USER_AGENT_KEPT], ip)

@@ -14,7 +14,7 @@ def client_address(peer: str, forwarded_for: str, trusted: Networks) -> str:
     From the peer on, one step left in `X-Forwarded-For` for as long as the present address is a trusted proxy's, at
     most 8, stopping at anything that is no address. So a client that writes the header himself gains nothing.
     """
-    address = _plain(peer) or ""
+    address = _plain(peer.partition("%")[0]) or ""  # the zone of a link-local peer is our own interface's name
     if not forwarded_for or address not in trusted:
         return address
     for item in reversed(forwarded_for.split(",")[-MAX_STEPS:]):

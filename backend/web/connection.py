@@ -1,9 +1,9 @@
 """One client's connection: its socket, what came and is no whole request yet, what goes and is not yet taken."""
 
 import errno
-import math
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -37,10 +37,15 @@ class Connection:
         self.unsent: deque[memoryview] = deque()
         self.unsent_size = 0
         self.keep = False  # for another request, once this answer is out
-        self.deadline = math.inf  # of what the loop waits for
+        self.waits_since = self.deadline = 0.0  # of what the loop waits for (monotonic clock)
         self.events = 0  # that it waits for
         self.step: Step  # that it takes then
         stream.setblocking(False)
+
+    def allow(self, seconds: float) -> None:
+        """The client has so long from now on, for what comes next."""
+        self.waits_since = time.monotonic()
+        self.deadline = self.waits_since + seconds
 
     def fileno(self) -> int:
         return self.stream.fileno()

@@ -6,7 +6,6 @@ to take next; the loop looks at the deadlines ten times a second.
 
 import selectors
 import socket
-import time
 from collections.abc import Callable
 
 from backend.errors import AppError, RequestTimeout
@@ -23,7 +22,7 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class Conversations:
-    """The life of each connection: await_request → (receive → dispatch → run → answer → send)* → linger → drain.
+    """The life of each connection: begin → (receive → dispatch → run → answer → send)* → linger → drain.
 
     `run` is given each request once it is whole, and `answer` or `close` called when it has been run; `ended` is told
     of each connection that is closed. `patience` (seconds) is for a request to come and for an answer to be taken,
@@ -43,8 +42,14 @@ class Conversations:
         self._run, self._ended = run, ended
         self._patience, self._keepalive, self._origins = patience, keepalive, origins
 
-    def await_request(self, conn: Connection, seconds: float | None = None) -> None:
-        conn.deadline = time.monotonic() + (seconds or self._patience)
+    def begin(self, conn: Connection) -> None:
+        """Take a new connection."""
+        self.advance(conn, self.await_first_request)
+
+    def await_first_request(self, conn: Connection) -> None:
+        if conn.address:
+            conn.limit_kernel(self._patience)
+        conn.allow(self._patience)
         self.dispatch(conn)
 
     def receive(self, conn: Connection) -> None:
@@ -55,7 +60,7 @@ class Conversations:
         if not data:
             return self.close(conn)
         if not begun:
-            conn.deadline = time.monotonic() + self._patience
+            conn.allow(self._patience)
         conn.reader.feed(data)
         return self.dispatch(conn)
 
@@ -73,8 +78,8 @@ class Conversations:
 
     def answer(self, conn: Connection, keep: bool) -> None:
         """The answer is in the connection: see it out, and then await another request or part."""
-        conn.keep = keep
-        conn.deadline = time.monotonic() + self._patience
+        conn.keep, conn.head, conn.parser = keep, [], None
+        conn.allow(self._patience)
         self.advance(conn, self.send)
 
     def send(self, conn: Connection) -> None:
@@ -83,7 +88,8 @@ class Conversations:
             self.room.enter(conn, WRITE, self.send)
         elif conn.keep:
             # What has come of the next request has waited for us so far, not we for it.
-            self.await_request(conn, None if conn.reader.begun else self._keepalive)
+            conn.allow(self._patience if conn.reader.begun else self._keepalive)
+            self.dispatch(conn)
         else:
             self.linger(conn)
 
@@ -91,7 +97,7 @@ class Conversations:
         """Closing at once would reset the connection if anything is unread, and might cost the client its answer."""
         conn.reader = RequestReader()
         conn.stream.shutdown(socket.SHUT_WR)
-        conn.deadline = time.monotonic() + LINGER_SECONDS
+        conn.allow(LINGER_SECONDS)
         self.room.enter(conn, READ, self.drain)
 
     def drain(self, conn: Connection) -> None:
@@ -131,7 +137,7 @@ class Conversations:
         for conn in self.room.take_surplus(MAX_HELD):
             self.close(conn)
 
-    def make_room(self) -> None:
-        """Part with one client, if any waits: rather with an idle than with a slow one."""
-        for conn in self.room.take_idlest():
+    def make_room(self, share: float = 0) -> None:
+        """Part with that share of the waiting clients, at least one: with those that have had us wait for longest."""
+        for conn in self.room.take_longest(max(1, int(share * len(self.room)))):
             self.close(conn)

@@ -86,12 +86,10 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
         if not self.admit(conn):
             stream.close()
             return
-        if conn.address:
-            conn.limit_kernel(self.settings.request_timeout_seconds)
         self.nr_conns += 1
-        self.conversations.await_request(conn)
         if self.nr_conns >= self.worker_connections:
             self.conversations.make_room()
+        self.conversations.begin(conn)
 
     def admit(self, conn: Connection) -> bool:
         """Whether the client may have one more connection; counted if so."""
@@ -164,11 +162,11 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
         super().set_accept_enabled(enabled and now >= self.accept_again)
 
     def pause_accepting(self, error: OSError) -> None:
-        """Out of descriptors or memory: make room and go on later, neither dying of it nor trying in a tight loop."""
+        """Out of descriptors or memory: make room and go on soon, neither dying of it nor trying in a tight loop."""
         log.warning("cannot accept a connection: %s", error)
         self.accept_again = time.monotonic() + TICK_SECONDS
         self.set_accept_enabled(False)
-        self.conversations.make_room()
+        self.conversations.make_room(share=0.1)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM: `/readyz` says so, running requests finish, idle connections go after a moment."""

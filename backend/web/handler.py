@@ -95,11 +95,11 @@ def endpoint(route: Route) -> Endpoint:
         arguments: dict[str, Any] = {}
         if wants.found:
             arguments["found"] = find.find(request, _id(request))  # type: ignore[union-attr]  # by convention
-        if wants.attempt:
-            arguments["attempt"] = _attempt(request)
         sent = None
         if changes:
             sent = request.json_body() if wants.body else request.no_body()
+        if wants.attempt:
+            arguments["attempt"] = _attempt(request)
         query = read_query(wants.query, request.query_parameters())
         if changes:
             body = read_body(wants.body or Empty, sent)

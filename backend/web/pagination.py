@@ -17,6 +17,7 @@ from backend.errors import ValidationFailed
 from backend.infrastructure.keyring import Keyring
 from backend.web.fields import Integer, Text
 from backend.web.request import Request
+from backend.web.router import Access
 from backend.web.shapes import camel_case
 
 T = TypeVar("T")
@@ -92,10 +93,11 @@ def offset_page(request: Request, query: OffsetQuery, items: Sequence[T], total:
 
 
 def _scope(request: Request, query: CursorQuery) -> str:
-    """What a cursor is bound to: the list, its filters and, unless he sees everybody's, whose list it is."""
+    """What a cursor is bound to: the list, its filters and, unless everybody sees the same, whose list it is."""
     filters = {f.name: getattr(query, f.name) for f in fields(query) if f.name not in ("limit", "cursor")}
-    caller = request.caller
-    owner = caller.user.id if caller is not None and not caller.is_admin else ""
+    caller, endpoint = request.caller, request.endpoint
+    public = endpoint is not None and endpoint.route.access is Access.ANYONE
+    owner = caller.user.id if caller is not None and not caller.is_admin and not public else ""
     return f"{request.path} {sorted(filters.items())} {owner}"
 
 

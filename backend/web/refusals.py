@@ -19,7 +19,6 @@ from backend.web.envelope import error_response
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 
-
 log = logging.getLogger("backend.server")
 
 
@@ -48,8 +47,11 @@ def render(error: AppError, head: Sequence[bytes], identifier: str, origins: fro
     ]
     origin = header(head, b"origin").decode("latin-1")
     if origin in origins:
-        headers += [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", EXPOSED)]
-        headers += [("Vary", "Origin")]
+        headers += [
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Expose-Headers", EXPOSED),
+            ("Vary", "Origin"),
+        ]
     lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"]
     lines += [f"{name}: {value}" for name, value in headers]
     to_head = bool(head) and head[0].startswith(b"HEAD ")

@@ -35,6 +35,10 @@ class Request(WerkzeugRequest):
 
     def __init__(self, environ: dict[str, Any]) -> None:
         super().__init__(environ)
+        raw_path = environ.get("RAW_URI", "").partition("?")[0]
+        if environ.get("PATH_INFO", "").startswith("//") or "%2F" in raw_path.upper():
+            # Werkzeug drops slashes that lead, servers decode %2F: neither may make a path match that does not.
+            self.path = f"/{self.path}"
         given = environ.get("HTTP_X_REQUEST_ID", "")
         # Not a secret: the seeded generator will do, at a tenth of what the system's costs.
         self.id = given if given and REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
@@ -64,8 +68,10 @@ class Request(WerkzeugRequest):
 
     def json_body(self) -> Any:
         """The strictly parsed body. Raises UnsupportedMediaType, then MalformedJson."""
-        kind, options = parse_options_header(self.environ.get("CONTENT_TYPE", ""))
-        if kind.lower() != "application/json" or options.get("charset", "utf-8").lower() != "utf-8":
+        given = self.environ.get("CONTENT_TYPE", "")
+        kind, options = parse_options_header(given)
+        charsets = [options.get("charset", "").lower()] * given.lower().count("charset")
+        if kind.lower() != "application/json" or charsets not in ([], ["utf-8"]):
             raise UnsupportedMediaType
         return parse_json(self._unencoded_body())
 

@@ -1,10 +1,14 @@
 """The connections that wait for their client, each until a deadline."""
 
+import heapq
 import selectors
 import time
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 
 from backend.web.connection import Connection, Step
+
+_since = attrgetter("waits_since")
 
 
 class WaitingRoom:
@@ -37,15 +41,13 @@ class WaitingRoom:
         now = time.monotonic()
         return [self.take_out(conn) for conn in [conn for conn in self._waiting if conn.deadline <= now]]
 
-    def take_idlest(self) -> list[Connection]:
-        """One, if any: of those between two requests, else of the slow ones, the one whose time is up first."""
-        if not self._waiting:
-            return []
-        return [self.take_out(min(self._waiting, key=lambda conn: (not conn.idle, conn.deadline)))]
+    def take_longest(self, count: int) -> list[Connection]:
+        """At most so many, those that have had us wait for longest: the newest may well be quite well-behaved."""
+        return [self.take_out(conn) for conn in heapq.nsmallest(count, self._waiting, key=_since)]
 
     def take_surplus(self, most: int) -> Iterator[Connection]:
-        """The slowest, until those that stay have us hold no more than `most` bytes."""
-        holders = sorted((conn for conn in self._waiting if conn.size), key=lambda conn: conn.deadline)
+        """Those that have had us wait for longest, until the rest has us hold no more than `most` bytes."""
+        holders = sorted((conn for conn in self._waiting if conn.size), key=_since)
         surplus = sum(conn.size for conn in holders) - most
         for conn in holders:
             if surplus <= 0:

@@ -101,9 +101,7 @@ def test_two_admins_who_demote_each_other_at_once_leave_one(api, admin, number):
     second = api.admin("Second")
     pairs = ((admin, second), (second, admin))
     demotion = {"active": False} if number % 2 else {"roles": ["user"]}
-    answers = at_once(
-        [lambda by=by, whom=whom: api.patch(f"/users/{whom.id}", by, demotion) for by, whom in pairs]
-    )
+    answers = at_once([lambda by=by, whom=whom: api.patch(f"/users/{whom.id}", by, demotion) for by, whom in pairs])
     assert sorted(answer.status_code for answer in answers)[0] == 200
     assert sum(answer.status_code == 200 for answer in answers) == 1
     assert {answer.status_code for answer in answers} <= {200, 401, 403, 409}

@@ -32,7 +32,7 @@ def search(api, admin, q):
     [
         ("snow", {"Snow_White", "SnowXWhite"}), ("SNOW_", {"Snow_White"}), ("_", {"Snow_White", "Zoë!"}),
         ("%", {"100% Cotton", "Zoë!"}), ("0% c", {"100% Cotton"}), ("!", {"Zoë!"}), ("\\", {"Back\\slash"}),
-        ("_100%", {"Zoë!"}), ("  cotton ", {"100% Cotton"}), ("ÆRØ", {"Ærø Straße"}), ("strasse", {"Ærø Straße"}),
+        ("e_100%", {"Zoë!"}), ("  cotton ", {"100% Cotton"}), ("ÆRØ", {"Ærø Straße"}), ("strasse", {"Ærø Straße"}),
         ("ZOE\u0308", {"Zoë!"}), ("zoe@EXAMPLE", {"Back\\slash"}), ("x.white@", {"SnowXWhite"}),
         (".org", {"Zoë!"}), ("'", set()), ("nobody at all", set()), ("q" * 100, set()),
     ],

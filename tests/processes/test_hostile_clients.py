@@ -1,20 +1,16 @@
 """Whatever clients do, a well-behaved one is answered at once, and none of them keeps a connection for ever."""
 
 import contextlib
-import os
 import select
-import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.processes.gunicorn_server import GET, Client, Server, ends_of, gunicorn, many_descriptors, wait_until
+from tests.processes.gunicorn_server import GET, PROMPT, Server, gunicorn, open_crowd, slowest_probe, wait_until
+from tests.processes.raw_client import Client, ends_of
 
-PROMPT = 0.25  # seconds
 DEADLINE = 1.0
 SLACK = 0.75  # for a slow machine
 
@@ -41,15 +37,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     assert log.read_text().count("Booting worker") == 1
 
 
-def open_crowd(stack: contextlib.ExitStack, server: Server, count: int, opening: bytes) -> list[Client]:
-    """So many connections, 50 from an address, each of which has sent `opening`."""
-    receive_buffer = 4096 if opening == OPENINGS["never reading"] else 0
-    return [
-        stack.enter_context(server.connect(f"127.0.{count}.{1 + index // 50}", receive_buffer)).send(opening)
-        for index in range(count)
-    ]
-
-
 @contextlib.contextmanager
 def dripping(clients: list[Client]) -> Iterator[None]:
     """Each of them sends a byte of a head twenty times a second."""
@@ -71,14 +58,6 @@ def dripping(clients: list[Client]) -> Iterator[None]:
     thread.join()
 
 
-def slowest_probe(server: Server, seconds: float) -> float:
-    """The longest that a well-behaved client waits, one coming after the other for so many seconds."""
-    end, slowest = time.monotonic() + seconds, 0.0
-    while time.monotonic() < end:
-        slowest = max(slowest, server.probe())
-    return slowest
-
-
 @pytest.mark.parametrize("kind", OPENINGS)
 def test_hostile_clients_delay_no_one_and_are_closed_by_the_deadline(server: Server, kind: str) -> None:
     """As many as there are threads, then 40, then 200 more; with a 408 where a request had begun."""
@@ -87,7 +66,7 @@ def test_hostile_clients_delay_no_one_and_are_closed_by_the_deadline(server: Ser
         if kind == "dripping":
             stack.enter_context(dripping(clients))
         for count in (4, 40, 200):
-            clients += open_crowd(stack, server, count, OPENINGS[kind])
+            clients += open_crowd(stack, server, count, OPENINGS[kind], 4096 if kind == "never reading" else 0)
             slowest = slowest_probe(server, 0.2)
             print(f"{kind}: {count}: a probe took {slowest * 1000:.0f} ms at most")
             assert slowest < PROMPT
@@ -144,73 +123,3 @@ def test_clients_that_blast_data_at_a_server_that_refused_them_delay_no_one(serv
     stop.set()
     for thread in threads:
         thread.join()
-
-
-def test_three_thousand_idle_connections_with_1024_descriptors_neither_kill_a_worker_nor_stop_service(
-    tmp_path: Path,
-) -> None:
-    """The longest idle make room for the newest; a client that is busy keeps its connection."""
-    log = tmp_path / "log"
-    with many_descriptors(4000), gunicorn(log, descriptors=1024) as server, contextlib.ExitStack() as stack:
-        workers = server.workers()
-        for index in range(3000):
-            stack.enter_context(server.connect(f"127.0.2.{1 + index // 75}"))
-            if index % 100 == 0:
-                assert server.probe() < PROMPT
-        assert slowest_probe(server, 0.2) < PROMPT
-        assert server.workers() == workers
-    assert log.read_text().count("Booting worker") == 1
-
-
-def test_running_out_of_descriptors_does_not_kill_the_worker(tmp_path: Path) -> None:
-    """Should the limit on connections be set too high, accepting pauses, and the idle make room."""
-    log = tmp_path / "log"
-    options = ("--worker-connections", "1000")
-    with gunicorn(log, *options, descriptors=64) as server, contextlib.ExitStack() as stack:
-        workers = server.workers()
-        for _ in range(90):
-            stack.enter_context(server.connect())
-        wait_until(lambda: "cannot accept a connection" in log.read_text())
-        assert server.workers() == workers
-
-
-def test_an_address_holds_a_hundred_connections_over_all_workers(tmp_path: Path) -> None:
-    """Others are not touched, and a worker that is killed takes what it held out of the count."""
-    log = tmp_path / "log"
-    settings = {"WEB_CONCURRENCY": "2", "REQUEST_TIMEOUT_SECONDS": "30"}
-    with gunicorn(log, **settings) as server, contextlib.ExitStack() as stack:
-        wait_until(lambda: log.read_text().count("Booting worker") == 2)
-        for _ in range(2):
-            clients = [stack.enter_context(server.connect("127.0.0.7")).send(b"G") for _ in range(120)]
-            # Two workers that are asked for the last place at the same moment may both refuse.
-            wait_until(lambda: 98 <= 120 - len(closed(clients)) <= 100)
-            assert server.probe() < PROMPT
-            for worker in server.workers():
-                os.kill(worker, signal.SIGKILL)
-            wait_until(lambda: len(closed(clients)) == 120)
-            wait_until(lambda: log.read_text().count("Booting worker") == 4)
-
-
-def test_a_trusted_proxy_holds_as_many_connections_as_it_likes(tmp_path: Path) -> None:
-    settings = {"TRUSTED_PROXIES": "127.0.0.0/8", "REQUEST_TIMEOUT_SECONDS": "30"}
-    with gunicorn(tmp_path / "log", **settings) as server, contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(server.connect()).send(GET % b"/") for _ in range(150)]
-        assert all(client.read_answer().status == 200 for client in clients)
-        assert not closed(clients)
-
-
-def closed(clients: list[Client]) -> list[Client]:
-    """Those whose connection the server has closed."""
-
-    def is_closed(client: Client) -> bool:
-        client.stream.setblocking(False)
-        try:
-            return not client.stream.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except ConnectionResetError:
-            return True
-        finally:
-            client.stream.settimeout(10)
-
-    return [client for client in clients if is_closed(client)]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes.gunicorn_server import GET, Answer, Server, gunicorn, wait_until
+from tests.processes.gunicorn_server import GET, Server, gunicorn, wait_until
+from tests.processes.raw_client import Answer
 
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
 

@@ -42,16 +42,14 @@ def test_anything_else_is_no_media_type_of_ours(api, content_type):
     assert answer.headers["Accept"] == "application/json"
 
 
-@pytest.mark.parametrize("coding", ["gzip", "br", "identity", "gzip, identity", "x"])
 @pytest.mark.parametrize("path", ["/auth/logout", "/orders/{id}/cancel"])
-def test_no_content_encoding_is_taken(api, admin, ada, order, path, coding):
+def test_no_content_encoding_is_taken(api, ada, order, path):
     """Nor on a route without a body."""
-    answer = api(
-        "POST", path.format(id=order), ada, data=LOGOUT, content_type="application/json",
-        headers={"Content-Encoding": coding},
-    )  # fmt: skip
-    assert error_of(answer) == (415, "UNSUPPORTED_MEDIA_TYPE")
-    assert answer.headers["Accept"] == "application/json"
+    rest = {"data": LOGOUT, "content_type": "application/json"}
+    for coding in ("gzip", "br", "identity", "gzip, identity", "x"):
+        answer = api("POST", path.format(id=order), ada, headers={"Content-Encoding": coding}, **rest)
+        assert error_of(answer) == (415, "UNSUPPORTED_MEDIA_TYPE"), coding
+        assert answer.headers["Accept"] == "application/json"
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/xml", "*/*;q=0", "image/*", "garbage;;"])
@@ -61,31 +59,25 @@ def test_answers_are_json_whatever_accept_says(api, accept):
     assert api.get("/nowhere", headers={"Accept": accept}).content_type == "application/json"
 
 
-@pytest.mark.parametrize("coding", ["chunked", "identity", "gzip", "gzip, chunked", "Chunked", "x", ""])
 @pytest.mark.parametrize(("method", "path"), [("POST", "/auth/logout"), ("GET", "/products"), ("GET", "/nowhere")])
-def test_transfer_encoding_whatever_it_says_is_a_411(api, method, path, coding):
-    answer = api(
-        method, path, data=LOGOUT, content_type="application/json", headers={"Transfer-Encoding": coding}
-    )  # fmt: skip
-    assert error_of(answer) == (411, "LENGTH_REQUIRED")
+def test_transfer_encoding_whatever_it_says_is_a_411(api, method, path):
+    rest = {"data": LOGOUT, "content_type": "application/json"}
+    for coding in ("chunked", "identity", "gzip", "gzip, chunked", "Chunked", "x", ""):
+        answer = api(method, path, headers={"Transfer-Encoding": coding}, **rest)
+        assert error_of(answer) == (411, "LENGTH_REQUIRED"), coding
 
 
-@pytest.mark.parametrize(
-    ("length", "expected"),
-    [(str(MAX_BODY + 1), (413, "PAYLOAD_TOO_LARGE")), ("9" * 15, (413, "PAYLOAD_TOO_LARGE")),
-     ("9" * 5_000, (413, "PAYLOAD_TOO_LARGE")), ("abc", (400, "BAD_REQUEST")), ("-1", (400, "BAD_REQUEST")),
-     ("+5", (400, "BAD_REQUEST")), ("5, 5", (400, "BAD_REQUEST")), ("0x5", (400, "BAD_REQUEST")),
-     ("1_0", (400, "BAD_REQUEST")), ("5.0", (400, "BAD_REQUEST")), ("٣", (400, "BAD_REQUEST")),
-     ("²", (400, "BAD_REQUEST"))],
-)  # fmt: skip
-@pytest.mark.parametrize("method", ["POST", "GET", "HEAD"])
-def test_a_content_length_is_a_number_of_up_to_64_kib(api, method, length, expected):
-    answer = api(
-        method, "/products", data=LOGOUT, content_type="application/json", environ_overrides={"CONTENT_LENGTH": length}
-    )
-    assert answer.status_code == expected[0]
-    if method != "HEAD":
-        assert error_of(answer) == expected
+TOO_LARGE = [str(MAX_BODY + 1), "9" * 15, "9" * 5_000]
+NO_NUMBERS = ["abc", "-1", "+5", "5, 5", "0x5", "1_0", "5.0", "٣", "²"]
+
+
+@pytest.mark.parametrize("method", ["POST", "GET", "PATCH"])
+def test_a_content_length_is_a_number_of_up_to_64_kib(api, method):
+    """Whether or not the route, or any, would read the body."""
+    expected = dict.fromkeys(TOO_LARGE, (413, "PAYLOAD_TOO_LARGE")) | dict.fromkeys(NO_NUMBERS, (400, "BAD_REQUEST"))
+    for length, error in expected.items():
+        answer = api(method, "/products", data=LOGOUT, environ_overrides={"CONTENT_LENGTH": length})
+        assert error_of(answer) == error, length
 
 
 def test_a_body_of_exactly_64_kib_is_read(api):
@@ -127,7 +119,7 @@ def call(api, admin, ada, order):
 
 
 @pytest.mark.parametrize(("data", "content_type"), [
-    (b"", None), (b"", "text/plain"), (b"{}", "application/json"), (b"{}", None), (b" { }\n", "text/plain"),
+    (b"", None), (b"{}", "application/json"), (b" { }\n", "text/plain"),
 ])  # fmt: skip
 @pytest.mark.parametrize(("method", "path", "who", "status"), WITHOUT_BODY)
 def test_a_route_without_a_body_takes_none_or_an_empty_object(call, method, path, who, status, data, content_type):

@@ -16,7 +16,8 @@ from backend.settings import Settings
 from backend.web.json_body import parse_json
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "json"
-STRICTER = {"y_object_duplicated_key.json", "y_object_duplicated_key_and_value.json"}  # RFC 7493 forbids what RFC 8259 allows
+# RFC 7493 forbids what RFC 8259 only advises against.
+STRICTER = {"y_object_duplicated_key.json", "y_object_duplicated_key_and_value.json"}
 MAX_BODY = 64 * 1024
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"JSONTestSuite is not in {FOLDER.parent.name}/json")

@@ -48,25 +48,27 @@ def test_a_repeated_parameter_is_refused(get, path, query, where):
     assert details(get(f"{path}?{query}")) == {where: "must not be repeated"}
 
 
-@pytest.mark.parametrize(
-    "written",
-    ["", "0", "-1", "+1", "%2B1", "1.0", "1e1", "1E1", "0x1", "1_0", "%201", "1%20", "1%0A", "1%00", "%D9%A3", "٣", "³",
-     "one", "true", "null", "%zz", "%", "1%", "101", "9" * 19, "9" * 20, "9" * 5_000, "1,2", "1;2"],
-)  # fmt: skip
-def test_what_is_no_plain_number_in_range_is_refused(get, written):
-    for path, name in (("/products", "limit"), ("/orders", "limit"), ("/users", "pageSize")):
-        assert details(get(f"{path}?{name}={written}")).keys() == {name}
+NO_NUMBERS = [
+    "", "0", "-1", "+1", "%2B1", "1.0", "1e1", "1E1", "0x1", "1_0", "%201", "1%20", "1%0A", "1%00", "%D9%A3", "٣",
+    "³", "one", "true", "null", "%zz", "%", "1%", "101", "9" * 19, "9" * 20, "9" * 5_000, "1,2", "1;2",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("written", ["1", "100", "007", "%31", "1&"])
-def test_a_plain_number_in_range_is_taken(get, written):
-    for path, name in (("/products", "limit"), ("/users", "pageSize")):
-        assert get(f"{path}?{name}={written}").status_code == 200
+@pytest.mark.parametrize(("path", "name"), [("/products", "limit"), ("/orders", "limit"), ("/users", "pageSize")])
+def test_what_is_no_plain_number_in_range_is_refused(get, path, name):
+    for written in NO_NUMBERS:
+        assert details(get(f"{path}?{name}={written}")).keys() == {name}, written
 
 
-@pytest.mark.parametrize("written", ["0", "-1", "+1", "1.0", "", str(2**63), "9" * 30, "%D9%A3"])
-def test_what_is_no_page_number_is_refused(get, written):
-    assert details(get(f"/users?page={written}")).keys() == {"page"}
+@pytest.mark.parametrize(("path", "name"), [("/products", "limit"), ("/users", "pageSize")])
+def test_a_plain_number_in_range_is_taken(get, path, name):
+    for written in ("1", "100", "007", "%31", "1&"):
+        assert get(f"{path}?{name}={written}").status_code == 200, written
+
+
+def test_what_is_no_page_number_is_refused(get):
+    for written in ("0", "-1", "+1", "1.0", "", str(2**63), "9" * 30, "%D9%A3"):
+        assert details(get(f"/users?page={written}")).keys() == {"page"}, written
 
 
 @pytest.mark.parametrize("path", ["/users?q=", "/users?q=a&role=", "/products?cursor=", "/products/{product}?"])
@@ -84,7 +86,9 @@ def test_a_value_that_is_none_of_the_known_ones_is_refused(get, query):
     assert details(get(f"/users?{query}")).keys() == {query.partition("=")[0]}
 
 
-@pytest.mark.parametrize("query", ["q=", "q=" + "a" * 100, "q=" + "%C3%A9" * 100, "q=%20ad%20", "role=user&sort=-email"])
+@pytest.mark.parametrize(
+    "query", ["q=", "q=" + "a" * 100, "q=" + "%C3%A9" * 100, "q=%20ad%20", "role=user&sort=-email"]
+)
 def test_a_value_that_may_be_is_taken(get, query):
     assert get(f"/users?{query}").status_code == 200
 

@@ -1,0 +1,147 @@
+"""One valid request for every route, and a small world in which it succeeds: for tests that go through all routes."""
+
+import os
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from werkzeug.test import TestResponse
+
+from app import App, create_app
+from backend.infrastructure.logs import LogSink
+from backend.infrastructure.rate_limiter import RateLimiter
+from backend.settings import Settings
+from backend.web.router import Access, Route
+from tests.conftest import PASSWORD, SECRET, Api, Person
+
+API = "/api/v1"
+MOVEMENT = '{"amount": 5}'
+TRANSFER = '{"fromAccountId": "$account", "toAccountId": "$other_account", "amount": 5}'
+ORDER = '{"accountId": "$account", "items": [{"productId": "$product", "quantity": 1}]}'
+PRODUCT = '{"sku": "NEW", "name": "New", "unitPrice": 1, "currency": "EUR", "stock": 1}'
+LOGIN = f'{{"email": "owner@example.com", "password": "{PASSWORD}"}}'
+
+# route → what stands for {id}, the body; both are templates of the world's names
+VALID: dict[str, tuple[str, str]] = {
+    f"POST {API}/users": ("", f'{{"email": "new@example.com", "password": "{PASSWORD}", "name": "New"}}'),
+    f"GET {API}/users": ("", ""),
+    f"GET {API}/users/me": ("", ""),
+    f"PATCH {API}/users/me": ("", '{"name": "Changed"}'),
+    f"GET {API}/users/{{id}}": ("$owner", ""),
+    f"PATCH {API}/users/{{id}}": ("$owner", '{"name": "Changed"}'),
+    f"DELETE {API}/users/{{id}}": ("$owner", ""),
+    f"POST {API}/auth/login": ("", LOGIN),
+    f"POST {API}/auth/refresh": ("", '{"refreshToken": "$refresh_token"}'),
+    f"POST {API}/auth/logout": ("", '{"refreshToken": "$refresh_token"}'),
+    f"GET {API}/auth/sessions": ("", ""),
+    f"DELETE {API}/auth/sessions": ("", ""),
+    f"DELETE {API}/auth/sessions/{{id}}": ("$session", ""),
+    f"POST {API}/auth/password": ("", f'{{"currentPassword": "{PASSWORD}", "newPassword": "another good one"}}'),
+    f"POST {API}/auth/password-reset": ("", '{"email": "owner@example.com"}'),
+    f"POST {API}/auth/password-reset/confirm": ("", '{"token": "$reset_token", "newPassword": "another good one"}'),
+    f"GET {API}/products": ("", ""),
+    f"POST {API}/products": ("", PRODUCT),
+    f"GET {API}/products/{{id}}": ("$product", ""),
+    f"PATCH {API}/products/{{id}}": ("$product", '{"stock": 7}'),
+    f"POST {API}/accounts": ("", '{"currency": "EUR"}'),
+    f"GET {API}/accounts": ("", ""),
+    f"GET {API}/accounts/{{id}}": ("$account", ""),
+    f"POST {API}/accounts/{{id}}/deposits": ("$account", MOVEMENT),
+    f"POST {API}/accounts/{{id}}/withdrawals": ("$account", MOVEMENT),
+    f"GET {API}/accounts/{{id}}/transactions": ("$account", ""),
+    f"POST {API}/transfers": ("", TRANSFER),
+    f"GET {API}/transactions/{{id}}": ("$transaction", ""),
+    f"POST {API}/orders": ("", ORDER),
+    f"GET {API}/orders": ("", ""),
+    f"GET {API}/orders/{{id}}": ("$order", ""),
+    f"POST {API}/orders/{{id}}/cancel": ("$order", ""),
+    f"POST {API}/orders/{{id}}/fulfil": ("$order", ""),
+    "GET /healthz": ("", ""),
+    "GET /readyz": ("", ""),
+    "GET /openapi.json": ("", ""),
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """A database file, to be copied, and who and what is in it."""
+
+    path: Path
+    people: dict[str, Person]
+    names: dict[str, str]
+
+    def filled(self, template: str) -> str:
+        return Template(template).substitute(self.names)
+
+
+def key_of(route: Route) -> str:
+    return f"{route.method} {route.path}"
+
+
+def routes_of(app: App) -> dict[str, Route]:
+    return {key_of(route): route for route in app.routes}
+
+
+def send(
+    api: Api, world: World, key: str, by: Person | None = None, *,
+    method: str = "", id: str = "", body: str = "", query: str = "", **changes: Any,
+) -> TestResponse:  # fmt: skip
+    """The valid request for a route, with changes."""
+    usual, path = key.split()
+    usual_id, usual_body = VALID[key]
+    path = path.replace("{id}", world.filled(id or usual_id)) + query
+    text = world.filled(body or usual_body)
+    if text and "data" not in changes:
+        changes = {"data": text, "content_type": "application/json"} | changes
+    return api(method or usual, f"/{path}", by, **changes)
+
+
+def someone_allowed(world: World, route: Route) -> Person | None:
+    """Who may call a route, with no more rights than it needs."""
+    return {Access.ANYONE: None, Access.ADMIN: world.people["admin"]}.get(route.access, world.people["owner"])
+
+
+def build_world(path: Path) -> World:
+    """Fill the migrated database at `path`: an owner of everything, a stranger, an admin, somebody deactivated."""
+    settings = Settings(path, (SECRET,), bcrypt_rounds=4, rate_limit_default=None, rate_limit_auth=None)
+    descriptor = os.open(os.devnull, os.O_WRONLY)
+    app = create_app(settings, RateLimiter(slots=8), time.time, LogSink(descriptor))
+    api = Api(app)
+    admin = api.admin("Admin")
+    people = {name: api.sign_up(name.title()) for name in ("owner", "stranger", "deactivated")} | {"admin": admin}
+    api.patch(f"/users/{people['deactivated'].id}", admin, {"active": False})
+    people["forged"] = Person("", "", people["owner"].access[:-4] + "AAAA", "")
+    names = _filled_with_things(api, admin, people["owner"], people["stranger"])
+    api.post("/auth/password-reset", json={"email": people["owner"].email})
+    connection = sqlite3.connect(path)
+    [(reset_id,)] = connection.execute("SELECT id FROM password_resets").fetchall()
+    [(names["shop"],)] = connection.execute("SELECT id FROM accounts WHERE kind = 'shop' AND balance > 0").fetchall()
+    connection.close()
+    names["reset_token"] = app.credentials.reset_token(reset_id)
+    names |= {name: person.id for name, person in people.items()}
+    app.database.close()
+    os.close(descriptor)
+    return World(path, people, names)
+
+
+def _filled_with_things(api: Api, admin: Person, owner: Person, stranger: Person) -> dict[str, str]:
+    account, other = api.account(owner, balance=10_000, admin=admin), api.account(stranger)
+    product = api.product(admin)
+    transfer = {"fromAccountId": account, "toAccountId": other, "amount": 250}
+    order = {"accountId": account, "items": [{"productId": product, "quantity": 2}]}
+    return {
+        "account": account,
+        "other_account": other,
+        "dollars": api.account(stranger, "USD"),
+        "product": product,
+        "dear_product": api.product(admin, "DEAR", price=10**9),
+        "dollar_product": api.product(admin, "DOLLAR", currency="USD"),
+        "transfer": api.post("/transfers", owner, transfer).json["data"]["id"],
+        "transaction": api.get(f"/accounts/{account}/transactions", owner).json["data"][-1]["id"],  # the deposit
+        "order": api.post("/orders", owner, order).json["data"]["id"],
+        "session": api.get("/auth/sessions", owner).json["data"][0]["id"],
+        "refresh_token": owner.refresh,
+    }

@@ -1,0 +1,180 @@
+"""The two verbs of the database: what a transaction and a snapshot promise. (Faults: test_database_faults.py.)"""
+
+import logging
+import sqlite3
+
+import pytest
+
+from backend.errors import Unavailable
+from backend.infrastructure.transaction import Duplicate
+
+
+def test_a_transaction_is_there_at_the_end_of_its_block_and_not_before(database, written):
+    with database.transaction() as tx:
+        assert tx.run("INSERT INTO notes (text) VALUES ('a'), ('b')") == 2
+        assert tx.rows("SELECT text FROM notes ORDER BY text") == [("a",), ("b",)]
+        assert written() == []
+    assert written() == ["a", "b"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, sqlite3.ProgrammingError, KeyboardInterrupt, GeneratorExit])
+def test_a_block_that_raises_has_written_nothing(database, written, error, write):
+    """Its error comes out as it is, and the next transaction is none the worse."""
+    with pytest.raises(error, match="on purpose"), database.transaction() as tx:
+        tx.run("INSERT INTO notes (text) VALUES ('a')")
+        raise error("on purpose")
+    assert written() == []
+    write("b")
+    assert written() == ["b"]
+
+
+def test_a_duplicate_is_told_and_the_rest_of_the_transaction_stands_if_it_is_caught(database, written, write):
+    write("a")
+    with database.transaction() as tx:
+        tx.run("INSERT INTO notes (text) VALUES ('b')")
+        with pytest.raises(Duplicate):
+            tx.run("INSERT INTO notes (text) VALUES ('c'), ('a')")
+    assert written() == ["a", "b"]
+    with pytest.raises(Duplicate), database.transaction() as tx:
+        tx.run("INSERT INTO notes (text) VALUES ('d')")
+        tx.run("UPDATE notes SET text = 'a' WHERE text = 'b'")
+    assert written() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["INSERT INTO notes (text) VALUES (NULL)", "INSERT INTO notes VALUES ('b', 0)", "INSERT INTO tags VALUES ('?')"],
+)
+def test_other_constraints_are_no_duplicates(database, written, sql):
+    """Not null, CHECK and foreign key stay sqlite3.IntegrityError."""
+    with pytest.raises(sqlite3.IntegrityError), database.transaction() as tx:
+        tx.run("INSERT INTO notes (text) VALUES ('a')")
+        tx.run(sql)
+    assert written() == []
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(2**63, OverflowError), (-(2**63) - 1, OverflowError), ("\ud800", UnicodeEncodeError)],
+    ids=["too great", "too small", "lone surrogate"],
+)
+def test_a_value_that_sqlite_cannot_hold_ends_in_a_rollback(database, written, value, error, write):
+    with pytest.raises(error), database.transaction() as tx:
+        tx.run("INSERT INTO notes (text) VALUES ('a')")
+        tx.run("INSERT INTO notes (text) VALUES (:value)", value=value)
+    assert written() == []
+    write("b")
+
+
+@pytest.mark.parametrize("outer", ["transaction", "snapshot"])
+@pytest.mark.parametrize("inner", ["transaction", "snapshot", "version", "check_writable"])
+def test_nothing_nests_and_what_is_open_goes_on(database, written, outer, inner):
+    with getattr(database, outer)() as tx:
+        if outer == "transaction":
+            tx.run("INSERT INTO notes (text) VALUES ('a')")
+        with pytest.raises(RuntimeError, match="nest"):
+            begun = getattr(database, inner)()
+            begun.__enter__()
+        assert len(tx.rows("SELECT * FROM notes")) == (1 if outer == "transaction" else 0)
+    assert written() == (["a"] if outer == "transaction" else [])
+
+
+def test_a_snapshot_is_one_view(database, written, outsider):
+    """What is written after its first read does not appear in it, but in the next one."""
+    with database.snapshot() as tx:
+        assert tx.rows("SELECT text FROM notes") == []
+        outsider.execute("INSERT INTO notes (text) VALUES ('a')")
+        assert tx.rows("SELECT text FROM notes") == []
+    with database.snapshot() as tx:
+        assert tx.row("SELECT text FROM notes") == ("a",)
+
+
+def test_a_transaction_reads_what_was_committed_before_it_began(database, outsider):
+    """It may write after it has read, although others write as well: it has had the lock from the start."""
+    outsider.execute("INSERT INTO notes (text) VALUES ('a')")
+    with database.transaction() as tx:
+        assert tx.rows("SELECT text FROM notes") == [("a",)]
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            outsider.execute("INSERT INTO notes (text) VALUES ('b')")
+        tx.run("UPDATE notes SET text = 'c'")
+
+
+def test_a_snapshot_cannot_write_nor_can_a_transaction_that_is_over(database, written, write):
+    """Not even right after this thread has written."""
+    write("a")
+    with pytest.raises((Unavailable, sqlite3.OperationalError)), database.snapshot() as tx:
+        tx.run("INSERT INTO notes (text) VALUES ('b')")
+    with database.transaction() as tx:
+        pass
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        tx.run("INSERT INTO notes (text) VALUES ('c')")
+    assert written() == ["a"]
+
+
+def test_what_is_to_follow_a_commit_follows_it_in_order(database, written, write):
+    """It sees the write, as everybody does, and may use the database itself. After a rollback nothing follows."""
+    seen = []
+    with pytest.raises(RuntimeError), database.transaction() as tx:
+        tx.after_commit(lambda: seen.append("committed"))
+        raise RuntimeError
+    with database.transaction() as tx:
+        tx.run("INSERT INTO notes (text) VALUES ('a')")
+        tx.after_commit(lambda: seen.append(written()))
+        tx.after_commit(lambda: write("b"))
+        tx.after_commit(lambda: seen.append(written()))
+        assert seen == []
+    assert seen == [["a"], ["a", "b"]]
+
+
+def test_what_fails_after_a_commit_is_logged_and_the_write_stands(database, written, caplog):
+    """The other actions run all the same, and the caller hears nothing of it."""
+    seen = []
+    with caplog.at_level(logging.ERROR), database.transaction() as tx:
+        tx.run("INSERT INTO notes (text) VALUES ('a')")
+        tx.after_commit(lambda: 1 // 0)
+        tx.after_commit(lambda: seen.append(written()))
+    assert seen == [["a"]]
+    (record,) = caplog.records
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+def test_a_hook_before_the_commit_sees_the_write_and_can_prevent_it(database, written, write):
+    """Its own writes belong to the transaction; what it returns runs after the commit, before `after_commit`."""
+    seen = []
+
+    def hook(tx):
+        if tx.rows("SELECT * FROM notes WHERE text = 'bad'"):
+            raise RuntimeError("not this one")
+        tx.run("INSERT INTO notes (text) VALUES ('of the hook')")
+        return lambda: seen.append(written())
+
+    database.before_commit.append(hook)
+    with database.transaction() as tx:
+        tx.run("INSERT INTO notes (text) VALUES ('good')")
+        tx.after_commit(lambda: seen.append("after"))
+    assert seen == [["good", "of the hook"], "after"]
+    with pytest.raises(RuntimeError, match="not this one"):
+        write("bad")
+    assert written() == ["good", "of the hook"]
+
+
+def test_a_transaction_has_one_time(database, clock):
+    """In milliseconds, and the next has a later one."""
+    for block in (database.transaction, database.snapshot):
+        with block() as tx:
+            before = tx.now
+            clock.advance(60)
+            assert tx.now == before
+            assert abs(before / 1000 + 60 - clock()) < 30
+        with block() as tx:
+            assert tx.now >= before + 60_000
+
+
+def test_many_rows_are_found_by_one_query(database, write):
+    """`:ids` becomes as many parameters as there are ids; none of them, no query."""
+    write("a", "b", "c; DROP TABLE notes")
+    with database.snapshot() as tx:
+        sql = "SELECT text FROM notes WHERE text IN (:ids) ORDER BY text"
+        assert tx.rows_for(sql, ["a", "c; DROP TABLE notes", "?"]) == [("a",), ("c; DROP TABLE notes",)]
+        assert tx.rows_for("no SQL at all", []) == []
+        assert tx.row("SELECT text FROM notes WHERE text = '?'") is None

@@ -1,0 +1,188 @@
+"""When the database is busy, full or out of order: Unavailable, nothing written, and all well again afterwards."""
+
+import os
+import queue
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backend.errors import Unavailable
+from backend.infrastructure.database import Database
+from tests.forked import Forked
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
+
+FOR_EVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT count(*) FROM n"
+BUDGET = 0.15  # seconds
+
+
+@pytest.fixture
+def database(notes_path: Path) -> Iterator[Database]:
+    database = Database(notes_path, busy_timeout=BUDGET)
+    yield database
+    database.close()
+
+
+def count(database):
+    with database.snapshot() as tx:
+        return tx.row("SELECT count(*) FROM notes")[0]
+
+
+def test_who_waits_too_long_for_an_outside_writer_is_told_when_to_come_back(database, outsider, write):
+    """Not before the budget is used up; reads go on meanwhile, and writes once the outsider is done."""
+    outsider.execute("BEGIN IMMEDIATE")
+    outsider.execute("INSERT INTO notes (text) VALUES ('a')")
+    began = time.monotonic()
+    with pytest.raises(Unavailable) as caught:
+        write("b")
+    assert time.monotonic() - began >= BUDGET
+    assert int(caught.value.headers["Retry-After"]) >= 1
+    with pytest.raises(Unavailable):
+        database.check_writable()
+    assert count(database) == 0
+    outsider.execute("COMMIT")
+    write("b")
+    assert count(database) == 2
+
+
+def test_who_waits_shorter_gets_his_turn(notes_path):
+    patient = Database(notes_path, busy_timeout=30)
+    outsider = sqlite3.connect(notes_path, isolation_level=None, check_same_thread=False)
+    outsider.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.05, outsider.close)
+    timer.start()
+    patient.check_writable()
+    timer.join()
+    patient.close()
+
+
+def test_a_writer_of_ours_holds_others_up_no_longer_than_their_budget(database, notes_path, write):
+    """In this process or by another Database; what the holder did stands."""
+    refused: queue.Queue[BaseException] = queue.Queue()
+    other = Database(notes_path, busy_timeout=BUDGET)
+
+    def write_elsewhere(by: Database) -> None:
+        try:
+            by.check_writable()
+        except Unavailable as error:
+            refused.put(error)
+        finally:
+            by.close()
+
+    with database.transaction() as tx:
+        tx.run("INSERT INTO notes (text) VALUES ('a')")
+        threads = [threading.Thread(target=write_elsewhere, args=(by,)) for by in (database, other)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert refused.qsize() == 2
+    assert count(database) == 1
+    other.check_writable()
+    other.close()
+
+
+def test_few_may_wait_for_long(notes_path):
+    """One thread waits patiently, the other gives up after a tenth of the budget, and reads are served."""
+    database = Database(notes_path, busy_timeout=5, patient=1)
+    ended: queue.Queue[str] = queue.Queue()
+
+    def wait() -> None:
+        try:
+            database.check_writable()
+            ended.put("written")
+        except Unavailable:
+            ended.put("refused")
+        finally:
+            database.close()
+
+    threads = [threading.Thread(target=wait) for _ in range(2)]
+    with database.transaction():
+        for thread in threads:
+            thread.start()
+        assert ended.get(timeout=4) == "refused"
+        assert ended.empty()
+    assert ended.get(timeout=4) == "written"
+    for thread in threads:
+        thread.join()
+    database.close()
+
+
+def test_who_holds_the_lock_too_long_is_interrupted(database, write):
+    """A statement without an end: Unavailable, rolled back, and the next has a connection that works."""
+    with pytest.raises(Unavailable), database.transaction() as tx:
+        tx.run("INSERT INTO notes (text) VALUES ('a')")
+        tx.rows(FOR_EVER)
+    assert count(database) == 0
+    write("b")
+    assert count(database) == 1
+
+
+def test_a_full_disk_writes_nothing_and_is_no_lasting_harm(database, write):
+    """SQLite has rolled back by itself. (Here the file may not grow: the limit belongs to the connection.)"""
+    write("a")
+    with pytest.raises(Unavailable), database.transaction() as tx:
+        tx.rows("PRAGMA max_page_count = 8")
+        tx.run("INSERT INTO notes (text) VALUES ('b')")
+        tx.run("INSERT INTO notes (text) VALUES (:long)", long="x" * 100_000)
+    assert count(database) == 1
+    write("b")
+    assert count(database) == 2
+
+
+def test_a_file_that_is_no_database_is_told_from_a_wrong_statement(tmp_path, database):
+    """Unavailable for the one; the statement's own error for the other, which would fail again."""
+    (tmp_path / "text.db").write_text("this is no database " * 100)
+    broken = Database(tmp_path / "text.db")
+    with pytest.raises(Unavailable), broken.snapshot() as tx:
+        tx.rows("SELECT * FROM notes")
+    broken.close()
+    with pytest.raises(sqlite3.OperationalError, match="no such table"), database.snapshot() as tx:
+        tx.rows("SELECT * FROM nowhere")
+
+
+def test_a_connection_lost_inside_a_transaction_does_not_keep_the_gate_shut(database, write):
+    with pytest.raises(sqlite3.ProgrammingError), database.transaction():
+        database.close()
+    write("a")
+    assert count(database) == 1
+
+
+def test_without_a_folder_for_the_gate_there_is_no_writing(tmp_path):
+    with pytest.raises(Unavailable):
+        Database(tmp_path / "gone" / "notes.db").check_writable()
+
+
+def test_a_read_only_database_can_be_read_and_not_written():
+    """Another user's, in a folder that one may not write to: Unavailable, and not a byte of it changed."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "notes.db"
+        Path(folder).chmod(0o755)
+        holder = sqlite3.connect(path, isolation_level=None)  # while it is open, the -wal and -shm are there to be read
+        holder.execute("PRAGMA journal_mode = WAL")
+        holder.execute("CREATE TABLE notes (text TEXT)")
+        Database(path).check_writable()  # makes the gate
+        before = path.read_bytes()
+
+        def read_and_write() -> tuple[int, str]:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            else:
+                for file in Path(folder).iterdir():
+                    file.chmod(0o444)
+            database = Database(path)
+            found = count(database)
+            try:
+                database.check_writable()
+            except Unavailable:
+                return found, "unavailable"
+            return found, "writable"
+
+        assert Forked(read_and_write).result() == (0, "unavailable")
+        assert path.read_bytes() == before
+        holder.close()

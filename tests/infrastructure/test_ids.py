@@ -1,0 +1,105 @@
+"""Ids: UUIDv7 (RFC 9562), in the order in which they were made."""
+
+import time
+import uuid
+
+import pytest
+
+from backend.infrastructure import ids
+from backend.infrastructure.ids import is_id, new_id
+from tests.at_once import at_once
+from tests.forked import Forked
+
+MOMENT = 1_645_557_742_000_000_000  # of the RFC's example, A.6: 2022-02-22 19:22:22 UTC
+GOOD = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"  # the example itself
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """As if the process had made no id yet; afterwards it goes on from where it was."""
+    monkeypatch.setattr(ids, "_last", 0)
+
+
+def parts(text):
+    """Milliseconds, version, the 12 bits below them, variant, and the random bits."""
+    value = uuid.UUID(text).int
+    return value >> 80, value >> 76 & 0xF, value >> 64 & 0xFFF, value >> 62 & 3, value & (1 << 62) - 1
+
+
+def test_an_id_is_a_canonical_uuid_of_version_7():
+    text = new_id()
+    assert is_id(text) and str(uuid.UUID(text)) == text
+    assert (uuid.UUID(text).version, uuid.UUID(text).variant) == (7, uuid.RFC_4122)
+
+
+def test_the_first_48_bits_are_the_milliseconds(fresh):
+    """The RFC's own example moment; version and variant stand where the RFC puts them."""
+    text = new_id(lambda: MOMENT)
+    assert text.startswith("017f22e2-79b0-7")
+    assert parts(text)[:4] == (MOMENT // 10**6, 7, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "fraction"),
+    [(0, 0), (244, 0), (245, 1), (500_000, 2048), (999_755, 4094), (999_756, 4095), (999_999, 4095)],
+)  # fmt: skip
+def test_the_next_12_bits_are_the_fraction_of_the_millisecond(fresh, nanoseconds, fraction):
+    """RFC 9562, method 3: 4096 steps of a quarter of a microsecond."""
+    milliseconds, _, bits, _, _ = parts(new_id(lambda: MOMENT + nanoseconds))
+    assert (milliseconds, bits) == (MOMENT // 10**6, fraction)
+
+
+def test_the_clock_is_the_wall_clock():
+    before = time.time_ns() // 10**6
+    made = parts(new_id())[0]
+    assert before <= made <= time.time_ns() // 10**6 + 1
+
+
+def test_ids_of_one_moment_rise(fresh):
+    """More than 4096 of them: the counter carries over into the milliseconds."""
+    made = [new_id(lambda: MOMENT) for _ in range(10_000)]
+    assert made == sorted(set(made))
+    assert parts(made[-1])[0] == MOMENT // 10**6 + 2
+
+
+def test_ids_rise_when_the_clock_goes_back(fresh):
+    """By an hour; and once it has caught up, ids are of the clock's time again."""
+    times = [MOMENT, MOMENT - 3600 * 10**9, MOMENT - 1, MOMENT, MOMENT + 1, MOMENT + 10**9]
+    made = [new_id(lambda now=now: now) for now in times]
+    assert made == sorted(set(made))
+    assert parts(made[-1])[:3] == (MOMENT // 10**6 + 1000, 7, 0)
+
+
+def test_the_random_bits_are_random():
+    """62 of them: in 500 ids each bit is seen both ways, and no value twice."""
+    seen = [parts(new_id())[4] for _ in range(500)]
+    assert len(set(seen)) == 500
+    ones = zeros = 0
+    for value in seen:
+        ones, zeros = ones | value, zeros | ~value
+    assert ones == zeros & (1 << 62) - 1 == (1 << 62) - 1
+
+
+def test_threads_get_ids_of_their_own_each_in_order():
+    """8 at once, 5,000 each."""
+    made = at_once([lambda: [new_id() for _ in range(5000)]] * 8)
+    assert all(mine == sorted(mine) for mine in made)
+    assert len(set().union(*made)) == 40_000
+
+
+def test_processes_get_ids_of_their_own():
+    """Forks share the last id of their parent, and nothing after it."""
+    children = [Forked(lambda: [new_id() for _ in range(500)]) for _ in range(4)]
+    assert len({one for child in children for one in child.result()}) == 2000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "not-an-id", GOOD.upper(), GOOD.replace("-", ""), f"{{{GOOD}}}", f"{GOOD}\n", f" {GOOD}", f"{GOOD}0",
+        GOOD[:-1], f"{GOOD[:-1]}g", f"urn:uuid:{GOOD}", f"٠{GOOD[1:]}", GOOD.replace("-", "_"), f"{GOOD}\0",
+    ],
+)  # fmt: skip
+def test_only_the_canonical_form_is_an_id(text):
+    """Lowercase hexadecimal digits and four hyphens; not even a line's end after them."""
+    assert is_id(GOOD) and not is_id(text)

@@ -1,0 +1,96 @@
+"""The service's secrets and the keys that are derived from them."""
+
+import pytest
+
+from backend.infrastructure.keyring import Keyring, generated_secret
+from tests.at_once import at_once
+from tests.forked import Forked
+
+OLD, NEW, OTHER = (f"{name} secret of more than 32 bytes in all" for name in ("old", "new", "other"))
+
+
+def test_the_first_secret_signs():
+    """Its id is that of a ring with it alone: ids do not depend on what else is in the ring."""
+    assert Keyring([NEW, OLD]).signing_id == Keyring([NEW]).signing_id != Keyring([OLD]).signing_id
+    assert Keyring([NEW, OLD]).sign("label", b"message") == Keyring([NEW]).sign("label", b"message")
+
+
+def test_every_secret_verifies():
+    ring, signature = Keyring([NEW, OLD]), Keyring([OLD]).sign("label", b"message")
+    assert ring.verifies("label", b"message", signature)
+    assert ring.verifies("label", b"message", ring.sign("label", b"message"))
+    assert not Keyring([NEW]).verifies("label", b"message", signature)
+
+
+def test_a_named_secret_signs():
+    """Refresh successors are made again with the secret of the first time."""
+    ring, old = Keyring([NEW, OLD]), Keyring([OLD])
+    assert ring.sign("label", b"message", old.signing_id) == old.sign("label", b"message")
+    with pytest.raises(KeyError):
+        ring.sign("label", b"message", Keyring([OTHER]).signing_id)
+
+
+def test_no_two_purposes_share_a_key():
+    """Another label, message or secret: another signature. Label and message cannot be shifted into one another."""
+    made = {
+        Keyring([secret]).sign(label, message)
+        for secret in (OLD, NEW) for label in ("cursor", "reset", "") for message in (b"a", b"b", b"", b"cursor")
+    }  # fmt: skip
+    assert len(made) == 2 * 3 * 4
+    ring = Keyring([OLD])
+    assert ring.sign("cur", b"sor") != ring.sign("curs", b"or")
+    assert not ring.verifies("reset", b"a", ring.sign("cursor", b"a"))
+
+
+def test_a_signature_may_be_cut_to_16_bytes_and_no_shorter():
+    ring = Keyring([NEW, OLD])
+    whole = ring.sign("label", b"message")
+    assert len(whole) == 32
+    for length in range(33):
+        assert ring.verifies("label", b"message", whole[:length]) is (length >= 16)
+    assert not ring.verifies("label", b"message", whole + b"\0")
+    assert not ring.verifies("label", b"message", bytes([whole[0] ^ 1]) + whole[1:])
+
+
+@pytest.mark.parametrize("key_id", ["unknown", "", None, 7, ["x"], {}])
+def test_unknown_ids_are_not_in_it(key_id):
+    """Whatever type a token's header brings."""
+    assert key_id not in Keyring([NEW])
+
+
+def test_an_id_finds_the_secrets_bytes_and_tells_nothing_of_them():
+    ring = Keyring(["schlüssel, lang genug für 32 Bytes und mehr"])
+    assert ring.signing_id in ring
+    assert ring[ring.signing_id] == "schlüssel, lang genug für 32 Bytes und mehr".encode()
+    assert ring.signing_id not in "schlüssel, lang genug für 32 Bytes und mehr"
+
+
+def test_a_secret_is_generated_once_and_kept(tmp_path):
+    """In a folder made for it, in a file that only its owner may read, of 32 bytes and more, nothing beside it."""
+    path = tmp_path / "var" / "jwt-secret"
+    secret = generated_secret(path)
+    assert len(secret.encode()) >= 32
+    assert generated_secret(path) == secret
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(path.parent.iterdir()) == [path]
+    assert generated_secret(tmp_path / "elsewhere") != secret
+
+
+def test_an_operators_own_file_is_read_as_it_is(tmp_path):
+    path = tmp_path / "jwt-secret"
+    path.write_text(f"{OLD}\n")
+    assert generated_secret(path) == OLD
+
+
+def test_threads_that_start_at_once_get_one_secret(tmp_path):
+    path = tmp_path / "jwt-secret"
+    assert len(set(at_once([lambda: generated_secret(path)] * 16))) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_processes_that_start_at_once_get_one_secret(tmp_path):
+    """As the workers of a first start do."""
+    path = tmp_path / "jwt-secret"
+    workers = [Forked(lambda: generated_secret(path)) for _ in range(8)]
+    assert len({worker.result() for worker in workers}) == 1
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,118 @@
+"""Tokens by themselves: their times to the second, and the keys (api.md §4, §14). Over HTTP: web/test_tokens.py."""
+
+import jwt
+import pytest
+
+from backend.errors import Unauthorized
+from backend.infrastructure.keyring import Keyring
+from backend.infrastructure.tokens import Tokens
+
+ONE, TWO = "one secret of at least 32 bytes, first", "two secret of at least 32 bytes, other"
+LIFETIMES = {"access": 900, "refresh": 3600}
+ISSUED = 1_000_000
+OF_BOTH = {"sub": "user", "sid": "session", "jti": "id"}
+CLAIMS = {
+    "access": {**OF_BOTH, "email": "e@example.com", "roles": ["user"], "ver": 0},
+    "refresh": OF_BOTH,
+}  # fmt: skip
+
+
+def tokens_at(now, secrets=(ONE,), access_seconds=LIFETIMES["access"]):
+    return Tokens(Keyring(secrets), access_seconds, LIFETIMES["refresh"], lambda: now)
+
+
+def issued(kind, iat=ISSUED, exp=None, secrets=(ONE,)):
+    times = {"iat": iat, "exp": iat + LIFETIMES[kind] if exp is None else exp}
+    return tokens_at(iat, secrets).issue(kind, {**CLAIMS[kind], **times})
+
+
+def verdict(tokens, kind, token):
+    """`good`, or the reason for which the token is none; asked twice, for the second time it may be remembered."""
+
+    def once():
+        try:
+            tokens.verify(kind, token)
+        except Unauthorized as error:
+            return error.details["reason"]
+        return "good"
+
+    first, second = once(), once()
+    assert first == second
+    return first
+
+
+@pytest.mark.parametrize("kind", LIFETIMES)
+@pytest.mark.parametrize(
+    ("age", "expected"), [(-1, "invalid"), (-0.001, "invalid"), (0, "good"), (1, "good")]
+)  # fmt: skip
+def test_a_token_from_the_future_is_invalid_without_leeway(kind, age, expected):
+    assert verdict(tokens_at(ISSUED + age), kind, issued(kind)) == expected
+
+
+@pytest.mark.parametrize("kind", LIFETIMES)
+@pytest.mark.parametrize(
+    ("left", "expected"), [(1, "good"), (0.001, "good"), (0, "expired"), (-0.001, "expired"), (-1e6, "expired")]
+)
+def test_a_token_expires_at_its_very_second_without_leeway(kind, left, expected):
+    assert verdict(tokens_at(ISSUED + LIFETIMES[kind] - left), kind, issued(kind)) == expected
+
+
+@pytest.mark.parametrize("kind", LIFETIMES)
+@pytest.mark.parametrize(("longer", "expected"), [(-899, "good"), (0, "good"), (1, "invalid"), (10**9, "invalid")])
+def test_a_token_that_lives_longer_than_we_issue_is_invalid(kind, longer, expected):
+    assert verdict(tokens_at(ISSUED), kind, issued(kind, exp=ISSUED + LIFETIMES[kind] + longer)) == expected
+
+
+@pytest.mark.parametrize("exp", [ISSUED, ISSUED - 1, 0, -1])
+def test_a_token_without_any_life_is_invalid(exp):
+    assert verdict(tokens_at(ISSUED), "access", issued("access", exp=exp)) == "invalid"
+
+
+def test_a_remembered_token_still_expires_and_stays_of_its_type():
+    """Verifying is remembered, for it costs; its time and type are asked each time."""
+    now = [ISSUED]
+    tokens = Tokens(Keyring([ONE]), 900, 3600, lambda: now[0])
+    token = issued("refresh")
+    assert verdict(tokens, "refresh", token) == "good"
+    assert verdict(tokens, "access", token) == "invalid"
+    now[0] = ISSUED + 3600
+    assert verdict(tokens, "refresh", token) == "expired"
+    now[0] = ISSUED - 1
+    assert verdict(tokens, "refresh", token) == "invalid"
+
+
+def test_shortening_the_lifetime_ends_what_was_issued_for_longer():
+    assert verdict(tokens_at(ISSUED, access_seconds=899), "access", issued("access")) == "invalid"
+
+
+def test_the_first_secret_signs_and_all_verify():
+    old, new = issued("access", secrets=(ONE,)), issued("access", secrets=(TWO, ONE))
+    assert jwt.get_unverified_header(new) == {"alg": "HS256", "typ": "JWT", "kid": Keyring([TWO]).signing_id}
+    both, one, two = (tokens_at(ISSUED, secrets) for secrets in ((TWO, ONE), (ONE,), (TWO,)))
+    assert [verdict(tokens, "access", old) for tokens in (both, one, two)] == ["good", "good", "invalid"]
+    assert [verdict(tokens, "access", new) for tokens in (both, one, two)] == ["good", "invalid", "good"]
+
+
+def test_the_key_is_the_secrets_utf8_bytes():
+    """So that another service that is given the secret can verify by itself."""
+    secret = "ein Geheimnis mit Umlauten: äöü €"
+    claims = jwt.decode(
+        issued("access", secrets=(secret,)), secret.encode("utf-8"), ["HS256"],
+        audience="reference-backend", issuer="reference-backend", options={"verify_exp": False},
+    )  # fmt: skip
+    assert claims["type"] == "access"
+
+
+def test_the_same_claims_and_key_give_the_same_token():
+    """Refresh rotation gives a lost successor again by making it again."""
+    assert issued("refresh") == issued("refresh") != issued("refresh", iat=ISSUED + 1)
+
+
+def test_many_tokens_are_verified_in_bounded_memory():
+    """More than are remembered: all are good, and good again."""
+    tokens = tokens_at(ISSUED + 1)
+    made = [issued("refresh", ISSUED - number // 3000, ISSUED + 2 + number % 3000) for number in range(4200)]
+    assert len(set(made)) == 4200
+    for token in made[:100] + made + made[:100]:
+        assert tokens.verify("refresh", token)["sub"] == "user"
+    assert len(tokens._verified) <= 4096

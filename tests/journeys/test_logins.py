@@ -1,0 +1,213 @@
+"""Logging in, the list of one's logins, ending them (api.md §4)."""
+
+import jwt
+import pytest
+
+from backend.infrastructure.ids import is_id, new_id
+from tests.conftest import PASSWORD
+
+WEEK = 7 * 86_400
+SESSION_FIELDS = {"id", "createdAt", "lastUsedAt", "userAgent", "ip", "current"}
+
+
+def reason(answer):
+    assert (answer.status_code, answer.json["error"]["code"]) == (401, "UNAUTHORIZED"), answer.text
+    return answer.json["error"]["details"]["reason"]
+
+
+def log_in(api, email, password=PASSWORD, **rest):
+    return api.post("/auth/login", json={"email": email, "password": password}, **rest)
+
+
+def claims_of(token):
+    return jwt.decode(token, options={"verify_signature": False})
+
+
+def sessions_of(api, person):
+    return api.get("/auth/sessions", person).json["data"]
+
+
+def log_out(api, token):
+    """Log out with a refresh token and nothing else; always 204."""
+    answer = api.post("/auth/logout", json={"refreshToken": token})
+    assert (answer.status_code, answer.data) == (204, b"")
+
+
+def test_a_login_gives_a_pair_of_tokens(api, ada):
+    """The access token for 15 minutes with every claim promised, the refresh token for 7 days; of one session."""
+    answer = log_in(api, "ADA@Example.com")
+    pair = answer.json["data"]
+    assert answer.status_code == 200 and answer.headers["Cache-Control"] == "no-store"
+    assert pair.keys() == {"accessToken", "refreshToken", "tokenType", "expiresIn"}
+    assert (pair["tokenType"], pair["expiresIn"]) == ("Bearer", 900)
+    access, refresh = claims_of(pair["accessToken"]), claims_of(pair["refreshToken"])
+    names = {"sub", "email", "roles", "type", "ver", "sid", "iss", "aud", "iat", "exp", "jti"}
+    assert access.keys() == names
+    expected = {"sub": ada.id, "email": ada.email, "roles": ["user"], "type": "access", "sid": refresh["sid"]}
+    assert {name: access[name] for name in expected} == expected
+    assert (refresh["type"], refresh["sub"], access["exp"] - access["iat"]) == ("refresh", ada.id, 900)
+    assert refresh["exp"] - refresh["iat"] == WEEK
+    for token in (pair["accessToken"], pair["refreshToken"]):
+        header = jwt.get_unverified_header(token)
+        assert header["alg"] == "HS256" and header["kid"]
+
+
+def test_unknown_wrong_deactivated_and_deleted_are_answered_alike(api, admin, ada, grace):
+    """401 `credentials` with the same body and headers, even with the right password of a deactivated user."""
+    api.sign_up("Gone")
+    api.patch(f"/users/{grace.id}", admin, {"active": False})
+    api.delete(f"/users/{api.log_in('gone@example.com').id}", admin)
+    tries = [
+        log_in(api, "nobody@example.com"), log_in(api, ada.email, "a wrong password"), log_in(api, ada.email, "x"),
+        log_in(api, grace.email), log_in(api, "gone@example.com"),
+    ]  # fmt: skip
+    assert [reason(answer) for answer in tries] == ["credentials"] * 5
+    for answer in tries[1:]:
+        assert answer.json["error"] == tries[0].json["error"]
+        mine, first = ({**one.headers, "X-Request-ID": ""} for one in (answer, tries[0]))
+        assert mine == first
+    assert tries[0].headers["WWW-Authenticate"].startswith("Bearer")
+
+
+BODIES = ["login", "refresh", "logout", "password-reset", "password-reset/confirm", "password"]
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_a_body_is_read_strictly(api, ada, path):
+    """415 for another type, 400 for what is no JSON, 422 for no object and naming each unknown or missing field."""
+
+    def code(**body):
+        answer = api.post(f"/auth/{path}", ada if path == "password" else None, **body)
+        return answer.status_code, answer.json["error"]["code"], answer.json["error"].get("details", {})
+
+    assert code(data="a=b", content_type="application/x-www-form-urlencoded")[:2] == (415, "UNSUPPORTED_MEDIA_TYPE")
+    assert code(data="{", content_type="application/json")[:2] == (400, "MALFORMED_JSON")
+    assert code(json=[])[:2] == (422, "VALIDATION_ERROR")
+    status, _, details = code(json={"other": 1})
+    assert status == 422 and details["other"] == "is not known here"
+    missing = {name for name, problem in details.items() if problem == "is required"}
+    assert missing == {
+        "login": {"email", "password"}, "refresh": {"refreshToken"}, "logout": {"refreshToken"},
+        "password-reset": {"email"}, "password-reset/confirm": {"token", "newPassword"},
+        "password": {"currentPassword", "newPassword"},
+    }[path]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_sessions_are_for_users(api, method):
+    assert reason(api(method, "/auth/sessions")) == "missing"
+    assert reason(api("DELETE", f"/auth/sessions/{new_id()}")) == "missing"
+
+
+def test_each_login_is_a_session_newest_first(api, ada, grace, clock):
+    """With its fields, and none of anybody else; `current` marks the one that asks."""
+    clock.advance(60)
+    log_in(api, ada.email, address="192.0.2.7", headers={"User-Agent": "Browser/1.0 (été)"})
+    second, first = sessions_of(api, ada)
+    assert second.keys() == SESSION_FIELDS and is_id(second["id"])
+    assert first["id"] == claims_of(ada.access)["sid"]
+    assert (first["current"], second["current"]) == (True, False)
+    assert second["ip"] == "192.0.2.7" and second["userAgent"].startswith("Browser/1.0")
+    assert second["createdAt"] == second["lastUsedAt"] > first["createdAt"]
+
+
+@pytest.mark.parametrize("length", [0, 200, 201, 5000])
+def test_a_user_agent_is_cut_to_200_characters(api, ada, length):
+    log_in(api, ada.email, headers={"User-Agent": "u" * length})
+    assert sessions_of(api, ada)[0]["userAgent"] == "u" * min(length, 200)
+
+
+def test_a_refresh_is_the_last_use_of_its_session(api, ada, clock):
+    before = sessions_of(api, ada)[0]
+    clock.advance(120)
+    api.post("/auth/refresh", json={"refreshToken": ada.refresh})
+    after = sessions_of(api, ada)[0]
+    assert after["lastUsedAt"] > before["lastUsedAt"]
+    assert after == {**before, "lastUsedAt": after["lastUsedAt"]}
+
+
+def test_expired_sessions_are_neither_listed_nor_ended(api, ada, clock):
+    """After 7 days without a refresh a login is gone: not in the list, 404 to end."""
+    old = sessions_of(api, ada)[0]["id"]
+    clock.advance(WEEK + 1)
+    now = api.log_in(ada.email)
+    assert [session["current"] for session in sessions_of(api, now)] == [True]
+    assert api.delete(f"/auth/sessions/{old}", now).status_code == 404
+
+
+def test_a_user_ends_one_of_his_logins(api, ada):
+    """204; that login's tokens are dead at once, the others live; a second time it is not found."""
+    other = api.log_in(ada.email)
+    path = f"/auth/sessions/{claims_of(other.access)['sid']}"
+    answer = api.delete(path, ada)
+    assert (answer.status_code, answer.data) == (204, b"")
+    assert reason(api.get("/users/me", other)) == "revoked"
+    assert reason(api.post("/auth/refresh", json={"refreshToken": other.refresh})) == "revoked"
+    assert [session["current"] for session in sessions_of(api, ada)] == [True]
+    assert api.delete(path, ada).status_code == 404
+
+
+def test_a_user_ends_the_login_he_uses(api, ada):
+    assert api.delete(f"/auth/sessions/{claims_of(ada.access)['sid']}", ada).status_code == 204
+    assert reason(api.get("/auth/sessions", ada)) == "revoked"
+
+
+def test_logins_of_others_are_not_found(api, admin, ada, grace):
+    """404 and no harm done, for an admin too: ids leak nothing."""
+    theirs = claims_of(grace.access)["sid"]
+    for by in (ada, admin):
+        for session_id in (theirs, new_id(), "not-an-id", theirs.upper()):
+            answer = api.delete(f"/auth/sessions/{session_id}", by)
+            assert (answer.status_code, answer.json["error"]["code"]) == (404, "NOT_FOUND")
+    assert api.get("/users/me", grace).status_code == 200
+
+
+def test_a_user_ends_all_his_logins(api, ada, grace):
+    """204; this one too; nobody else's."""
+    other = api.log_in(ada.email)
+    assert api.delete("/auth/sessions", ada).status_code == 204
+    for person in (ada, other):
+        assert reason(api.get("/users/me", person)) == "revoked"
+        assert reason(api.post("/auth/refresh", json={"refreshToken": person.refresh})) == "revoked"
+    assert api.get("/users/me", grace).status_code == 200
+    assert len(sessions_of(api, api.log_in(ada.email))) == 1
+
+
+def test_a_logout_ends_its_login_alone(api, ada):
+    """Access and refresh token are dead at once; a second logout says 204 as well."""
+    other = api.log_in(ada.email)
+    log_out(api, ada.refresh)
+    assert reason(api.get("/users/me", ada)) == "revoked"
+    assert reason(api.post("/auth/refresh", json={"refreshToken": ada.refresh})) == "revoked"
+    log_out(api, ada.refresh)
+    assert len(sessions_of(api, other)) == 1
+
+
+def test_a_logout_with_a_rotated_token_ends_its_login_too(api, ada, clock):
+    """Within and after the grace: whoever has an old token of a login may end it."""
+    for wait in (0, 60):
+        person = api.log_in(ada.email)
+        pair = api.post("/auth/refresh", json={"refreshToken": person.refresh}).json["data"]
+        clock.advance(wait)
+        log_out(api, person.refresh)
+        assert reason(api.post("/auth/refresh", json={"refreshToken": pair["refreshToken"]})) == "revoked"
+
+
+def test_a_logout_with_a_token_that_cannot_be_verified_does_nothing(api, ada, clock):
+    """204 for an access token, a forged one, one of other secrets, garbage."""
+    head, body, signature = ada.refresh.split(".")
+    forged = f"{head}.{body}.{signature[::-1]}"
+    foreign = jwt.encode(claims_of(ada.refresh), "another secret of more than 32 bytes", headers={"kid": "x"})
+    for token in (ada.access, forged, foreign, "garbage", "ü", "."):
+        log_out(api, token)
+    assert api.get("/users/me", ada).status_code == 200
+
+
+def test_a_logout_with_a_dead_token_is_a_success(api, admin, ada, grace, clock):
+    """204 after the login ended otherwise, after its user is gone, and after the token's own time."""
+    api.delete("/auth/sessions", ada)
+    api.delete(f"/users/{grace.id}", admin)
+    log_out(api, ada.refresh)
+    log_out(api, grace.refresh)
+    clock.advance(WEEK + 1)
+    log_out(api, admin.refresh)

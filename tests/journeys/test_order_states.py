@@ -1,0 +1,125 @@
+"""What becomes of a placed order: cancelled by its owner or an admin, or fulfilled by an admin (api.md §8)."""
+
+import pytest
+
+ABSENT = "01890000-0000-7000-8000-00000000000a"
+NOT_FOUND = (404, "NOT_FOUND", set())
+BODIES = [
+    {}, {"json": {}}, {"data": b"{}"}, {"data": b"{}", "content_type": "text/plain"},
+    {"data": b"", "content_type": "application/json"},
+]  # fmt: skip
+
+
+def refusal(answer):
+    """Status, code and which details of an answer that is no success."""
+    error = answer.json["error"]
+    return answer.status_code, error["code"], set(error.get("details", {}))
+
+
+@pytest.fixture
+def purse(api, ada, admin):
+    return api.account(ada, balance=1000, admin=admin)
+
+
+@pytest.fixture
+def tea(api, admin):
+    return api.product(admin, "TEA", price=250, stock=10)
+
+
+@pytest.fixture
+def placed(api, ada, purse, tea):
+    """Ada's order of two teas for 500, as answered."""
+    body = {"accountId": purse, "items": [{"productId": tea, "quantity": 2}]}
+    return api.post("/orders", ada, body).json["data"]
+
+
+@pytest.fixture
+def stock(api, tea):
+    return lambda: api.get(f"/products/{tea}").json["data"]["stock"]
+
+
+@pytest.mark.parametrize("who", ["ada", "admin"])
+def test_a_cancel_gives_back_money_and_stock(request, api, ada, admin, clock, purse, tea, placed, stock, who):
+    """200 with the order; the refund is what was paid, to the account that paid, whatever the price is now."""
+    api.patch(f"/products/{tea}", admin, {"unitPrice": 1})
+    clock.advance(5)
+    answer = api.post(f"/orders/{placed['id']}/cancel", request.getfixturevalue(who))
+    cancelled = answer.json["data"]
+    assert answer.status_code == 200, answer.text
+    assert cancelled == {**placed, "status": "cancelled", "updatedAt": cancelled["updatedAt"]}
+    assert cancelled["updatedAt"] > placed["updatedAt"]
+    assert api.get(f"/orders/{placed['id']}", ada).json["data"] == cancelled
+    assert (api.balance(purse, ada), stock()) == (1000, 10)
+    refund = api.get(f"/accounts/{purse}/transactions", ada).json["data"][0]
+    assert (refund["type"], refund["amount"], refund["orderId"]) == ("refund", 500, placed["id"])
+    assert refund["toAccountId"] == purse
+
+
+def test_to_fulfil_an_order_moves_nothing(api, ada, admin, purse, placed, stock):
+    answer = api.post(f"/orders/{placed['id']}/fulfil", admin)
+    fulfilled = answer.json["data"]
+    assert answer.status_code == 200, answer.text
+    assert fulfilled == {**placed, "status": "fulfilled", "updatedAt": fulfilled["updatedAt"]}
+    assert api.get(f"/orders/{placed['id']}", ada).json["data"] == fulfilled
+    assert (api.balance(purse, ada), stock()) == (500, 8)
+
+
+@pytest.mark.parametrize("first", ["cancel", "fulfil"])
+@pytest.mark.parametrize("then", ["cancel", "fulfil"])
+def test_an_order_is_settled_once(api, ada, admin, purse, placed, stock, first, then):
+    """409 for every further try, and it stays as it is."""
+    settled = api.post(f"/orders/{placed['id']}/{first}", admin).json["data"]
+    before = api.balance(purse, ada), stock()
+    assert refusal(api.post(f"/orders/{placed['id']}/{then}", admin)) == (409, "CONFLICT", set())
+    assert api.get(f"/orders/{placed['id']}", ada).json["data"] == settled
+    assert (api.balance(purse, ada), stock()) == before
+
+
+def test_only_its_owner_and_admins_cancel_an_order(api, grace, placed):
+    """404 for another user, as for an order that is not there; 401 for nobody."""
+    for which in (placed["id"], ABSENT, "nonsense"):
+        assert refusal(api.post(f"/orders/{which}/cancel", grace)) == NOT_FOUND
+        assert refusal(api.post(f"/orders/{which}/cancel"))[0] == 401
+
+
+def test_only_admins_fulfil_an_order(api, ada, grace, admin, placed):
+    """403 for users, its owner too, before the id is looked at."""
+    for which in (placed["id"], ABSENT, "nonsense"):
+        for person in (ada, grace):
+            assert refusal(api.post(f"/orders/{which}/fulfil", person)) == (403, "FORBIDDEN", set())
+        assert refusal(api.post(f"/orders/{which}/fulfil"))[0] == 401
+    for which in (ABSENT, "nonsense"):
+        assert refusal(api.post(f"/orders/{which}/fulfil", admin)) == NOT_FOUND
+
+
+@pytest.mark.parametrize("action", ["cancel", "fulfil"])
+@pytest.mark.parametrize("body", BODIES)
+def test_neither_takes_a_body_nor_wants_a_content_type(api, admin, placed, action, body):
+    assert api("POST", f"/orders/{placed['id']}/{action}", admin, **body).status_code == 200
+
+
+@pytest.mark.parametrize("action", ["cancel", "fulfil"])
+@pytest.mark.parametrize(
+    ("body", "refused"),
+    [
+        ({"json": {"reason": "late"}}, (422, "VALIDATION_ERROR", {"reason"})),
+        ({"json": []}, (422, "VALIDATION_ERROR", {"body"})), ({"data": b"{"}, (400, "MALFORMED_JSON", set())),
+        ({"query_string": "reason=late"}, (422, "VALIDATION_ERROR", {"reason"})),
+    ],
+)  # fmt: skip
+def test_what_is_sent_nevertheless_is_refused(api, admin, placed, action, body, refused):
+    assert refusal(api("POST", f"/orders/{placed['id']}/{action}", admin, **body)) == refused
+    assert api.get(f"/orders/{placed['id']}", admin).json["data"] == placed
+
+
+def test_a_shop_that_is_broke_cannot_refund(api, ada, admin, purse, placed, stock):
+    """422, and the order stays placed, money and stock where they are; once the shop has money again it works."""
+    payment = api.get(f"/accounts/{purse}/transactions", ada).json["data"][0]
+    shop = payment["toAccountId"]
+    assert api.post(f"/accounts/{shop}/withdrawals", admin, {"amount": 1}).status_code == 201
+    cancel = f"/orders/{placed['id']}/cancel"
+    assert refusal(api.post(cancel, ada)) == (422, "INSUFFICIENT_FUNDS", set())
+    assert api.get(f"/orders/{placed['id']}", ada).json["data"] == placed
+    assert (api.balance(purse, ada), stock()) == (500, 8)
+    assert api.post(f"/accounts/{shop}/deposits", admin, {"amount": 1}).status_code == 201
+    assert api.post(cancel, ada).status_code == 200

@@ -1,0 +1,150 @@
+"""What bcrypt costs: the same for everybody who fails, today's cost after the next login, and never the other routes.
+
+Where a test must know what bcrypt does, or hold it back, it does so at bcrypt's own two functions.
+"""
+
+import threading
+
+import bcrypt
+import pytest
+
+from tests.at_once import at_once
+from tests.conftest import PASSWORD
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The cost of every bcrypt run from now on, in order."""
+    seen = []
+    checkpw, hashpw = bcrypt.checkpw, bcrypt.hashpw
+
+    def counting(run):
+        def counted(password, salt):
+            seen.append(int(salt.split(b"$")[2]))
+            return run(password, salt)
+
+        return counted
+
+    monkeypatch.setattr(bcrypt, "checkpw", counting(checkpw))
+    monkeypatch.setattr(bcrypt, "hashpw", counting(hashpw))
+    return seen
+
+
+def log_in(api, email, password=PASSWORD):
+    return api.post("/auth/login", json={"email": email, "password": password})
+
+
+def stored_hash(api):
+    with api.app.database.snapshot() as tx:
+        ((hashed,),) = tx.rows("SELECT password_hash FROM users")
+    return hashed
+
+
+def test_every_failed_login_costs_one_run(api, admin, ada, runs):
+    """Unknown, wrong, deactivated, deleted: one run of today's cost each, so that time tells nothing."""
+    off, gone = api.sign_up("Off"), api.sign_up("Gone")
+    api.patch(f"/users/{off.id}", admin, {"active": False})
+    api.delete(f"/users/{gone.id}", admin)
+    api.patch(f"/users/{gone.id}", admin, {"email": "back@example.com", "active": True})
+    for email in ("nobody@example.com", ada.email, off.email, gone.email, "back@example.com"):
+        runs.clear()
+        assert log_in(api, email, "a wrong password").status_code == 401
+        assert runs == [4], email
+
+
+def test_what_is_refused_before_costs_no_run(api, ada, runs):
+    """Wrong fields, bad tokens and bad resets never reach bcrypt."""
+    bad = {"Authorization": "Bearer x"}
+    change = {"currentPassword": PASSWORD, "newPassword": "another good one"}
+    answers = [
+        api.post("/auth/login", json={"email": "nobody", "password": PASSWORD}),
+        api.post("/auth/login", json={"email": ada.email, "password": PASSWORD}, headers=bad),
+        api.post("/users", json={"email": ada.email, "password": "password1", "name": "N"}),
+        api.post("/auth/password", ada, {"currentPassword": PASSWORD, "newPassword": "short"}),
+        api.post("/auth/password", json=change, headers=bad),
+        api.post("/auth/password-reset/confirm", json={"token": "x.00", "newPassword": PASSWORD}),
+    ]
+    assert [answer.status_code for answer in answers] == [422, 401, 422, 422, 401, 422]
+    assert runs == []
+
+
+@pytest.mark.parametrize("rounds", [5, 6])
+def test_the_next_login_brings_a_hash_to_todays_cost(api, make_api, ada, rounds):
+    """Once; logins, among them those of before, go on undisturbed; a failed login changes nothing."""
+    later = make_api(bcrypt_rounds=rounds)
+    before = stored_hash(api)
+    assert log_in(later, ada.email, "a wrong password").status_code == 401
+    assert stored_hash(api) == before
+    assert log_in(later, ada.email).status_code == 200
+    after = stored_hash(api)
+    assert after.startswith(f"$2b${rounds:02}$")
+    assert log_in(later, ada.email).status_code == 200
+    assert stored_hash(api) == after
+    assert later.get("/users/me", ada).json["data"]["version"] == 1
+
+
+def meanwhile(monkeypatch, action):
+    """Do `action` once, at the end of the next password check, before its result is used."""
+    checkpw = bcrypt.checkpw
+
+    def checked(password, hashed):
+        good = checkpw(password, hashed)
+        monkeypatch.setattr(bcrypt, "checkpw", checkpw)
+        action()
+        return good
+
+    monkeypatch.setattr(bcrypt, "checkpw", checked)
+
+
+def test_two_first_logins_at_a_new_cost_both_succeed(make_api, ada, monkeypatch):
+    """The other worker stores its new hash of the same password while this one is at its own: no reason to refuse."""
+    one, other = make_api(bcrypt_rounds=5), make_api(bcrypt_rounds=5)
+    inner = []
+    meanwhile(monkeypatch, lambda: inner.append(log_in(other, ada.email).status_code))
+    assert log_in(one, ada.email).status_code == 200
+    assert inner == [200]
+
+
+def test_a_login_at_a_new_cost_does_not_disturb_a_password_change(make_api, ada, monkeypatch):
+    """The right current password stays right while a login elsewhere hashes it anew; the change ends that login."""
+    one, other = make_api(bcrypt_rounds=5), make_api(bcrypt_rounds=5)
+    change = {"currentPassword": PASSWORD, "newPassword": "another good one"}
+    inner = []
+    meanwhile(monkeypatch, lambda: inner.append(other.log_in(ada.email)))
+    assert one.post("/auth/password", ada, change).status_code == 204
+    assert one.get("/users/me", inner[0]).status_code == 401
+    assert log_in(one, ada.email, "another good one").status_code == 200
+
+
+def test_a_storm_of_logins_is_turned_away_at_once_and_harms_nothing_else(api, ada, monkeypatch):
+    """While bcrypt is held back, a few logins wait and all others are 503 with Retry-After; other requests go on."""
+    checkpw, opened, done = bcrypt.checkpw, threading.Event(), threading.Semaphore(0)
+
+    def held(password, hashed):
+        assert opened.wait(30)
+        return checkpw(password, hashed)
+
+    def one():
+        answer = log_in(api, ada.email)
+        done.release()
+        return answer
+
+    def the_rest():
+        for _ in range(9):  # of 12 logins, all but the short queue have their answer
+            assert done.acquire(timeout=30)
+        seen = (
+            api.get("/users/me", ada),
+            api.get("/products"),
+            api.post("/auth/refresh", json={"refreshToken": ada.refresh}),
+        )
+        opened.set()
+        return [answer.status_code for answer in seen]
+
+    monkeypatch.setattr(bcrypt, "checkpw", held)
+    *answers, others = at_once([*[one] * 12, the_rest])
+    assert others == [200, 200, 200]
+    assert sorted(answer.status_code for answer in answers) == [200] * 3 + [503] * 9
+    for answer in answers:
+        if answer.status_code == 503:
+            assert answer.json["error"]["code"] == "SERVICE_UNAVAILABLE"
+            assert int(answer.headers["Retry-After"]) >= 1

@@ -1,0 +1,156 @@
+"""A forgotten password: asking for a reset, the mail, setting a new one with its token (api.md §4)."""
+
+import pytest
+
+from backend.infrastructure.ids import new_id
+from tests.at_once import at_once
+from tests.conftest import PASSWORD
+from tests.mailbox import Mailbox
+
+NEW = "another good password"
+HALF_AN_HOUR = 30 * 60
+
+
+@pytest.fixture
+def mailbox(settings):
+    return Mailbox(settings.database_path.parent / "outbox")
+
+
+def ask(api, email):
+    return api.post("/auth/password-reset", json={"email": email})
+
+
+def confirm(api, token, password=NEW):
+    return api.post("/auth/password-reset/confirm", json={"token": token, "newPassword": password})
+
+
+def log_in(api, email, password=NEW):
+    return api.post("/auth/login", json={"email": email, "password": password}).status_code
+
+
+def is_refused(answer):
+    """True if it was the token that was wrong, and it alone."""
+    code, details = answer.json["error"]["code"], answer.json["error"]["details"]
+    return (answer.status_code, code, details.keys()) == (422, "VALIDATION_ERROR", {"token"})
+
+
+def test_known_and_unknown_addresses_are_answered_alike(api, admin, ada, grace):
+    """202 with `{}`, for a deactivated and a deleted user too."""
+    api.patch(f"/users/{grace.id}", admin, {"active": False})
+    answers = [ask(api, email) for email in (ada.email, "ADA@example.com", grace.email, "nobody@example.com")]
+    for answer in answers:
+        assert (answer.status_code, answer.json["data"]) == (202, {})
+        assert {**answer.headers, "X-Request-ID": ""} == {**answers[0].headers, "X-Request-ID": ""}
+
+
+@pytest.mark.parametrize("email", [None, 5, "", "nobody", f"{'a' * 250}@b.de"])
+def test_what_is_no_address_is_refused(api, email):
+    answer = ask(api, email)
+    assert (answer.status_code, answer.json["error"]["details"].keys()) == (422, {"email"})
+
+
+def test_only_active_users_get_mail(api, admin, ada, grace, mailbox):
+    """Ada's mail, asked for last, is the only one that comes; it is to her, at the address as typed at sign-up."""
+    api.patch(f"/users/{grace.id}", admin, {"active": False})
+    for email in (grace.email, "nobody@example.com"):
+        ask(api, email)
+    ask(api, "ADA@EXAMPLE.COM")
+    assert mailbox.next_after(set()).startswith(f"To: {ada.email}\n")
+
+
+def test_the_mail_is_for_its_owner_alone(api, ada, mailbox):
+    """Folder and file are readable by nobody else."""
+    mailbox.reset_token(api, ada.email)
+    (file,) = mailbox.folder.iterdir()
+    assert (mailbox.folder.stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o700, 0o600)
+
+
+def test_outside_of_development_no_mail_lies_about(make_api, mailbox):
+    api = make_api(development=False)
+    ada = api.sign_up("Ada")
+    assert ask(api, ada.email).status_code == 202
+    assert not mailbox.folder.exists()
+
+
+def test_a_reset_sets_the_password_and_ends_every_login(api, ada, grace, mailbox):
+    """204; the new password opens, the old does not; all tokens of before are dead, nobody else's are."""
+    device = api.log_in(ada.email)
+    answer = confirm(api, mailbox.reset_token(api, ada.email))
+    assert (answer.status_code, answer.data) == (204, b"")
+    assert (log_in(api, ada.email), log_in(api, ada.email, PASSWORD)) == (200, 401)
+    for person in (ada, device):
+        refreshed = api.post("/auth/refresh", json={"refreshToken": person.refresh})
+        for refused in (api.get("/users/me", person), refreshed):
+            assert (refused.status_code, refused.json["error"]["details"]) == (401, {"reason": "revoked"})
+    assert api.get("/users/me", grace).status_code == 200
+
+
+def test_asking_for_a_reset_changes_nothing_yet(api, ada, mailbox):
+    mailbox.reset_token(api, ada.email)
+    assert api.get("/users/me", ada).status_code == 200
+    assert log_in(api, ada.email, PASSWORD) == 200
+
+
+def test_a_token_works_once(api, ada, mailbox):
+    token = mailbox.reset_token(api, ada.email)
+    assert confirm(api, token).status_code == 204
+    assert is_refused(confirm(api, token, "a third password"))
+    assert log_in(api, ada.email) == 200
+
+
+def test_of_two_uses_at_once_one_counts(api, ada, mailbox):
+    token = mailbox.reset_token(api, ada.email)
+    passwords = ["first new password", "other new password"]
+    answers = at_once([lambda new=new: confirm(api, token, new) for new in passwords])
+    assert sorted(answer.status_code for answer in answers) == [204, 422]
+    assert [log_in(api, ada.email, new) == 200 for new in passwords] == [a.status_code == 204 for a in answers]
+
+
+def test_a_bad_password_does_not_use_the_token_up(api, ada, mailbox):
+    token = mailbox.reset_token(api, ada.email)
+    for bad in ("short", "password1", ada.email):
+        assert confirm(api, token, bad).json["error"]["details"].keys() == {"newPassword"}
+    assert confirm(api, token).status_code == 204
+
+
+@pytest.mark.parametrize(("age", "good"), [(HALF_AN_HOUR - 5, True), (HALF_AN_HOUR, False), (7 * 86_400, False)])
+def test_a_token_is_good_for_half_an_hour(api, ada, mailbox, clock, age, good):
+    token = mailbox.reset_token(api, ada.email)
+    clock.advance(age)
+    answer = confirm(api, token)
+    assert answer.status_code == 204 if good else is_refused(answer)
+
+
+def test_a_newer_request_voids_the_older_token(api, ada, grace, mailbox):
+    """Only those of the same user."""
+    older, graces, newer = (mailbox.reset_token(api, person.email) for person in (ada, grace, ada))
+    assert is_refused(confirm(api, older))
+    assert confirm(api, newer).status_code == confirm(api, graces).status_code == 204
+
+
+@pytest.mark.parametrize("act", ["deactivation", "deletion"])
+def test_the_token_of_a_user_who_is_gone_is_void(api, admin, ada, mailbox, act):
+    """And stays so when he is activated again."""
+    token, path = mailbox.reset_token(api, ada.email), f"/users/{ada.id}"
+    api.delete(path, admin) if act == "deletion" else api.patch(path, admin, {"active": False})
+    assert is_refused(confirm(api, token))
+    api.patch(path, admin, {"active": True})
+    assert is_refused(confirm(api, token))
+
+
+def test_forged_and_other_tokens_are_refused(api, ada, mailbox):
+    """422 `details.token`: another id or signature, parts of it, a JWT; the true one is still good afterwards."""
+    token = mailbox.reset_token(api, ada.email)
+    reset_id, _, signature = token.partition(".")
+    forged = [
+        f"{new_id()}.{signature}", f"{reset_id}.{signature[::-1]}", f"{reset_id}.{signature[:32]}", f"{reset_id}.",
+        f".{signature}", reset_id, signature, f"{token}00", f"{token}.", f"{token}\0", f"x{token}", ada.access,
+        ada.refresh, f"{reset_id}.{'zz' * 32}", f"{reset_id}.{'é' * 64}", "garbage", "é",
+    ]  # fmt: skip
+    assert [one for one in forged if not is_refused(confirm(api, one))] == []
+    assert confirm(api, token).status_code == 204
+
+
+@pytest.mark.parametrize("token", [None, 5, "", ["a"], "x" * 5000])
+def test_a_token_is_a_string(api, token):
+    assert is_refused(confirm(api, token))

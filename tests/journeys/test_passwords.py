@@ -1,0 +1,162 @@
+"""Passwords: which may be chosen, that every character counts, and changing one's own (api.md §1, §4)."""
+
+import unicodedata
+
+import pytest
+
+from tests.at_once import at_once
+from tests.conftest import PASSWORD
+from tests.mailbox import Mailbox
+
+NEW = "another good password"
+
+
+def reason(answer):
+    assert (answer.status_code, answer.json["error"]["code"]) == (401, "UNAUTHORIZED"), answer.text
+    return answer.json["error"]["details"]["reason"]
+
+
+def sign_up(api, password, email="mary@example.com"):
+    return api.post("/users", json={"email": email, "password": password, "name": "Mary"})
+
+
+def log_in(api, password, email="mary@example.com"):
+    return api.post("/auth/login", json={"email": email, "password": password}).status_code
+
+
+def change(api, person, new=NEW, current=PASSWORD):
+    return api.post("/auth/password", person, {"currentPassword": current, "newPassword": new})
+
+
+def refresh(api, token):
+    return api.post("/auth/refresh", json={"refreshToken": token})
+
+
+@pytest.fixture(params=["sign-up", "change", "reset"])
+def choose(request, api, settings):
+    """The three ways to choose a password for mary@example.com: each answers, and knows its field's name."""
+    if request.param == "sign-up":
+        return lambda password: (sign_up(api, password), "password")
+    mary = api.sign_up("Mary")
+    if request.param == "change":
+        return lambda password: (change(api, mary, password), "newPassword")
+    token = Mailbox(settings.database_path.parent / "outbox").reset_token(api, mary.email)
+    body = {"token": token}
+    return lambda password: (
+        api.post("/auth/password-reset/confirm", json={**body, "newPassword": password}), "newPassword"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "7 chars", "", "é" * 7, "e\u0301" * 7, "x" * 257, "é" * 257, "nul\0inside", "good but\0", None, 12345678,
+        ["a good one"], "password", "12345678", "qwertyuiop", "PassWord1", "mary@example.com", "MARY@example.COM",
+    ],
+)  # fmt: skip
+def test_a_bad_password_cannot_be_chosen(choose, password):
+    """422 that names the field: too short or long once it is NFC, NUL, a common one or the e-mail in any case."""
+    answer, field = choose(password)
+    assert (answer.status_code, answer.json["error"]["code"]) == (422, "VALIDATION_ERROR"), answer.text
+    assert answer.json["error"]["details"].keys() == {field}
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "8 chars!", "é" * 8, "x" * 256, "é" * 256, "e\u0301" * 256, "\U0001f600" * 256, "  spaces stay  ",
+        "a\ttab in it",
+    ],
+)  # fmt: skip
+def test_a_good_password_can_be_chosen_and_opens_the_door(api, choose, password):
+    answer, _ = choose(password)
+    assert answer.status_code in (201, 204), answer.text
+    assert log_in(api, password) == 200
+    assert log_in(api, f"{password[2:]}?") == 401
+
+
+def test_the_new_password_replaces_the_old(api, choose):
+    choose(NEW)
+    assert (log_in(api, NEW), log_in(api, PASSWORD)) == (200, 401)
+
+
+@pytest.mark.parametrize("length", [72, 73, 100, 256])
+def test_every_character_counts_beyond_bcrypts_72_bytes(api, length):
+    """One other character anywhere, the last included, is another password; so is one less."""
+    password = "p" * length
+    sign_up(api, password)
+    for place in (0, 70, 71, length - 1):
+        assert log_in(api, f"{password[:place]}q{password[place + 1 :]}") == 401
+    assert log_in(api, password[:-1]) == 401
+    assert log_in(api, password) == 200
+
+
+def test_composed_and_decomposed_characters_are_the_same(api):
+    """NFC and NFD of one password log in either way; without its accents it does not."""
+    composed = "crème brûlée à Zürich"
+    decomposed = unicodedata.normalize("NFD", composed)
+    sign_up(api, composed, "nfc@example.com")
+    sign_up(api, decomposed, "nfd@example.com")
+    for email in ("nfc@example.com", "nfd@example.com"):
+        assert log_in(api, composed, email) == log_in(api, decomposed, email) == 200
+        assert log_in(api, "creme brulee a Zurich", email) == 401
+
+
+@pytest.mark.parametrize("other", [" long enough", "long enough ", "LONG ENOUGH", "long  enough"])
+def test_white_space_and_case_count(api, other):
+    sign_up(api, "long enough")
+    assert (log_in(api, "long enough"), log_in(api, other)) == (200, 401)
+
+
+def test_a_change_ends_every_other_login_and_keeps_this_one(api, ada, grace):
+    """204; the one who changed it goes on with access and refresh token as they are, and refreshes from there."""
+    device = api.log_in(ada.email)
+    answer = change(api, ada)
+    assert (answer.status_code, answer.data) == (204, b"")
+    assert reason(api.get("/users/me", device)) == reason(refresh(api, device.refresh)) == "revoked"
+    assert api.get("/users/me", ada).status_code == 200
+    pair = refresh(api, ada.refresh).json["data"]
+    assert api.get("/users/me", headers={"Authorization": f"Bearer {pair['accessToken']}"}).status_code == 200
+    assert refresh(api, pair["refreshToken"]).status_code == 200
+    assert api.get("/users/me", grace).status_code == 200
+
+
+def test_a_password_is_changed_as_often_as_one_likes(api, ada):
+    """Each time the others end, those of after the last change too, and this login goes on."""
+    for current, new in ((PASSWORD, NEW), (NEW, "a third password"), ("a third password", NEW)):
+        device = api.log_in(ada.email, current)
+        assert change(api, ada, new, current).status_code == 204
+        assert reason(api.get("/users/me", device)) == "revoked"
+    assert api.get("/users/me", ada).status_code == 200
+    assert len(api.get("/auth/sessions", ada).json["data"]) == 1
+
+
+@pytest.mark.parametrize("wrong", ["a wrong password", "x", PASSWORD.upper(), f"{PASSWORD} "])
+def test_a_wrong_current_password_changes_nothing(api, ada, wrong):
+    """401 `credentials`; every login goes on, the old password too."""
+    device = api.log_in(ada.email)
+    assert reason(change(api, ada, current=wrong)) == "credentials"
+    assert api.get("/users/me", device).status_code == 200
+    assert (log_in(api, PASSWORD, ada.email), log_in(api, NEW, ada.email)) == (200, 401)
+
+
+def test_a_change_needs_a_login(api):
+    assert reason(change(api, None)) == "missing"
+
+
+def test_a_change_of_password_is_no_change_of_the_user(api, ada):
+    before = api.get("/users/me", ada).json["data"]
+    change(api, ada)
+    assert api.get("/users/me", ada).json["data"] == before
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_of_two_changes_at_once_one_wins(api, ada, number):
+    """Both know the current password; the second is refused, its login ended, and the first one's password stands."""
+    device = api.log_in(ada.email)
+    news = {"first new password": ada, "other new password": device}
+    answers = at_once([lambda new=new, by=by: change(api, by, new) for new, by in news.items()])
+    assert sorted(answer.status_code for answer in answers) == [204, 401]
+    won = [answer.status_code == 204 for answer in answers]
+    assert [log_in(api, new, ada.email) == 200 for new in news] == won
+    assert [api.get("/users/me", by).status_code == 200 for by in news.values()] == won

@@ -1,0 +1,112 @@
+"""What is secret: nothing usable lies in the database or the logs; signing secrets are rotated without a break."""
+
+import jwt
+import pytest
+
+from backend.infrastructure.keyring import Keyring
+from tests.conftest import PASSWORD, SECRET
+from tests.mailbox import Mailbox
+
+NEXT = "the-next-secret-which-has-over-32-bytes"
+NEW_PASSWORD = "another good password"
+
+
+@pytest.fixture
+def mailbox(settings):
+    return Mailbox(settings.database_path.parent / "outbox")
+
+
+def refresh(api, token):
+    return api.post("/auth/refresh", json={"refreshToken": token})
+
+
+def who(api, token):
+    return api.get("/users/me", headers={"Authorization": f"Bearer {token}"})
+
+
+def header(token):
+    return jwt.get_unverified_header(token)
+
+
+def confirm(api, token):
+    return api.post("/auth/password-reset/confirm", json={"token": token, "newPassword": NEW_PASSWORD})
+
+
+def test_neither_database_nor_log_holds_a_usable_secret(api, ada, settings, mailbox, log_file, caplog):
+    """Logins, a refresh, a change and a reset later, no file has a token, its id, a password or our key in it."""
+    caplog.set_level("DEBUG")
+    pair = refresh(api, ada.refresh).json["data"]
+    pair_again = refresh(api, ada.refresh).json["data"]
+    change = {"currentPassword": PASSWORD, "newPassword": NEW_PASSWORD}
+    assert api.post("/auth/password", ada, change).status_code == 204
+    reset = mailbox.reset_token(api, ada.email)
+    assert confirm(api, reset).status_code == 204
+    pending = mailbox.reset_token(api, ada.email)
+
+    tokens = [
+        ada.access,
+        ada.refresh,
+        *(p[name] for p in (pair, pair_again) for name in ("accessToken", "refreshToken")),
+    ]
+    ids = [jwt.decode(token, options={"verify_signature": False})["jti"] for token in tokens]
+    signatures = [token.rpartition(".")[2] for token in (*tokens, reset, pending)]
+    texts = [*tokens, *ids, *signatures, reset, pending, PASSWORD, NEW_PASSWORD, SECRET]
+    secrets = [text.encode() for text in texts] + [bytes.fromhex(text) for text in (*ids, *signatures[-2:])]
+
+    files = [settings.database_path, settings.database_path.with_name("app.db-wal"), log_file]
+    written = b"".join(file.read_bytes() for file in files) + caplog.text.encode()
+    assert ada.id.encode() in written and ada.email.encode() in written  # it is the right place to look
+    assert [secret for secret in secrets if secret in written] == []
+
+
+def test_passwords_lie_there_as_bcrypt_only(api, ada):
+    with api.app.database.snapshot() as tx:
+        ((hashed,),) = tx.rows("SELECT password_hash FROM users")
+    assert hashed.startswith("$2b$04$") and len(hashed) == 60
+
+
+def test_a_second_secret_still_verifies_and_the_first_one_signs(make_api):
+    """Access, refresh and reset tokens of before go on; what is new is signed with the new secret."""
+    before, after = make_api(), make_api(jwt_secrets=(NEXT, SECRET))
+    ada = before.sign_up("Ada")
+    assert who(after, ada.access).status_code == 200
+    pair = refresh(after, ada.refresh).json["data"]
+    for token in (pair["accessToken"], pair["refreshToken"]):
+        assert header(token)["kid"] == Keyring([NEXT]).signing_id != header(ada.access)["kid"]
+    assert who(after, pair["accessToken"]).status_code == 200
+    assert refresh(after, pair["refreshToken"]).status_code == 200
+
+
+def test_a_reset_token_of_the_second_secret_is_good(make_api, mailbox):
+    before, after = make_api(), make_api(jwt_secrets=(NEXT, SECRET))
+    token = mailbox.reset_token(before, before.sign_up("Ada").email)
+    assert confirm(after, token).status_code == 204
+
+
+def test_the_grace_gives_the_same_successor_across_a_rotation_of_secrets(make_api):
+    """Used before the restart with the new secret, presented again after it: key and times are of the first use."""
+    before, after = make_api(), make_api(jwt_secrets=(NEXT, SECRET))
+    ada = before.sign_up("Ada")
+    successor = refresh(before, ada.refresh).json["data"]["refreshToken"]
+    assert refresh(after, ada.refresh).json["data"]["refreshToken"] == successor
+
+
+def test_a_secret_that_was_taken_away_verifies_nothing(make_api, mailbox):
+    """Its tokens are `invalid`, their `kid` unknown; a reset token is 422; the attempt harms nobody's login."""
+    before, after = make_api(), make_api(jwt_secrets=(NEXT,))
+    ada = before.sign_up("Ada")
+    token = mailbox.reset_token(before, ada.email)
+    for answer in (who(after, ada.access), refresh(after, ada.refresh)):
+        assert (answer.status_code, answer.json["error"]["details"]) == (401, {"reason": "invalid"})
+    assert confirm(after, token).json["error"]["details"].keys() == {"token"}
+    assert who(before, ada.access).status_code == refresh(before, ada.refresh).status_code == 200
+
+
+def test_without_secrets_one_is_made_once_for_all_workers(make_api, settings):
+    """In a file beside the database that only its owner reads; tokens survive a restart."""
+    first, second = make_api(jwt_secrets=()), make_api(jwt_secrets=())
+    ada = first.sign_up("Ada")
+    assert who(second, ada.access).status_code == 200
+    file = settings.database_path.parent / "jwt-secret"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert len(file.read_text().strip()) >= 32

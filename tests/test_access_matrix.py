@@ -1,0 +1,137 @@
+"""Who may call what: every route × everybody who might try, expected by `Route.access` and what is whose."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.web.handler import contract_of
+from backend.web.router import Access, Route
+from tests.conftest import Api
+from tests.every_route import API, VALID, World, build_world, key_of, routes_of, send
+
+CALLERS = ("anonymous", "stranger", "owner", "admin", "deactivated", "forged")
+IDS_OF_NOTHING = {"absent": "0198c0de-0000-7000-8000-000000000000", "not a UUID": "1%27--"}
+CODES = {401: "UNAUTHORIZED", 403: "FORBIDDEN", 404: "NOT_FOUND"}
+# Who may call what, by the contract; every other route wants a token and no more.
+OPEN = {
+    f"POST {API}/users", f"POST {API}/auth/login", f"POST {API}/auth/refresh", f"POST {API}/auth/logout",
+    f"POST {API}/auth/password-reset", f"POST {API}/auth/password-reset/confirm", f"GET {API}/products",
+    f"GET {API}/products/{{id}}", "GET /healthz", "GET /readyz", "GET /openapi.json",
+}  # fmt: skip
+ONES_OWN_OR_ADMINS = {f"GET {API}/users/{{id}}", f"PATCH {API}/users/{{id}}"}
+ADMINS = {
+    f"GET {API}/users", f"DELETE {API}/users/{{id}}", f"POST {API}/products", f"PATCH {API}/products/{{id}}",
+    f"POST {API}/accounts/{{id}}/deposits", f"POST {API}/accounts/{{id}}/withdrawals",
+    f"POST {API}/orders/{{id}}/fulfil",
+}  # fmt: skip
+# Routes without `{id}` whose body names something of the caller's own.
+PAID_FROM_ONES_OWN_ACCOUNT = {f"POST {API}/transfers", f"POST {API}/orders"}
+# An admin sees everything, but acts as nobody else.
+NOT_EVEN_ADMINS = PAID_FROM_ONES_OWN_ACCOUNT | {f"DELETE {API}/auth/sessions/{{id}}"}
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> World:
+    return build_world(Path(shutil.copy(migrated, tmp_path_factory.mktemp("world"))))
+
+
+@pytest.fixture
+def database_path(world: World, tmp_path: Path) -> Path:
+    return Path(shutil.copy(world.path, tmp_path))
+
+
+@pytest.fixture
+def api(make_api: Any) -> Api:
+    return make_api(lab=True)
+
+
+def refusal(route: Route, who: str) -> int | None:
+    """The status with which `who` is refused what is the owner's; None if it succeeds."""
+    if who in ("deactivated", "forged"):
+        return 401
+    if who == "anonymous":
+        return None if route.access is Access.ANYONE else 401
+    if who == "owner":
+        return 403 if route.access is Access.ADMIN else None
+    if who == "admin":
+        return 404 if key_of(route) in NOT_EVEN_ADMINS else None
+    if route.access in (Access.ADMIN, Access.SELF_OR_ADMIN):
+        return 403
+    owned = "{id}" in route.path or key_of(route) in PAID_FROM_ONES_OWN_ACCOUNT
+    return 404 if owned and route.access is Access.USER else None
+
+
+def refusal_without_thing(route: Route, who: str) -> int:
+    """The same where `{id}` names nothing: rights go first, so who may not know learns nothing."""
+    if who in ("deactivated", "forged"):
+        return 401
+    if who == "anonymous":
+        return 404 if route.access is Access.ANYONE else 401
+    return 403 if who != "admin" and route.access in (Access.ADMIN, Access.SELF_OR_ADMIN) else 404
+
+
+def contents(path: Path) -> str:
+    """Everything in the database, as text."""
+    connection = sqlite3.connect(path)
+    try:
+        return "\n".join(connection.iterdump())
+    finally:
+        connection.close()
+
+
+def test_the_matrix_has_a_valid_request_for_every_route(api):
+    """A new route wants a line in `tests/every_route.py`."""
+    assert set(VALID) == set(routes_of(api.app))
+
+
+def test_every_route_declares_the_access_that_the_contract_gives_it(api):
+    declared = {
+        access: {key for key, route in routes_of(api.app).items() if route.access is access} for access in Access
+    }
+    others = set(VALID) - OPEN - ONES_OWN_OR_ADMINS - ADMINS
+    assert declared == {
+        Access.ANYONE: OPEN, Access.USER: others, Access.SELF_OR_ADMIN: ONES_OWN_OR_ADMINS, Access.ADMIN: ADMINS,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("who", CALLERS)
+@pytest.mark.parametrize("key", VALID)
+def test_a_route_serves_those_who_may_and_refuses_the_others(api, world, database_path, key, who):
+    """A refusal has the status of its kind and leaves everything as it was."""
+    route = routes_of(api.app)[key]
+    refused = refusal(route, who)
+    before = contents(database_path)
+    answer = send(api, world, key, world.people.get(who))
+    assert answer.status_code == (refused or contract_of(route).status), answer.text
+    if refused:
+        assert answer.json["error"]["code"] == CODES[refused]
+        assert contents(database_path) == before
+
+
+@pytest.mark.parametrize("who", CALLERS)
+@pytest.mark.parametrize("kind", IDS_OF_NOTHING)
+def test_an_id_of_nothing_tells_nobody_more_than_his_rights(api, world, kind, who):
+    """401 before 403 before 404: so another user is 403 whether he exists or not."""
+    for key, route in routes_of(api.app).items():
+        if "{id}" in route.path:
+            answer = send(api, world, key, world.people.get(who), id=IDS_OF_NOTHING[kind])
+            assert (key, answer.status_code) == (key, refusal_without_thing(route, who))
+
+
+@pytest.mark.parametrize("who", CALLERS)
+def test_head_asks_for_the_same_rights_as_get(api, world, who):
+    for key, route in routes_of(api.app).items():
+        if route.method == "GET":
+            answer = send(api, world, key, world.people.get(who), method="HEAD")
+            assert (key, answer.status_code) == (key, refusal(route, who) or 200)
+            assert answer.data == b""
+
+
+def test_both_sides_of_a_transfer_see_it(api, world):
+    """The stranger of the matrix had no part in the owner's deposit, but was paid this one."""
+    for who in ("owner", "stranger", "admin"):
+        answer = send(api, world, f"GET {API}/transactions/{{id}}", world.people[who], id="$transfer")
+        assert answer.status_code == 200, who

@@ -1,0 +1,167 @@
+"""Settings: each variable's default, good and bad values; a bad one stops the start by name (api.md §12)."""
+
+from pathlib import Path
+
+import pytest
+
+from backend.settings import VARIABLES, Limit, Settings, SettingsError
+
+SECRET = "s" * 32
+BAD_NUMBERS = ("abc", "1.5", "-1", "+5", "1e3", "0x10", "1_000", "٣", "99999999999999999999999", "5 5", "nan")
+BAD_SECONDS = ("abc", "-1", "nan", "inf", "1e99", "1,5", "0x10", "1_000", "5 s", "٣")
+
+GOOD = {  # variable → text, attribute, value
+    "DATABASE_URL": [
+        ("sqlite:///var/other.db", "database_path", Path("var/other.db")),
+        ("sqlite:////srv/app.db", "database_path", Path("/srv/app.db")),
+    ],
+    "JWT_SECRETS": [
+        (SECRET, "jwt_secrets", (SECRET,)),
+        (f"{SECRET},{'é' * 16}", "jwt_secrets", (SECRET, "é" * 16)),
+    ],
+    "ACCESS_TOKEN_SECONDS": [("60", "access_token_seconds", 60)],
+    "REFRESH_TOKEN_SECONDS": [("3600", "refresh_token_seconds", 3600)],
+    "REFRESH_GRACE_SECONDS": [("0", "refresh_grace_seconds", 0)],
+    "BCRYPT_ROUNDS": [("4", "bcrypt_rounds", 4)],
+    "RATE_LIMIT_DEFAULT": [("500/30", "rate_limit_default", Limit(500, 30)), ("off", "rate_limit_default", None)],
+    "RATE_LIMIT_AUTH": [("5/60", "rate_limit_auth", Limit(5, 60)), ("off", "rate_limit_auth", None)],
+    "CORS_ORIGINS": [
+        ("https://a.example, http://[::1]:3000", "cors_origins", {"https://a.example", "http://[::1]:3000"}),
+        ("http://localhost:3000", "cors_origins", {"http://localhost:3000"}),
+    ],
+    "LAB": [("1", "lab", True), ("0", "lab", False)],
+    "LOG_LEVEL": [("DEBUG", "log_level", "DEBUG"), ("ERROR", "log_level", "ERROR")],
+    "CACHE_SIZE": [("0", "cache_size", 0)],
+    "CACHE_TTL_SECONDS": [("0.5", "cache_ttl_seconds", 0.5)],
+    "SMTP_URL": [("smtps://ada:word@mail.example:465", "smtp_url", "smtps://ada:word@mail.example:465")],
+    "WEBHOOK_URLS": [
+        ("https://a.example/x,http://b.example", "webhook_urls", ("https://a.example/x", "http://b.example"))
+    ],
+    "WEBHOOK_SECRET": [("anything", "webhook_secret", "anything")],
+    "REQUEST_TIMEOUT_SECONDS": [("2.5", "request_timeout_seconds", 2.5)],
+    "BUSY_TIMEOUT_SECONDS": [("1", "busy_timeout_seconds", 1.0)],
+}
+
+BAD = {
+    "DATABASE_URL": (
+        "app.db", "sqlite://app.db", "sqlite:///", "sqlite:///:memory:", "sqlite:///a.db?mode=ro", "postgres://host/db",
+        "file:a.db",
+    ),
+    "JWT_SECRETS": (
+        "short", "s" * 31, "é" * 15, f"{SECRET},short", f"{SECRET},", f",{SECRET}", f"{SECRET},,{SECRET}",
+    ),
+    "ACCESS_TOKEN_SECONDS": (*BAD_NUMBERS, "0", "86401"),
+    "REFRESH_TOKEN_SECONDS": (*BAD_NUMBERS, "0", "2592001"),
+    "REFRESH_GRACE_SECONDS": (*BAD_NUMBERS, "301"),
+    "BCRYPT_ROUNDS": (*BAD_NUMBERS, "0", "3", "19", "31"),
+    "RATE_LIMIT_DEFAULT": (
+        "300", "300/", "/60", "0/60", "300/0", "-1/60", "300/60/1", "300 / 60", "3e2/60", "OFF", "none",
+    ),
+    "RATE_LIMIT_AUTH": ("10", "10/", "/60", "0/60", "10/0", "10/-1", "10/1.5", "10/minute", "٣/٣"),
+    "TRUSTED_PROXIES": ("everybody", "10.0.0.0/33", "10.0.0", "::1/129", "10.0.0.1 10.0.0.2", "unix:/run/x", "*"),
+    "CORS_ORIGINS": (
+        "*", "null", "example.org", "https://", "https://a.example/", "https://a.example/path", "ftp://a.example",
+        "https://a.example,*", "https://a.example?x", "https://*.example", "https://A.example",
+        "https://u@a.example", "https://a.example:port",
+    ),
+    "LAB": ("2", "true", "yes", "on", "01"),
+    "LOG_LEVEL": ("debug", "VERBOSE", "10", "CRITICAL"),
+    "CACHE_SIZE": (*BAD_NUMBERS, "10000001"),
+    "CACHE_TTL_SECONDS": (*BAD_SECONDS, "86401"),
+    "SMTP_URL": (
+        "mail.example:25", "http://mail.example:25", "smtp://", "smtp://mail.example", "smtp://mail.example:0",
+        "smtp://mail.example:port", "smtp://mail.example:70000",
+    ),
+    "WEBHOOK_URLS": ("a.example", "ftp://a.example", "https://", "https://a.example,", "https://a.example:port"),
+    "WEBHOOK_ALLOW_NETWORKS": ("private", "10.0.0.0/33", "10.0.0.0/8;::1"),
+    "REQUEST_TIMEOUT_SECONDS": (*BAD_SECONDS, "0", "0.05", "301"),
+    "BUSY_TIMEOUT_SECONDS": (*BAD_SECONDS, "0", "0.01", "301"),
+}  # fmt: skip
+
+NETWORKS = {"TRUSTED_PROXIES", "WEBHOOK_ALLOW_NETWORKS"}
+SECRETS = {"JWT_SECRETS", "SMTP_URL", "WEBHOOK_URLS", "WEBHOOK_SECRET"}
+
+
+def rows(table):
+    return [(name, value) for name, values in table.items() for value in values]
+
+
+def test_every_variable_has_its_tests():
+    """Any text will do for WEBHOOK_SECRET; the networks have a test of their own."""
+    assert BAD.keys() | {"WEBHOOK_SECRET"} == GOOD.keys() | NETWORKS == VARIABLES.keys()
+
+
+def test_without_variables_everything_has_the_default_of_the_contract():
+    settings = Settings.from_environment({"PATH": "/bin", "UNKNOWN": "x"})
+    expected = {
+        "database_path": Path("var/app.db"), "jwt_secrets": (), "access_token_seconds": 900,
+        "refresh_token_seconds": 604_800, "refresh_grace_seconds": 10, "bcrypt_rounds": 12,
+        "rate_limit_default": Limit(300, 60), "rate_limit_auth": Limit(10, 60), "cors_origins": frozenset(),
+        "request_timeout_seconds": 10, "busy_timeout_seconds": 5, "lab": False, "smtp_url": None, "webhook_urls": (),
+        "webhook_secret": None,
+    }  # fmt: skip
+    assert {name: getattr(settings, name) for name in expected} == expected
+    assert "127.0.0.1" not in settings.trusted_proxies and "10.0.0.1" not in settings.webhook_allow_networks
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t"])
+@pytest.mark.parametrize("name", sorted(VARIABLES.keys() - NETWORKS))
+def test_a_blank_variable_is_as_none(name, blank):
+    attribute = VARIABLES[name][0]
+    given, default = Settings.from_environment({name: blank}), Settings.from_environment({})
+    assert getattr(given, attribute) == getattr(default, attribute)
+
+
+@pytest.mark.parametrize(("name", "case"), rows(GOOD))
+def test_a_good_value_is_read(name, case):
+    """White space around it does not matter."""
+    text, attribute, value = case
+    assert getattr(Settings.from_environment({name: f" {text} "}), attribute) == value
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_networks_are_read(name):
+    settings = Settings.from_environment({name: "10.0.0.0/8, 192.0.2.7,fd00::/8"})
+    networks = getattr(settings, VARIABLES[name][0])
+    inside = ("10.1.2.3", "192.0.2.7", "fd00::1", "::ffff:10.0.0.1")
+    assert all(address in networks for address in inside)
+    assert not any(address in networks for address in ("11.0.0.1", "192.0.2.8", "fe80::1", "", "nonsense"))
+    assert "10.1.2.3" not in getattr(Settings.from_environment({name: " "}), VARIABLES[name][0])
+
+
+@pytest.mark.parametrize(("name", "text"), rows(BAD))
+def test_a_bad_value_stops_the_start_with_one_line(name, text):
+    """That names the variable, what it was (unless that is a secret), and what it may be."""
+    with pytest.raises(SettingsError) as stopped:
+        Settings.from_environment({name: text})
+    message = str(stopped.value)
+    was, separator, may_be = message.partition("; it must be ")
+    assert separator and may_be and "\n" not in message
+    assert was == f"{name} was {f'{len(text)} characters, not shown' if name in SECRETS else repr(text)}"
+
+
+def test_a_value_of_many_lines_is_told_in_one():
+    with pytest.raises(SettingsError) as stopped:
+        Settings.from_environment({"LAB": "1\n2"})
+    assert "\n" not in str(stopped.value)
+
+
+@pytest.mark.parametrize("name", ["JWT_SECRETS", "SMTP_URL", "WEBHOOK_URLS"])
+def test_no_part_of_a_bad_secret_is_shown(name):
+    """Not in the message, nor in whatever a traceback would print along with it."""
+    with pytest.raises(SettingsError) as stopped:
+        Settings.from_environment({name: "hush-hush,and more"})
+    told = stopped.getrepr(style="short", chain=True).reprcrash.message + repr(stopped.value)
+    assert "hush" not in told
+    assert stopped.value.__suppress_context__
+
+
+def test_the_settings_do_not_show_their_secrets():
+    """A dataclass shows its fields to whoever prints it: not these."""
+    environment = {
+        "JWT_SECRETS": f"hush-{SECRET}", "SMTP_URL": "smtp://ada:hush@mail.example:25",
+        "WEBHOOK_URLS": "https://a.example/hush", "WEBHOOK_SECRET": "hush",
+    }  # fmt: skip
+    settings = Settings.from_environment(environment)
+    assert settings.webhook_secret == "hush"
+    assert "hush" not in repr(settings) and "hush" not in str(settings)

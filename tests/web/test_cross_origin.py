@@ -1,0 +1,122 @@
+"""CORS (api.md §11, §14): exact origins, on good answers and errors alike; nothing at all where none are set."""
+
+import pytest
+
+ORIGIN = "https://app.example"
+EXPOSED = {
+    "Link", "Location", "ETag", "Retry-After", "RateLimit", "RateLimit-Policy", "X-Request-ID",
+    "Idempotency-Replayed",
+}  # fmt: skip
+PREFLIGHT = {
+    "Origin": ORIGIN,
+    "Access-Control-Request-Method": "PATCH",
+    "Access-Control-Request-Headers": "authorization, content-type, if-match, idempotency-key",
+}
+
+
+@pytest.fixture
+def shared(make_api):
+    """An application that two origins may use from a browser."""
+    return make_api(cors_origins=frozenset({ORIGIN, "http://localhost:5173"}))
+
+
+def cors(answer):
+    return {name: value for name, value in answer.headers if name.startswith("Access-Control-")}
+
+
+ANSWERS = [
+    ("GET", "/products", {}, 200),
+    ("HEAD", "/products", {}, 200),
+    ("OPTIONS", "/products", {}, 204),
+    ("GET", "/nowhere", {}, 404),
+    ("OPTIONS", "/nowhere", {}, 404),
+    ("PUT", "/products", {}, 405),
+    ("GET", "/users/me", {}, 401),
+    ("GET", "/products?limit=x", {}, 422),
+    ("POST", "/auth/login", {"data": b"{", "content_type": "application/json"}, 400),
+    ("POST", "/auth/login", {"data": b"{}", "content_type": "text/plain"}, 415),
+    ("POST", "/auth/login", {"headers": {"Transfer-Encoding": "chunked"}}, 411),
+    ("POST", "/auth/login", {"environ_overrides": {"CONTENT_LENGTH": "65537"}}, 413),
+    ("GET", "//healthz", {}, 200),
+    ("GET", "//openapi.json", {}, 200),
+]
+
+
+def send(api, method, path, rest, origin):
+    headers = {**rest.get("headers", {}), **({"Origin": origin} if origin else {})}
+    return api(method, path, **{**rest, "headers": headers})
+
+
+@pytest.mark.parametrize(("method", "path", "rest", "status"), ANSWERS)
+def test_every_answer_to_a_known_origin_may_be_read_by_it(shared, method, path, rest, status):
+    """Errors too, else a script could not tell what was wrong; and never with credentials."""
+    answer = send(shared, method, path, rest, ORIGIN)
+    assert (answer.status_code, answer.headers.getlist("Vary")) == (status, ["Origin"])
+    allowed = cors(answer)
+    assert set(allowed.pop("Access-Control-Expose-Headers").split(", ")) == EXPOSED
+    assert allowed == {"Access-Control-Allow-Origin": ORIGIN}
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [None, "", "null", "*", "https://app.example/", "https://APP.example", "http://app.example", "https://app.example:443",
+     "https://app.example.evil.example", "https://evil.example", "https://sub.app.example", f"{ORIGIN}, {ORIGIN}",
+     "app.example", f" {ORIGIN}"],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/products", "/nowhere"])
+def test_another_origin_is_told_nothing(shared, path, origin):
+    """Origins are compared byte for byte; `Vary` stands there all the same, for a cache must not mix the two."""
+    answer = send(shared, "GET", path, {}, origin)
+    assert cors(answer) == {}
+    assert answer.headers.getlist("Vary") == ["Origin"]
+
+
+def test_each_origin_gets_its_own_name_back(shared):
+    for origin in (ORIGIN, "http://localhost:5173"):
+        answer = send(shared, "GET", "/products", {}, origin)
+        assert answer.headers.getlist("Access-Control-Allow-Origin") == [origin]
+
+
+@pytest.mark.parametrize("path", ["/users/me", "/products", "/orders/whichever/cancel"])
+def test_a_preflight_is_good_for_ten_minutes(shared, path):
+    """It carries no token and needs none; all that our routes read may be sent."""
+    answer = shared("OPTIONS", path, headers=PREFLIGHT)
+    assert (answer.status_code, answer.data) == (204, b"")
+    allowed = cors(answer)
+    assert allowed["Access-Control-Allow-Origin"] == ORIGIN
+    assert allowed["Access-Control-Max-Age"] == "600"
+    methods = set(allowed["Access-Control-Allow-Methods"].split(", "))
+    assert methods >= {"GET", "POST", "PATCH", "DELETE"}
+    headers = {name.lower() for name in allowed["Access-Control-Allow-Headers"].split(", ")}
+    assert headers >= {
+        "authorization", "content-type", "if-match", "if-none-match", "idempotency-key", "x-request-id",
+    }  # fmt: skip
+    assert "Access-Control-Allow-Credentials" not in allowed
+
+
+def test_a_preflight_of_another_origin_allows_nothing(shared):
+    assert cors(shared("OPTIONS", "/users/me", headers={**PREFLIGHT, "Origin": "https://evil.example"})) == {}
+
+
+def test_a_preflight_for_no_route_is_a_404_that_may_be_read(shared):
+    answer = shared("OPTIONS", "/nowhere", headers=PREFLIGHT)
+    assert (answer.status_code, answer.json["error"]["code"]) == (404, "NOT_FOUND")
+    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+
+def test_an_answer_with_everything_exposes_what_it_carries(shared):
+    """ETag and Location of a real answer are among the exposed."""
+    made = shared.post(
+        "/users", json={"email": "a@b.de", "password": "correct horse", "name": "A"}, headers={"Origin": ORIGIN}
+    )
+    assert made.status_code == 201
+    assert "Location" in made.headers["Access-Control-Expose-Headers"]
+
+
+@pytest.mark.parametrize(("method", "path", "rest", "status"), ANSWERS)
+def test_without_origins_there_is_nothing_of_it(api, method, path, rest, status):
+    answer = send(api, method, path, rest, ORIGIN)
+    assert answer.status_code == status
+    assert cors(answer) == {}
+    assert "Vary" not in answer.headers
+    assert cors(api("OPTIONS", "/products", headers=PREFLIGHT)) == {}

@@ -1,0 +1,150 @@
+"""Versions (api.md §1, §5, §6, §14): `If-None-Match` saves a body, `If-Match` a lost update."""
+
+import pytest
+
+from tests.at_once import at_once
+
+READ = ["/users/{user}", "/users/me", "/products/{product}"]
+CHANGED = [("PATCH", path) for path in READ]
+WRITTEN = [*CHANGED, ("DELETE", "/users/{user}")]
+
+
+@pytest.fixture
+def call(api, admin, ada):
+    """A request by an admin in which `{user}` is himself and `{product}` a product; both at version 2."""
+    product = api.product(admin)
+    api.patch(f"/products/{product}", admin, {"stock": 3})
+
+    def send(method, path, tag=None, header="If-Match", by=None, **rest):
+        headers = {} if tag is None else {header: tag}
+        path = path.format(user=(by or admin).id, product=product)
+        if method == "PATCH":
+            rest.setdefault("json", {"name": "Changed"})
+        return api(method, path, by or admin, headers=headers, **rest)
+
+    return send
+
+
+@pytest.fixture
+def another_admin(api, admin, ada):
+    """So that the first may be deleted: Ada, with the role."""
+    api.patch(f"/users/{ada.id}", admin, {"roles": ["user", "admin"]})
+
+
+@pytest.mark.parametrize("path", READ)
+def test_the_etag_is_the_version(call, path):
+    answer = call("GET", path)
+    assert answer.json["data"]["version"] == 2
+    assert answer.headers.getlist("ETag") == ['"2"']
+
+
+@pytest.mark.parametrize("path", READ)
+def test_a_known_version_is_a_304(call, path):
+    """Weak comparison (RFC 9110): a weak tag matches too. GET and HEAD alike, without a body, with the ETag."""
+    for tag in ('"2"', 'W/"2"', "*", '"1", "2"', '"1","2","3"', '"1", W/"2"', ' "2" '):
+        for method in ("GET", "HEAD"):
+            answer = call(method, path, tag, "If-None-Match")
+            assert (answer.status_code, answer.data) == (304, b""), tag
+            assert answer.headers.getlist("ETag") == ['"2"']
+            assert answer.headers["Cache-Control"] == call("GET", path).headers["Cache-Control"]
+
+
+@pytest.mark.parametrize("path", READ)
+def test_another_version_is_sent_whole(call, path):
+    for tag in ('"1"', '"3"', '"22"', '"02"', '" 2"', 'W/"1"', '""', "", '"1", "3"', "'2'", '"*"', ","):
+        answer = call("GET", path, tag, "If-None-Match")
+        assert (answer.status_code, answer.json["data"]["version"]) == (200, 2), tag
+
+
+def test_a_version_that_has_passed_is_not_known_any_more(call):
+    """Also from the cache: the very next request sees the change."""
+    assert call("GET", "/products/{product}", '"2"', "If-None-Match").status_code == 304
+    assert call("PATCH", "/products/{product}").status_code == 200
+    assert call("GET", "/products/{product}", '"2"', "If-None-Match").headers["ETag"] == '"3"'
+
+
+def test_an_unknown_resource_is_no_304(api, admin):
+    absent = "01900000-0000-7000-8000-000000000000"
+    for path in (f"/users/{absent}", f"/products/{absent}"):
+        assert api.get(path, admin, headers={"If-None-Match": "*"}).status_code == 404
+
+
+@pytest.mark.parametrize("tag", [None, '"2"', "*", '"1", "2"', 'W/"1", "2"', '"2","3"'])
+@pytest.mark.parametrize(("method", "path"), WRITTEN)
+def test_a_change_of_the_named_version_is_made(call, another_admin, method, path, tag):
+    """Or of any version, where none is named or `*`; a PATCH answers with the new ETag."""
+    answer = call(method, path, tag)
+    assert answer.status_code == (204 if method == "DELETE" else 200)
+    assert answer.headers.get("ETag") == (None if method == "DELETE" else '"3"')
+    if method == "PATCH":
+        assert answer.json["data"]["version"] == 3
+        assert call("GET", path).json["data"] == answer.json["data"]
+
+
+@pytest.mark.parametrize(("method", "path"), WRITTEN)
+def test_a_change_of_another_version_is_refused(call, another_admin, method, path):
+    """412, and nothing has changed; weak tags never match (RFC 9110 §13.1.1)."""
+    for tag in ('"1"', '"3"', '"22"', 'W/"2"', 'w/"2"', 'W/"2", "3"', '""', '"02"', '"*"', "W/*"):
+        answer = call(method, path, tag)
+        assert (answer.status_code, answer.json["error"]["code"]) == (412, "PRECONDITION_FAILED"), tag
+        assert "ETag" not in answer.headers
+    assert call("GET", path).json["data"]["version"] == 2
+
+
+@pytest.mark.parametrize(("method", "path"), CHANGED)
+def test_a_change_to_what_it_is_already_still_needs_the_version(call, method, path):
+    """And raises none: the ETag stays."""
+    name = call("GET", path).json["data"]["name"]
+    assert call(method, path, '"1"', json={"name": name}).status_code == 412
+    assert call(method, path, '"2"', json={"name": name}).headers["ETag"] == '"2"'
+    assert call(method, path, '"2"', json={}).headers["ETag"] == '"2"'
+
+
+def test_a_deleted_user_is_deleted_again_only_at_his_version(api, admin, ada):
+    """204 each time without a precondition."""
+    path = f"/users/{ada.id}"
+    assert api.delete(path, admin, headers={"If-Match": '"1"'}).status_code == 204
+    assert api.delete(path, admin, headers={"If-Match": '"1"'}).status_code == 412
+    assert api.delete(path, admin, headers={"If-Match": '"2"'}).status_code == 204
+    assert api.delete(path, admin).status_code == 204
+    assert api.get(path, admin).headers["ETag"] == '"2"'
+
+
+def test_stock_that_was_sold_is_another_version(api, admin, ada):
+    """Every change of a product raises its version."""
+    account, product = api.account(ada, balance=1000, admin=admin), api.product(admin)
+    order = {"accountId": account, "items": [{"productId": product, "quantity": 1}]}
+    placed = api.post("/orders", ada, order).json["data"]["id"]
+    assert api.get(f"/products/{product}").headers["ETag"] == '"2"'
+    assert api.patch(f"/products/{product}", admin, {"stock": 99}, headers={"If-Match": '"1"'}).status_code == 412
+    api.post(f"/orders/{placed}/cancel", ada)
+    assert api.get(f"/products/{product}").headers["ETag"] == '"3"'
+
+
+def test_a_user_changes_himself_at_his_version(api, ada):
+    """`/users/me` and `/users/{id}` are one resource with one version."""
+    assert api.patch("/users/me", ada, {"name": "A"}, headers={"If-Match": '"1"'}).headers["ETag"] == '"2"'
+    assert api.patch(f"/users/{ada.id}", ada, {"name": "B"}, headers={"If-Match": '"1"'}).status_code == 412
+    assert api.patch(f"/users/{ada.id}", ada, {"name": "B"}, headers={"If-Match": '"2"'}).headers["ETag"] == '"3"'
+    assert api.get("/users/me", ada, headers={"If-None-Match": '"3"'}).status_code == 304
+
+
+@pytest.mark.parametrize(("method", "path"), CHANGED)
+def test_of_many_changes_of_one_version_at_once_exactly_one_is_made(call, method, path):
+    """The others are told 412: no update is lost."""
+    answers = at_once([lambda n=n: call(method, path, '"2"', json={"name": f"N{n}"}) for n in range(6)])
+    assert sorted(answer.status_code for answer in answers) == [200, *[412] * 5]
+    [made] = [answer.json["data"] for answer in answers if answer.status_code == 200]
+    assert call("GET", path).json["data"] == made
+
+
+def test_of_a_change_and_a_deletion_at_once_one_is_made(api, admin, ada):
+    path, headers = f"/users/{ada.id}", {"If-Match": '"1"'}
+    answers = at_once(
+        [
+            lambda: api.patch(path, admin, {"name": "N"}, headers=headers),
+            lambda: api.delete(path, admin, headers=headers),
+        ]
+    )
+    assert sorted(answer.status_code for answer in answers) in ([200, 412], [204, 412])
+    assert api.get(path, admin).json["data"]["version"] == 2

@@ -1,0 +1,183 @@
+"""What is written where: the log has the cause of a 500 and never a secret; the client has neither (api.md §2)."""
+
+import json
+import logging
+import os
+import sqlite3
+import time
+
+import pytest
+
+from backend.infrastructure.logs import LogSink, SinkHandler
+from backend.settings import Networks
+from tests.conftest import PASSWORD
+
+FIELDS = ["time", "level", "requestId", "method", "route", "status", "ms", "userId", "client", "bytes"]
+
+
+class Unreadable:
+    """A body that fails while it is read, in a way that nobody foresaw."""
+
+    def read(self, size):
+        raise RuntimeError("the cause: s3cret in /srv/app.db")
+
+
+@pytest.fixture
+def program_log(tmp_path):
+    """What the program logs, as JSON lines; call it to read them."""
+    path = tmp_path / "program.log"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    sink = LogSink(descriptor)
+    handler = SinkHandler(sink)
+    logging.getLogger().addHandler(handler)
+
+    def read():
+        sink.flush()
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    yield read
+    logging.getLogger().removeHandler(handler)
+    sink.close()
+    os.close(descriptor)
+
+
+@pytest.fixture
+def access_lines(log_file):
+    """Wait for a request's line in the access log; that one and all before it."""
+
+    def read_to(request_id):
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            text = log_file.read_text(encoding="utf-8")
+            lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+            if any(line["requestId"] == request_id for line in lines):
+                return lines
+            os.sched_yield()
+        raise AssertionError(f"no line of {request_id}")
+
+    return read_to
+
+
+def fail(api, request_id, **rest):
+    """Two causes that nobody foresaw."""
+    headers = {"X-Request-ID": request_id}
+    body = {"environ_overrides": {"wsgi.input": Unreadable(), "CONTENT_LENGTH": "2"}}
+    return [
+        api("POST", "/auth/logout", content_type="application/json", headers=headers, **body, **rest),
+        api.get("/products", headers=headers, **rest),
+    ]
+
+
+@pytest.fixture
+def broken(api, database_path):
+    """An application whose products are gone behind its back."""
+    connection = sqlite3.connect(database_path)
+    connection.execute("DROP TABLE products")
+    connection.close()
+    return api
+
+
+def test_a_500_is_always_the_same_sentence(broken):
+    """Whatever the cause, and none of it in body or headers."""
+    answers = fail(broken, "one-of-two")
+    assert [answer.status_code for answer in answers] == [500, 500]
+    errors = [answer.json["error"] for answer in answers]
+    assert errors[0] == errors[1] == {"code": "INTERNAL_ERROR", "message": "Something went wrong on our side."}
+    for answer in answers:
+        assert answer.json.keys() == {"error", "meta"}
+        shown = f"{answer.text} {answer.headers}".lower()
+        assert not any(word in shown for word in ("cause", "s3cret", "sqlite", "table", "runtimeerror", "traceback"))
+        assert answer.headers["X-Request-ID"] == answer.json["meta"]["requestId"] == "one-of-two"
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_the_cause_of_a_500_is_in_the_log_under_the_request_id(broken, program_log):
+    fail(broken, "who-asked")
+    errors = [line for line in program_log() if line["level"] == "ERROR"]
+    assert [line["requestId"] for line in errors] == ["who-asked", "who-asked"]
+    assert "the cause: s3cret" in errors[0]["exception"]
+    assert "no such table" in errors[1]["exception"]
+
+
+def test_after_a_500_the_next_request_is_served(broken):
+    fail(broken, "and-then")
+    assert broken.post("/auth/logout", json={"refreshToken": "none"}).status_code == 204
+
+
+def test_a_refusal_is_no_error_in_the_log(api, ada, program_log):
+    """4xx are the client's affair."""
+    for path in ("/nowhere", "/users", "/products?limit=0", "/products/x"):
+        assert 400 <= api.get(path, ada).status_code < 500
+    assert [line for line in program_log() if line["level"] in ("ERROR", "WARNING")] == []
+
+
+def test_each_request_is_one_line_with_who_what_and_how_it_went(api, ada, access_lines):
+    """The route is the template, so that lines can be added up; `bytes` are the body's."""
+    answer = api.get(f"/users/{ada.id}", ada, address="203.0.113.9", headers={"X-Request-ID": "mine-to-find"})
+    assert api.get("/products", headers={"X-Request-ID": "the-next-one"}).status_code == 200
+    [line] = [line for line in access_lines("the-next-one") if line["requestId"] == "mine-to-find"]
+    assert list(line) == FIELDS
+    assert line | {"time": "", "ms": 0} == {
+        "time": "", "level": "INFO", "requestId": "mine-to-find", "method": "GET", "route": "/api/v1/users/{id}",
+        "status": 200, "ms": 0, "userId": ada.id, "client": "203.0.113.9", "bytes": len(answer.data),
+    }  # fmt: skip
+    assert line["ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "rest", "expected"),
+    [
+        ("GET", "/nowhere", {}, (404, None)),
+        ("PUT", "/users", {}, (405, None)),
+        ("GET", "/users/me", {}, (401, "/api/v1/users/me")),
+        ("GET", "/products?limit=0", {}, (422, "/api/v1/products")),
+        ("POST", "/users", {"headers": {"Transfer-Encoding": "x"}}, (411, None)),
+        ("OPTIONS", "/users", {}, (204, None)),
+        ("HEAD", "//healthz", {}, (200, "/healthz")),
+        ('BR"EW\\', '/"};{"', {}, (404, None)),
+    ],
+)
+def test_refused_requests_have_their_line_too(api, access_lines, method, path, rest, expected):
+    """And it is JSON whatever was sent."""
+    headers = {"X-Request-ID": "mine-to-find", **rest.get("headers", {})}
+    api(method, path, headers=headers)
+    [line] = access_lines("mine-to-find")
+    assert (line["status"], line["route"]) == expected
+    assert (list(line), line["method"], line["userId"]) == (FIELDS, method, None)
+
+
+def test_a_500_has_its_line_too(broken, access_lines):
+    fail(broken, "logged-as-500")
+    broken.get("/nowhere", headers={"X-Request-ID": "the-next-one"})
+    assert [line["status"] for line in access_lines("the-next-one")] == [500, 500, 404]
+
+
+def test_no_log_line_holds_a_secret(make_api, clock, access_lines, program_log):
+    """Neither passwords nor tokens, whole or in part, nor bodies, queries and headers; also when things go wrong."""
+    api = make_api(trusted_proxies=Networks("unix"))
+    ada = api.sign_up("Ada")
+    headers = {
+        "User-Agent": "agent-hidden",
+        "Cookie": "cookie-hidden",
+        "X-Forwarded-For": "forwarded-hidden",
+        "If-Match": '"etag-hidden"',
+    }
+    pair = api.post("/auth/refresh", json={"refreshToken": ada.refresh}, headers=headers).json["data"]
+    api.post("/auth/login", json={"email": ada.email, "password": "wrong-password-hidden"})
+    api.post("/auth/password", ada, {"currentPassword": PASSWORD, "newPassword": "new-password-hidden"})
+    api.post("/auth/password-reset", json={"email": ada.email})
+    api.post(
+        "/auth/password-reset/confirm", json={"token": "reset-token-hidden", "newPassword": "newer-password-hidden"}
+    )
+    api.get("/products?cursor=cursor-hidden&token=query-hidden", ada, headers=headers)
+    api("POST", "/users", data=b'{"name": "body-hidden"', content_type="application/json")
+    api.get("/users/me", headers={"Authorization": f"Bearer {ada.access}tampered"})
+    fail(api, "and-a-failure", by=ada)
+    clock.advance(11)
+    api.post("/auth/refresh", json={"refreshToken": ada.refresh}, headers={"X-Request-ID": "reuse-of-it"})
+    tokens = [ada.access, ada.refresh, pair["accessToken"], pair["refreshToken"]]
+    secrets = [PASSWORD, "hidden", ada.email, *tokens, *(token.rpartition(".")[2] for token in tokens)]
+    for lines in (access_lines("reuse-of-it"), program_log()):
+        logged = json.dumps(lines, ensure_ascii=False)
+        assert lines
+        assert [secret for secret in secrets if secret in logged] == []

@@ -1,0 +1,189 @@
+"""Lists in pages (api.md §3): by offset with totals, by cursor without gaps; `Link` leads from one to the next."""
+
+import re
+from itertools import count
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.at_once import at_once
+from tests.conftest import PASSWORD
+
+LINK = re.compile(r'<([^>]*)>; rel="([a-z]+)"')
+
+
+def links(answer):
+    """The targets of the `Link` header by their relation."""
+    header = answer.headers.get("Link", "")
+    assert ", ".join(match[0] for match in LINK.finditer(header)) == header
+    return {relation: target for target, relation in LINK.findall(header)}
+
+
+def follow(api, answer, relation, by):
+    """The page that a link leads to, as it stands there; None if there is no such link."""
+    target = links(answer).get(relation)
+    return api.get(f"/{target}", by) if target else None
+
+
+def ids(answer):
+    assert answer.status_code == 200, answer.text
+    return [row["id"] for row in answer.json["data"]]
+
+
+def walk(api, path, by, relation="next"):
+    """All pages from a path on."""
+    pages = [api.get(path, by)]
+    while following := follow(api, pages[-1], relation, by):
+        pages.append(following)
+    return pages
+
+
+@pytest.fixture
+def crowd(api, admin):
+    """An admin and eleven users; the ids of all twelve, newest first."""
+    made = [admin.id]
+    for n in range(11):
+        sent = {"email": f"user{n:02}@example.com", "password": PASSWORD, "name": f"Ü & {n % 2}=b"}
+        made.append(api.post("/users", json=sent).json["data"]["id"])
+    return made[::-1]
+
+
+@pytest.mark.parametrize(("size", "pages"), [(1, 12), (5, 3), (6, 2), (7, 2), (11, 2), (12, 1), (13, 1), (100, 1)])
+def test_offset_pages_together_are_the_list(api, admin, crowd, size, pages):
+    """Each with the totals; walking by `next` from the first, and by `prev` from the last."""
+    forth = walk(api, f"/users?pageSize={size}", admin)
+    assert [entry for page in forth for entry in ids(page)] == crowd
+    assert [page.json["meta"]["pagination"] for page in forth] == [
+        {"page": n, "pageSize": size, "total": 12, "totalPages": pages} for n in range(1, pages + 1)
+    ]
+    last = links(forth[0])["last"]
+    back = walk(api, f"/{last}", admin, "prev")
+    assert [ids(page) for page in back] == [ids(page) for page in reversed(forth)]
+
+
+@pytest.mark.parametrize(
+    ("page", "relations"),
+    [(1, {"first", "next", "last"}), (2, {"first", "prev", "next", "last"}), (3, {"first", "prev", "last"})],
+)
+def test_a_link_stands_only_where_it_leads_somewhere(api, admin, crowd, page, relations):
+    answer = api.get(f"/users?page={page}&pageSize=5", admin)
+    assert links(answer).keys() == relations
+    assert links(answer)["first"] == "/api/v1/users?page=1&pageSize=5"
+
+
+def test_links_keep_the_filters_and_the_order(api, admin, crowd):
+    """However they are to be encoded."""
+    pages = walk(api, "/users?sort=email&q=%C3%BC%20%26%200%3D&pageSize=2&role=user", admin)
+    assert [len(ids(page)) for page in pages] == [2, 2, 2]
+    assert [row["email"] for page in pages for row in page.json["data"]] == [
+        f"user{n:02}@example.com" for n in (0, 2, 4, 6, 8, 10)
+    ]
+
+
+@pytest.mark.parametrize("page", [4, 100, 2**31, 2**53 + 1, 2**63 - 1])
+@pytest.mark.parametrize("size", [5, 100])
+def test_a_page_past_the_end_is_empty(api, admin, crowd, page, size):
+    """200, however far; `prev` leads back to the last that is not."""
+    answer = api.get(f"/users?page={page}&pageSize={size}", admin)
+    pages = -(-12 // size)
+    assert (ids(answer), answer.json["meta"]["pagination"]) == (
+        [], {"page": page, "pageSize": size, "total": 12, "totalPages": pages},
+    )  # fmt: skip
+    assert links(answer).keys() == {"first", "prev", "last"}
+    assert links(answer)["prev"] == links(answer)["last"] == f"/api/v1/users?page={pages}&pageSize={size}"
+
+
+def test_a_list_of_nobody_has_no_pages(api, admin):
+    answer = api.get("/users?q=nobody-at-all", admin)
+    assert (ids(answer), answer.json["meta"]["pagination"]) == (
+        [], {"page": 1, "pageSize": 20, "total": 0, "totalPages": 0},
+    )  # fmt: skip
+    assert not links(answer).keys() & {"next", "prev"}
+
+
+@pytest.fixture
+def accounts(api, ada):
+    """Seven accounts of Ada, newest first."""
+    return [api.account(ada) for _ in range(7)][::-1]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 6, 7, 8, 100])
+def test_cursor_pages_together_are_the_list_newest_first(api, ada, accounts, limit):
+    """`nextCursor` is null on the last page, also when that is full; and `Link` says the same."""
+    pages = walk(api, f"/accounts?limit={limit}", ada)
+    assert [entry for page in pages for entry in ids(page)] == accounts
+    assert [len(ids(page)) for page in pages[:-1]] == [limit] * (len(pages) - 1)
+    for page in pages:
+        pagination = page.json["meta"]["pagination"]
+        assert pagination.keys() == {"limit", "nextCursor"}
+        assert pagination["limit"] == limit
+        assert links(page).keys() == ({"next"} if pagination["nextCursor"] else set())
+    assert pages[-1].json["meta"]["pagination"]["nextCursor"] is None
+
+
+def test_without_a_limit_there_are_twenty(api, ada, accounts):
+    for _ in range(14):
+        api.account(ada)
+    assert [len(ids(page)) for page in walk(api, "/accounts", ada)] == [20, 1]
+
+
+def test_an_empty_list_is_its_own_last_page(api, ada):
+    answer = api.get("/orders", ada)
+    assert (ids(answer), answer.json["meta"]["pagination"]) == ([], {"limit": 20, "nextCursor": None})
+    assert "Link" not in answer.headers
+
+
+def test_the_limit_may_change_from_page_to_page(api, ada, accounts):
+    cursor = api.get("/accounts?limit=3", ada).json["meta"]["pagination"]["nextCursor"]
+    assert ids(api.get(f"/accounts?cursor={cursor}&limit=2", ada)) == accounts[3:5]
+    assert ids(api.get(f"/accounts?cursor={cursor}", ada)) == accounts[3:]
+
+
+def test_one_cursor_leads_to_the_same_place_whenever_it_is_used(api, ada, accounts):
+    first = api.get("/accounts?limit=3", ada)
+    before = ids(follow(api, first, "next", ada))
+    newer = [api.account(ada) for _ in range(2)]
+    assert ids(follow(api, first, "next", ada)) == before
+    assert not set(before) & set(newer)
+
+
+numbers = count()  # a new owner for each example, for all share one database
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    at_the_start=st.integers(0, 9),
+    steps=st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), min_size=10, max_size=10),
+)
+def test_rows_written_while_paging_make_nothing_appear_twice_or_be_skipped(api, at_the_start, steps):
+    """Any page sizes, any number of new rows between two pages: what was there at the start comes once, in order."""
+    owner = api.sign_up(f"owner-{next(numbers)}")
+    expected = [api.account(owner) for _ in range(at_the_start)][::-1]
+    seen, cursor = [], ""
+    for limit, written in steps:
+        page = api.get(f"/accounts?limit={limit}{cursor}", owner)
+        seen += ids(page)
+        for _ in range(written):
+            api.account(owner)
+        if page.json["meta"]["pagination"]["nextCursor"] is None:
+            break
+        cursor = f"&cursor={page.json['meta']['pagination']['nextCursor']}"
+    assert seen == expected[: len(seen)]
+    assert len(seen) == at_the_start or page.json["meta"]["pagination"]["nextCursor"]
+
+
+def test_rows_written_by_others_at_the_same_time_change_no_walk(api, admin, accounts, ada):
+    """Threads that write while others page: every walk has what was there before it, once, and nothing twice."""
+
+    def write():
+        return [api.account(ada) for _ in range(10)]
+
+    def read():
+        return [entry for page in walk(api, "/accounts?limit=2", ada) for entry in ids(page)]
+
+    results = at_once([write, write, read, read, read])
+    for walked in results[2:]:
+        assert len(walked) == len(set(walked))
+        assert walked[-len(accounts) :] == accounts
+        assert walked == sorted(walked, reverse=True)

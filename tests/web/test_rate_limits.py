@@ -1,0 +1,222 @@
+"""Rate limits (api.md §10, §14): who is counted under which policy, and what it costs to be refused."""
+
+import sqlite3
+from dataclasses import replace
+
+import bcrypt
+import pytest
+
+from app import create_app
+from backend.infrastructure.logs import LogSink
+from backend.infrastructure.rate_limiter import RateLimiter
+from backend.settings import Limit, Networks, Settings
+from tests.at_once import at_once
+from tests.conftest import PASSWORD, Api
+
+LOGIN = {"email": "ada@example.com", "password": "wrong"}
+AUTH_ROUTES = {
+    "/auth/login": LOGIN,
+    "/users": {"email": "ada@example.com", "password": PASSWORD, "name": "Ada"},
+    "/auth/password-reset": {"email": "ada@example.com"},
+    "/auth/password-reset/confirm": {"token": "none", "newPassword": PASSWORD},
+}
+
+
+class Ticks:
+    """A monotonic clock in nanoseconds that stands still until it is told to go on."""
+
+    def __init__(self):
+        self.now = 10**15
+
+    def __call__(self):
+        return self.now
+
+    def advance(self, seconds):
+        self.now += round(seconds * 10**9)
+
+
+@pytest.fixture
+def ticks():
+    return Ticks()
+
+
+@pytest.fixture
+def limited(settings, clock, ticks):
+    """Workers that share one limiter: `limited(default=Limit(…), auth=Limit(…))`; a policy not named is off."""
+    limiter, made = RateLimiter(slots=1024, clock=ticks), []
+
+    def make(default=None, auth=None, **changes):
+        changes |= {"rate_limit_default": default, "rate_limit_auth": auth}
+        made.append(create_app(replace(settings, **changes), limiter, clock, LogSink(-1, limit=0)))
+        return Api(made[-1])
+
+    yield make
+    for app in made:
+        app.database.close()
+
+
+def state(answer):
+    return answer.headers.getlist("RateLimit-Policy"), answer.headers.getlist("RateLimit")
+
+
+def status(answer):
+    return answer.status_code
+
+
+def refused(answer):
+    return (answer.status_code, answer.json["error"]["code"]) == (429, "RATE_LIMITED")
+
+
+def test_the_headers_are_those_of_the_draft(limited):
+    """The quota and its window, what remains, and in how many whole seconds all of it is back."""
+    api = limited(Limit(300, 60))
+    assert state(api.get("/products")) == (['"default";q=300;w=60'], ['"default";r=299;t=1'])
+    for _ in range(9):
+        answer = api.get("/products")
+    assert state(answer) == (['"default";q=300;w=60'], ['"default";r=290;t=2'])
+
+
+def test_past_the_limit_requests_are_refused_until_there_is_room_again(limited, ticks):
+    """`Retry-After` is whole seconds, at least 1, and keeps its word."""
+    api = limited(Limit(3, 60))
+    assert [state(api.get("/products"))[1] for _ in range(3)] == [
+        ['"default";r=2;t=20'], ['"default";r=1;t=40'], ['"default";r=0;t=60'],
+    ]  # fmt: skip
+    answer = api.get("/products")
+    assert refused(answer)
+    assert (answer.headers["Retry-After"], state(answer)[1]) == ("20", ['"default";r=0;t=60'])
+    ticks.advance(19.999)
+    answer = api.get("/products")
+    assert (status(answer), answer.headers["Retry-After"]) == (429, "1")
+    ticks.advance(1)
+    assert [status(api.get("/products")) for _ in range(2)] == [200, 429]
+    ticks.advance(60)
+    assert [status(api.get("/products")) for _ in range(4)] == [200, 200, 200, 429]
+
+
+def test_refused_requests_are_not_counted(limited, ticks):
+    """Who keeps knocking waits no longer."""
+    api = limited(Limit(1, 60))
+    assert [status(api.get("/products")) for _ in range(50)] == [200] + [429] * 49
+    ticks.advance(60)
+    assert status(api.get("/products")) == 200
+
+
+COUNTED = [
+    ("GET", "/users/me", {}, 200),
+    ("HEAD", "/users/me", {}, 200),
+    ("GET", "/users/me", {"headers": {"If-None-Match": "*"}}, 304),
+    ("OPTIONS", "/users/me", {}, 204),
+    ("PATCH", "/users/me", {"json": {}}, 200),
+    ("PATCH", "/users/me", {"json": {}, "headers": {"If-Match": '"9"'}}, 412),
+    ("GET", "/nowhere", {}, 404),
+    ("PUT", "/products", {}, 405),
+    ("GET", "/users", {}, 403),
+    ("GET", "/products/x", {}, 404),
+    ("GET", "/products?limit=0", {}, 422),
+    ("POST", "/accounts", {"data": b"{", "content_type": "application/json"}, 400),
+    ("POST", "/accounts", {"data": b"{}", "content_type": "text/plain"}, 415),
+    ("GET", "/users/me", {"headers": {"Authorization": "Bearer x"}}, 401),
+    ("GET", "//openapi.json", {}, 200),
+    ("GET", "//healthz/", {}, 404),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "rest", "expected"), COUNTED)
+def test_every_counted_answer_says_so(limited, ada, method, path, rest, expected):
+    """Errors as well; 404 and 405 are counted too."""
+    api = limited(Limit(5, 60))
+    answers = [api(method, path, ada, **rest) for _ in range(2)]
+    assert [status(answer) for answer in answers] == [expected] * 2
+    assert [state(answer) for answer in answers] == [
+        (['"default";q=5;w=60'], ['"default";r=4;t=12']),
+        (['"default";q=5;w=60'], ['"default";r=3;t=24']),
+    ]
+
+
+@pytest.mark.parametrize("path", ["//healthz", "//readyz"])
+def test_the_health_routes_are_not_limited(limited, path):
+    """So that a probe is never told to wait; nor do they use anything up."""
+    api = limited(Limit(1, 3600), Limit(1, 3600))
+    answers = [api(method, path) for method in ("GET", "HEAD", "GET")]
+    assert [(status(answer), *state(answer)) for answer in answers] == [(200, [], [])] * 3
+    assert [status(api.get("/products")) for _ in range(2)] == [200, 429]
+    assert status(api.get(path)) == 200
+
+
+def test_a_user_is_counted_wherever_he_is_and_nobody_else_with_him(limited, ada, grace):
+    """By user once authenticated, else by address."""
+    api = limited(Limit(2, 60))
+    assert [status(api.get("/users/me", ada, address=f"198.51.100.{n}")) for n in range(3)] == [200, 200, 429]
+    assert [status(api.get("/users/me", grace, address="198.51.100.1")) for _ in range(3)] == [200, 200, 429]
+    assert [status(api.get("/products", address="198.51.100.1")) for _ in range(3)] == [200, 200, 429]
+    assert status(api.get("/products", address="198.51.100.2")) == 200
+
+
+def test_a_bad_token_is_counted_by_its_address(limited, ada, clock):
+    """Also one that has expired: it does not say who he is."""
+    api = limited(Limit(4, 60))
+    api.get("/users/me", replace(ada, access="x"))
+    clock.advance(901)
+    assert state(api.get("/users/me", ada))[1] == ['"default";r=2;t=30']
+    assert state(api.get("/products"))[1] == ['"default";r=1;t=45']
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ({"address": "2001:db8:1:2::1"}, {"address": "2001:db8:1:2:ffff::9"}, True),
+        ({"address": "2001:db8:1:2::1"}, {"address": "2001:db8:1:3::1"}, False),
+        ({"address": "::ffff:198.51.100.9"}, {"address": "198.51.100.9"}, True),
+        ({"address": "198.51.100.9"}, {"address": "198.51.100.9", "headers": {"X-Forwarded-For": "6.6.6.6"}}, True),
+        ({"address": "10.0.0.1", "headers": {"X-Forwarded-For": "1.1.1.1"}}, {"address": "10.0.0.2"}, False),
+        (
+            {"address": "10.0.0.1", "headers": {"X-Forwarded-For": "6.6.6.6, 1.1.1.1"}},
+            {"address": "10.0.0.2", "headers": {"X-Forwarded-For": "7.7.7.7, 1.1.1.1:80"}},
+            True,
+        ),
+    ],
+)
+def test_a_client_is_an_address_or_a_64(limited, first, second, same):
+    """The address that trusted proxies vouch for, not what the client wrote into the header."""
+    api = limited(Limit(1, 60), trusted_proxies=Networks("10.0.0.0/8"))
+    assert status(api.get("/products", **first)) == 200
+    assert status(api.get("/products", **second)) == (429 if same else 200)
+
+
+def test_a_limit_is_exact_over_all_workers(limited):
+    """Forty requests at once at two of them."""
+    workers = [limited(Limit(10, 60)), limited(Limit(10, 60))]
+    answers = at_once([lambda n=n: workers[n % 2].get("/nowhere") for n in range(40)])
+    assert sorted(status(answer) for answer in answers) == [404] * 10 + [429] * 30
+
+
+def test_off_switches_a_policy_off(limited):
+    """`off` in the environment; the other policy stays."""
+    limits = [
+        Settings.from_environment({"RATE_LIMIT_DEFAULT": "off", "RATE_LIMIT_AUTH": "2/60"}),
+        Settings.from_environment({"RATE_LIMIT_DEFAULT": "2/60", "RATE_LIMIT_AUTH": "off"}),
+        Settings.from_environment({"RATE_LIMIT_DEFAULT": "off", "RATE_LIMIT_AUTH": "off"}),
+    ]
+    answers = [limited(one.rate_limit_default, one.rate_limit_auth).post("/auth/login", json=LOGIN) for one in limits]
+    assert [state(answer)[1] for answer in answers] == [['"auth";r=1;t=30'], ['"default";r=1;t=30'], []]
+    assert state(answers[2]) == ([], [])
+    defaults = Settings.from_environment({})
+    assert (defaults.rate_limit_default, defaults.rate_limit_auth) == (Limit(300, 60), Limit(10, 60))
+
+
+@pytest.mark.parametrize("path", AUTH_ROUTES)
+def test_a_refused_request_costs_no_bcrypt_and_no_write(limited, ada, database_path, monkeypatch, path):
+    """Whichever policy refuses it."""
+    runs = []
+    for name in ("hashpw", "checkpw"):
+        real = getattr(bcrypt, name)
+        monkeypatch.setattr(bcrypt, name, lambda *given, real=real: runs.append(given) or real(*given))
+    by_address, by_default = limited(auth=Limit(1, 3600)), limited(Limit(1, 3600))
+    for api, first in ((by_address, "/users"), (by_default, "/products")):
+        api.post(first, json={})
+        outsider = sqlite3.connect(database_path)
+        before = outsider.execute("PRAGMA data_version").fetchone()
+        assert refused(api.post(path, json=AUTH_ROUTES[path]))
+        assert (runs, outsider.execute("PRAGMA data_version").fetchone()) == ([], before)
+        outsider.close()
