@@ -4,6 +4,7 @@
 `create_app()` in each of its workers (`gunicorn -c python:backend.gunicorn_conf`).
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,7 +15,7 @@ from backend.infrastructure.database import Database
 from backend.infrastructure.keyring import Keyring, generated_secret
 from backend.infrastructure.logs import LogSink
 from backend.infrastructure.migrations import check_schema
-from backend.infrastructure.passwords import Passwords
+from backend.infrastructure.passwords import Passwords, shared_password_locks
 from backend.infrastructure.rate_limiter import RateLimiter, shared_limiter
 from backend.infrastructure.tokens import Tokens
 from backend.routes.accounts import AccountRoutes, TransactionRoutes
@@ -64,10 +65,11 @@ class App:
         # Tools.
         keyring = Keyring(settings.jwt_secrets or [generated_secret(settings.database_path.parent / "jwt-secret")])
         tokens = Tokens(keyring, settings.access_token_seconds, settings.refresh_token_seconds, clock)
-        passwords = Passwords(settings.bcrypt_rounds)
+        half = max(1, settings.threads // 2)  # of a worker's threads may wait, so that the others serve
+        passwords = Passwords(settings.bcrypt_rounds, os.cpu_count() or 1, half, shared_password_locks())
         cursors = Cursors(keyring)
         limits = RateLimits(limiter, settings.rate_limit_default, settings.rate_limit_auth)
-        self.database = Database(settings.database_path, settings.busy_timeout_seconds, clock)
+        self.database = Database(settings.database_path, settings.busy_timeout_seconds, clock, half)
         self.cache = CoherentCache(self.database, settings.cache_size, settings.cache_ttl_seconds)
 
         # Services.

@@ -8,6 +8,9 @@ import re
 import resource
 from typing import Any
 
+from backend.infrastructure.migrations import SchemaMismatch, check_schema
+from backend.infrastructure.passwords import shared_password_locks
+from backend.infrastructure.rate_limiter import shared_limiter
 from backend.settings import Settings, SettingsError
 
 ADDRESS = r"(unix:[^,]+|fd://\d+|(\[[0-9A-Fa-f:.]+\]|[^\s,:/\[\]]+):\d{1,5})"
@@ -18,6 +21,16 @@ def read(name: str, default: str, pattern: str, meaning: str) -> str:
     if not re.fullmatch(pattern, text):
         raise SystemExit(f"{name} was {text!r}; it must be {meaning}")
     return text
+
+
+def on_starting(server: Any) -> None:
+    """In the master, before the first fork: make what all workers share, and look at the database."""
+    shared_limiter()
+    shared_password_locks()
+    try:
+        check_schema(settings.database_path)
+    except SchemaMismatch as error:
+        raise SystemExit(str(error)) from None
 
 
 def child_exit(server: Any, worker: Any) -> None:
@@ -35,8 +48,7 @@ descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 wsgi_app = "app:create_app()"
 worker_class = "backend.web.gunicorn_worker.WholeRequestWorker"
 bind = read("BIND", "127.0.0.1:8000", f"{ADDRESS}(,{ADDRESS})*", "HOST:PORT, [IPv6]:PORT, unix:PATH or a comma list")
-workers = int(read("WEB_CONCURRENCY", "2", "[1-9]|[12][0-9]|3[0-2]", "a whole number from 1 to 32"))
-threads = int(read("THREADS", "8", "[1-9][0-9]?", "a whole number from 1 to 99"))
+workers, threads = settings.workers, settings.threads
 # Half of the descriptors: the database, files and calls to others have the rest.
 worker_connections = min(1000, descriptors // 2) if descriptors > 0 else 1000
 keepalive, timeout, graceful_timeout = 5, 30, 30  # seconds; `timeout` is the worker's for a sign of life

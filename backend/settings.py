@@ -69,6 +69,8 @@ class Settings:
     webhook_allow_networks: Networks = field(default_factory=Networks)
     request_timeout_seconds: float = 10.0
     busy_timeout_seconds: float = 5.0
+    workers: int = 2
+    threads: int = 8  # of each worker
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -183,5 +185,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object], str]] = {
     "WEBHOOK_SECRET": ("webhook_secret", str, "a text"),
     "WEBHOOK_ALLOW_NETWORKS": ("webhook_allow_networks", Networks, "a comma list of CIDR networks"),
     "REQUEST_TIMEOUT_SECONDS": ("request_timeout_seconds", _seconds(0.1, 300), "a number from 0.1 to 300"),
+    "WEB_CONCURRENCY": ("workers", _whole(1, 32), "a whole number from 1 to 32"),
+    "THREADS": ("threads", _whole(1, 99), "a whole number from 1 to 99"),
     "BUSY_TIMEOUT_SECONDS": ("busy_timeout_seconds", _seconds(0.05, 300), "a number from 0.05 to 300"),
 }

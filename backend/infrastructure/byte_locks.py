@@ -45,12 +45,22 @@ class OwnLocks(Descriptor):
         """Wait for the lock, as long as it takes. To have it already is no error."""
         self._set(fcntl.F_WRLCK, byte)
 
+    def try_lock(self, byte: int) -> bool:
+        """False if another has it."""
+        try:
+            self._set(fcntl.F_WRLCK, byte, wait=False)
+        except BlockingIOError:
+            return False
+        return True
+
     def unlock(self, byte: int) -> None:
         """Free the lock. Not to have it is no error."""
         self._set(fcntl.F_UNLCK, byte)
 
-    def _set(self, kind: int, byte: int) -> None:
+    def _set(self, kind: int, byte: int, wait: bool = True) -> None:
         if sys.platform == "linux":
-            fcntl.fcntl(self.number, fcntl.F_OFD_SETLKW, FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+            command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
+            fcntl.fcntl(self.number, command, FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
         else:
-            fcntl.flock(self.number, fcntl.LOCK_UN if kind == fcntl.F_UNLCK else fcntl.LOCK_EX)
+            operation = fcntl.LOCK_UN if kind == fcntl.F_UNLCK else fcntl.LOCK_EX
+            fcntl.flock(self.number, operation if wait else operation | fcntl.LOCK_NB)

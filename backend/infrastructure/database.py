@@ -6,8 +6,8 @@ Services open them; nothing slow (bcrypt, network, logs) happens inside one; nei
 
 The gate. SQLite's own busy handler sleeps and asks again, unfairly. So before BEGIN IMMEDIATE every writer takes a lock
 that is a queue (`file_lock.py`), and keeps it until COMMIT has returned. One budget, `busy_timeout`, covers the wait
-for gate and lock together; who holds them is interrupted after as long. Only `patient` threads may wait for the whole of
-it, the others for a tenth, so that reads are served while an outsider sits on the lock. As every writer (and with it
+for gate and lock together; who holds them is interrupted after as long. Only `patient` threads may wait for all of it,
+the others for a tenth, so that reads are served while an outsider sits on the lock. As every writer (and with it
 every checkpoint) of ours takes the gate, no checkpoint overlaps another connection's commit, which is what SQLite's
 WAL-reset bug needs (3.7.0 to 3.51.2: a lost or corrupt page).
 

@@ -4,9 +4,7 @@ from backend.web.middleware import Handle, Middleware
 from backend.web.request import Request
 from backend.web.response import Response
 
-EXPOSED = (
-    "Link, Location, ETag, Retry-After, RateLimit, RateLimit-Policy, X-Request-ID, Idempotency-Replayed"
-)
+EXPOSED = "Link, Location, ETag, Retry-After, RateLimit, RateLimit-Policy, X-Request-ID, Idempotency-Replayed"
 ALLOWED = "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, X-Request-ID"
 METHODS = "GET, HEAD, POST, PATCH, DELETE, OPTIONS"
 PREFLIGHT_SECONDS = "600"

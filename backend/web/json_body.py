@@ -65,6 +65,4 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
 
 
-_decoder = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=_refuse
-)
+_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=_refuse)

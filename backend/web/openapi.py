@@ -23,6 +23,7 @@ from backend.web.shapes import Nested, fields_of
 
 Errors = tuple[type[AppError], ...]  # of one route, or of one status, sorted by status and code
 
+# Whatever the route; a body that is cut short the server refuses also where none is read.
 ALWAYS: Errors = (
     errors.BadRequest, errors.MalformedJson, errors.Unauthorized, errors.RequestTimeout, errors.LengthRequired,
     errors.PayloadTooLarge, errors.UriTooLong, errors.ValidationFailed, errors.HeadersTooLarge, errors.InternalError,

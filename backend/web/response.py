@@ -1,4 +1,4 @@
-"""One HTTP response: status, body, headers as a list. Plainer than Werkzeug's, whose every header costs a microsecond."""
+"""One HTTP response: status, body, headers as a list. Plainer than Werkzeug's, whose headers cost a microsecond each."""
 
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -13,7 +13,9 @@ class Response:
 
     __slots__ = ("body", "cache_control", "headers", "status")
 
-    def __init__(self, status: int, body: bytes = b"", content_type: str = JSON, cache_control: str = "no-store") -> None:
+    def __init__(
+        self, status: int, body: bytes = b"", content_type: str = JSON, cache_control: str = "no-store"
+    ) -> None:
         self.status = status
         self.body = body
         self.cache_control = cache_control

@@ -96,5 +96,3 @@ class Router:
         if endpoint.route.method in node.endpoints:
             raise ValueError(f"two routes for {endpoint.route.method} {endpoint.route.path}")
         node.endpoints[endpoint.route.method] = endpoint
-
-

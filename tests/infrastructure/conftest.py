@@ -1,4 +1,4 @@
-"""Fixtures: a database of notes, small enough to break, and somebody else who uses it too."""
+"""Fixtures: a database of notes, small enough to break, workers with caches, and somebody else who writes too."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -9,6 +9,7 @@ import pytest
 
 from backend.infrastructure.database import Database
 from tests.conftest import Clock
+from tests.infrastructure.worker import Worker
 
 
 @pytest.fixture
@@ -52,3 +53,28 @@ def write(database: Database) -> Callable[..., None]:
                 tx.run("INSERT INTO notes (text) VALUES (:text)", text=text)
 
     return write
+
+
+@pytest.fixture
+def make_worker(database_path: Path) -> Iterator[Callable[..., Worker]]:
+    made: list[Worker] = []
+
+    def make(**changes: object) -> Worker:
+        made.append(Worker(database_path, **changes))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.database.close()
+
+
+@pytest.fixture
+def worker(make_worker: Callable[..., Worker]) -> Worker:
+    return make_worker()
+
+
+@pytest.fixture
+def product_writer(database_path: Path) -> Iterator[sqlite3.Connection]:
+    """A program that knows nothing of caches."""
+    with closing(sqlite3.connect(database_path, isolation_level=None, check_same_thread=False)) as connection:
+        yield connection

@@ -188,6 +188,3 @@ def test_a_database_that_was_replaced_needs_a_restart(database, notes_path, writ
             write("lost")
         database.close()
     assert notes_path.read_bytes() == before
-    restarted = Database(notes_path)
-    assert texts(restarted) == []
-    restarted.close()

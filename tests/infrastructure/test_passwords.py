@@ -96,7 +96,7 @@ class HeldBcrypt:
 @pytest.mark.parametrize("slots", [1, 2, 4])
 def test_past_a_short_queue_everybody_is_turned_away_at_once(monkeypatch, slots):
     """Three times as many as may run are let in; the others have their Unavailable while nobody has finished yet."""
-    held, passwords, outcomes = HeldBcrypt(), Passwords(4, slots), Queue()
+    held, passwords, outcomes = HeldBcrypt(), Passwords(4, slots, 3 * slots), Queue()
     monkeypatch.setattr(bcrypt, "checkpw", held)
 
     def ask():
@@ -127,7 +127,7 @@ def test_a_place_is_given_back_whatever_happens(passwords, monkeypatch):
 
 
 def test_threads_do_not_get_in_each_others_way():
-    passwords = Passwords(4, slots=4)
+    passwords = Passwords(4, slots=4, admitted=8)
     mine = [f"the password of {number}" for number in range(8)]
     hashes = at_once([lambda text=text: passwords.hash(text) for text in mine])
     for text, hashed in zip(mine, hashes, strict=True):

@@ -169,9 +169,7 @@ def test_a_change_to_the_same_is_none(api, admin):
         assert (answer.status_code, answer.json["data"]["version"]) == (200, 1)
 
 
-@pytest.mark.parametrize(
-    ("tag", "status"), [('"1"', 200), ('"3", "1"', 200), ("*", 200), ('"2"', 412), ('W/"1"', 412)]
-)
+@pytest.mark.parametrize(("tag", "status"), [('"1"', 200), ('"3", "1"', 200), ("*", 200), ('"2"', 412), ('W/"1"', 412)])
 def test_a_change_can_name_the_version_it_was_made_for(api, admin, tag, status):
     """412 for another one, and for a weak tag; nothing has changed then."""
     product = api.product(admin)

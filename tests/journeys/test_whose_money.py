@@ -32,9 +32,7 @@ def pages(api, path, person):
 def test_anothers_account_is_as_one_that_does_not_exist(api, ada, grace, admin, path):
     """404 word for word; an admin sees it."""
     account = api.account(ada)
-    foreign, absent, nonsense = (
-        api.get(path.replace("{id}", which), grace) for which in (account, ABSENT, "nonsense")
-    )
+    foreign, absent, nonsense = (api.get(path.replace("{id}", which), grace) for which in (account, ABSENT, "nonsense"))
     assert refusal(foreign) == refusal(absent) == refusal(nonsense) == (404, "NOT_FOUND", set())
     assert foreign.json["error"] == absent.json["error"] == nonsense.json["error"]
     assert api.get(path.replace("{id}", account), admin).status_code == 200

@@ -59,9 +59,7 @@ def everything(api):
 
 
 @pytest.mark.parametrize(("request_name", "table"), [(name, table) for name in REQUESTS for table in REQUESTS[name]])
-def test_a_request_that_cannot_write_one_of_its_rows_writes_none(
-    send, everything, database_path, request_name, table
-):
+def test_a_request_that_cannot_write_one_of_its_rows_writes_none(send, everything, database_path, request_name, table):
     """500 with the one sentence, every table as before; with the obstacle gone the same request succeeds."""
     before = everything()
     with closing(sqlite3.connect(database_path, isolation_level=None)) as outsider:

@@ -1,0 +1,181 @@
+"""The cache of a worker, and those who write: a read that begins after a write was answered sees it (decision 4)."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from backend.infrastructure.cache import ABSENT_TTL_SECONDS, KEPT
+from tests.infrastructure.worker import DELETE, PUT, Worker
+
+Put = Callable[[str, int | None], None]
+
+
+@pytest.fixture(params=["itself", "another thread", "another worker", "an outsider"])
+def put(request: pytest.FixtureRequest, worker: Worker, make_worker: Callable[..., Worker], product_writer) -> Put:
+    """Who writes: a product's stock, None deletes it."""
+
+    def in_a_thread(product: str, stock: int | None) -> None:
+        thread = threading.Thread(target=worker.put, args=(product, stock))
+        thread.start()
+        thread.join()
+
+    def outside(product: str, stock: int | None) -> None:
+        product_writer.execute(DELETE if stock is None else PUT, {"id": product, "stock": stock})
+
+    other = make_worker()
+    return {
+        "itself": worker.put, "another thread": in_a_thread, "another worker": other.put, "an outsider": outside,
+    }[request.param]  # fmt: skip
+
+
+def test_what_is_known_is_not_loaded_again(worker, put):
+    put("a", 1)
+    assert [worker.stock("a") for _ in range(3)] == [1, 1, 1]
+    assert (worker.loads, worker.cache.hits, worker.cache.misses) == (1, 2, 1)
+
+
+def test_every_change_is_seen_by_the_next_read(worker, put):
+    """A new row, a change, its end, and a new beginning: alone and in a list."""
+    for stock in (1, 2, 2, None, None, 3):
+        put("a", stock)
+        for _ in range(2):
+            assert worker.stock("a") == stock
+            assert worker.all() == ([] if stock is None else [("a", stock)])
+
+
+def test_a_row_that_is_not_there_is_remembered_until_it_is(worker, put):
+    """Asked for again it costs no load; it is there the moment that it was created."""
+    assert [worker.stock("a") for _ in range(3)] == [None, None, None]
+    assert worker.loads == 1
+    put("a", 1)
+    assert worker.stock("a") == 1
+
+
+def test_values_that_look_like_nothing_are_values(worker):
+    for value in (0, "", (), False):
+        for _ in range(2):
+            found = worker.cache.get_or_load(("key", repr(value)), lambda tx, value=value: value, ())
+            assert found is value
+    assert worker.cache.misses == 4
+
+
+def test_a_change_forgets_what_it_is_about_and_nothing_else(worker, put):
+    for product in ("a", "b"):
+        put(product, 1)
+        worker.stock(product)
+    put("a", 2)
+    assert (worker.stock("b"), worker.loads) == (1, 2)
+    assert (worker.stock("a"), worker.loads) == (2, 3)
+
+
+def test_what_was_rolled_back_is_never_seen(worker):
+    worker.put("a", 1)
+    worker.stock("a")
+    with pytest.raises(RuntimeError), worker.database.transaction() as tx:
+        tx.run(PUT, id="a", stock=2)
+        raise RuntimeError
+    assert (worker.stock("a"), worker.loads) == (1, 1)
+
+
+def test_a_write_of_ones_own_does_not_hide_those_of_others(worker, make_worker):
+    """Another worker changes a; this one, which has not looked since, changes b: now it must know of both."""
+    other = make_worker()
+    for product in ("a", "b"):
+        worker.put(product, 1)
+        worker.stock(product)
+    other.put("a", 2)
+    worker.put("b", 2)
+    assert (worker.stock("a"), worker.stock("b")) == (2, 2)
+
+
+def test_a_reader_that_has_slept_through_other_threads_looks_is_not_behind(worker, make_worker):
+    """Each thread asks its own connection; that another has obeyed the log already must not confuse it."""
+    other = make_worker()
+    worker.put("a", 1)
+    worker.stock("a")
+    other.put("a", 2)
+    seen: list[int | None] = []
+    thread = threading.Thread(target=lambda: seen.append(worker.stock("a")))
+    thread.start()
+    thread.join()
+    assert (seen, worker.stock("a"), worker.loads) == ([2], 2, 2)
+
+
+def test_it_cannot_be_asked_inside_a_transaction(worker):
+    """There it would not hear of others' writes."""
+    for block in (worker.database.snapshot, worker.database.transaction):
+        with block(), pytest.raises(RuntimeError, match="nest"):
+            worker.stock("a")
+
+
+def test_it_keeps_what_was_used_last(make_worker):
+    worker = make_worker(size=2)
+    for product in ("a", "b", "a", "c", "a", "b"):
+        worker.stock(product)
+    assert worker.loads == 4  # a, b, c, and b again
+
+
+def test_a_cache_of_no_size_keeps_nothing(make_worker):
+    worker = make_worker(size=0)
+    assert [worker.stock("a"), worker.stock("a")] == [None, None]
+    assert worker.loads == 2
+
+
+@pytest.mark.parametrize(("there", "seconds"), [(True, 60.0), (False, ABSENT_TTL_SECONDS)])
+def test_nothing_is_kept_longer_than_its_time(make_worker, there, seconds):
+    """A minute for what there is, seconds for what there is not: clients choose which absent ids they ask for."""
+    now = 1000.0
+    worker = make_worker(clock=lambda: now)
+    if there:
+        worker.put("a", 1)
+    worker.stock("a")
+    now += seconds - 0.01
+    worker.stock("a")
+    assert worker.loads == 1
+    now += 0.01
+    worker.stock("a")
+    assert worker.loads == 2
+
+
+def test_a_gap_in_the_log_forgets_everything(worker, product_writer):
+    """Pruned beyond what this worker has obeyed: it cannot know what it has missed. After that it caches again."""
+    for product in ("a", "b"):
+        worker.put(product, 1)
+        worker.stock(product)
+    product_writer.execute(PUT, {"id": "a", "stock": 2})
+    product_writer.execute("DELETE FROM cache_invalidations")
+    product_writer.execute(PUT, {"id": "c", "stock": 1})
+    assert [worker.stock(product) for product in ("a", "b", "a", "b")] == [2, 1, 2, 1]
+    assert worker.loads == 4
+
+
+@pytest.mark.parametrize("later", [0, 1])
+def test_a_log_that_was_set_back_forgets_everything(worker, product_writer, later):
+    """An older database in its place, with other rows: and what changes afterwards is heard of as well."""
+    for stock in range(10):
+        worker.put("a", stock)
+    worker.stock("a")
+    product_writer.execute("BEGIN")
+    product_writer.execute("UPDATE products SET stock = 99")
+    product_writer.execute("DELETE FROM cache_invalidations WHERE seq > 2")
+    product_writer.execute("UPDATE sqlite_sequence SET seq = 2 WHERE name = 'cache_invalidations'")
+    product_writer.execute("COMMIT")
+    for stock in (99, 100):
+        if stock == 100 and later:
+            product_writer.execute(PUT, {"id": "a", "stock": 100})
+        elif stock == 100:
+            worker.put("a", 100)
+        assert [worker.stock("a"), worker.stock("a")] == [stock, stock]
+    assert worker.loads == 3
+
+
+def test_the_log_is_pruned(worker, product_writer):
+    """It keeps its last entries, and about as many as that."""
+    many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT :many) SELECT i FROM n"
+    product_writer.execute(f"INSERT INTO cache_invalidations (key) SELECT 'old' FROM ({many})", {"many": KEPT + 5000})
+    worker.put("a", 1)
+    ((first, last, count),) = product_writer.execute("SELECT min(seq), max(seq), count(*) FROM cache_invalidations")
+    assert KEPT <= count <= KEPT + 1000
+    assert last - first + 1 == count
+    assert worker.stock("a") == 1

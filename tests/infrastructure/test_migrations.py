@@ -1,0 +1,186 @@
+"""Migrations: each file as a whole or not at all, once, in order, whoever else migrates, and whatever kills it."""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from app import create_app
+from backend.errors import Unavailable
+from backend.infrastructure.database import write_gate
+from backend.infrastructure.migrations import DIRECTORY, SchemaMismatch, check_schema, migrate
+from backend.settings import Settings
+from tests.at_once import at_once
+from tests.forked import Forked
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
+
+FOR_EVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT count(*) FROM n"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "var" / "app.db"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Callable[..., Path]:
+    """A folder of migrations: `files(a="CREATE …", b="…")` are 0001_a.sql and 0002_b.sql."""
+
+    def files(**scripts: str) -> Path:
+        folder = tmp_path / "sql"
+        folder.mkdir(exist_ok=True)
+        for n, (name, script) in enumerate(scripts.items(), 1):
+            (folder / f"{n:04}_{name}.sql").write_text(script, encoding="utf-8")
+        return folder
+
+    return files
+
+
+def query(path: Path, sql: str) -> list[tuple]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def tables(path: Path) -> set[str]:
+    return {name for (name,) in query(path, "SELECT name FROM sqlite_schema WHERE type = 'table'")}
+
+
+def test_every_file_is_applied_once_and_in_order(path, files):
+    """In a folder that is made for it; what was applied is told, and the next time there is nothing to do."""
+    folder = files(b="CREATE TABLE b (x)", a="INSERT INTO b VALUES (1)")
+    (folder / "README.md").write_text("not a migration")
+    assert migrate(path, folder) == ["0001_b", "0002_a"]
+    assert migrate(path, folder) == []
+    files(b="", a="", c="INSERT INTO b VALUES (2)")
+    assert migrate(path, folder) == ["0003_c"]
+    assert query(path, "SELECT x FROM b") == [(1,), (2,)]
+    assert query(path, "SELECT version, name FROM schema_migrations") == [(1, "0001_b"), (2, "0002_a"), (3, "0003_c")]
+
+
+def test_a_semicolon_within_a_statement_does_not_end_it(path, files):
+    """In a trigger's body, a text, a comment or a name; and the last statement needs none."""
+    folder = files(
+        a="""
+        CREATE TABLE "odd;name" (x TEXT DEFAULT 'a;b'); -- a comment; with one
+        /* another;
+        */
+        CREATE TABLE log (x TEXT);
+        CREATE TRIGGER two AFTER INSERT ON "odd;name" BEGIN
+            INSERT INTO log VALUES (NEW.x);
+            INSERT INTO log VALUES (CASE WHEN NEW.x = 'a;b' THEN 'yes;' END);
+        END;
+        INSERT INTO "odd;name" DEFAULT VALUES;
+        INSERT INTO log VALUES ('last')
+        """
+    )
+    assert migrate(path, folder) == ["0001_a"]
+    assert query(path, "SELECT x FROM log") == [("a;b",), ("yes;",), ("last",)]
+
+
+@pytest.mark.parametrize("broken", ["CREATE TABLE a (y)", "INSERT INTO a VALUES (1, 2)", "SELECT * FROM nowhere", "?"])
+def test_a_file_that_fails_is_undone_as_a_whole(path, files, broken):
+    """Its error comes out, what was applied before it stays, and once it is mended it is applied."""
+    folder = files(first="CREATE TABLE first (x);", second=f"CREATE TABLE a (x);\n{broken};\nCREATE TABLE c (x);")
+    with pytest.raises(sqlite3.Error):
+        migrate(path, folder)
+    assert tables(path) == {"schema_migrations", "first"}
+    assert query(path, "SELECT name FROM schema_migrations") == [("0001_first",)]
+    with pytest.raises(SchemaMismatch):
+        check_schema(path, folder)
+    files(first="", second="CREATE TABLE a (x);")
+    assert migrate(path, folder) == ["0002_second"]
+    check_schema(path, folder)
+
+
+def test_of_three_processes_at_once_one_migrates(path, files):
+    """Each file is told of by exactly one of them."""
+    folder = files(**{f"n{n}": f"CREATE TABLE t{n} (x);\nINSERT INTO t{n} VALUES (1);" for n in range(9)})
+    path.parent.mkdir()
+    children = [Forked(lambda: migrate(path, folder)) for _ in range(3)]
+    applied = [child.result() for child in children]
+    assert sorted(name for names in applied for name in names) == [f"000{n + 1}_n{n}" for n in range(9)]
+    assert all(query(path, f"SELECT count(*) FROM t{n}") == [(1,)] for n in range(9))
+
+
+def test_of_many_threads_at_once_each_finds_the_newest_schema(path):
+    at_once([lambda: migrate(path)] * 5)
+    check_schema(path)
+
+
+def test_a_kill_between_two_statements_leaves_nothing(path, files):
+    """The killed process has made a table and filled it so far that it spilled into the log; the next begins anew."""
+    folder = files(first="CREATE TABLE first (x);")
+    migrate(path, folder)
+    files(first="", second=f"CREATE TABLE a (x);\nINSERT INTO a VALUES (zeroblob(9000000));\n{FOR_EVER};")
+    child, log = Forked(lambda: migrate(path, folder)), path.with_name("app.db-wal")
+    while not (log.exists() and log.stat().st_size > 4_000_000):
+        time.sleep(0.001)
+    child.kill()
+    assert tables(path) == {"schema_migrations", "first"}
+    files(first="", second="CREATE TABLE a (x);\nCREATE TABLE b (x);")
+    assert migrate(path, folder) == ["0002_second"]
+    assert tables(path) == {"schema_migrations", "first", "a", "b"}
+
+
+def test_who_cannot_have_the_database_is_told_so(path, files):
+    path.parent.mkdir()
+    gate = write_gate(path)
+    assert gate.acquire(0)
+    with pytest.raises(Unavailable):
+        migrate(path, files(a="CREATE TABLE a (x);"), busy_timeout=0.05)
+    assert not path.exists()
+    gate.release()
+
+
+@pytest.mark.parametrize(("applied", "wanted", "told"), [(1, 2, ["older", "migrate"]), (2, 1, ["newer", "deploy"])])
+def test_another_schema_is_refused_in_one_line_that_says_what_to_do(path, files, applied, wanted, told):
+    scripts = {"a": "CREATE TABLE a (x);", "b": "CREATE TABLE b (x);"}
+    folder = files(**dict(list(scripts.items())[:applied]))
+    migrate(path, folder)
+    for file in folder.iterdir():
+        file.unlink()
+    with pytest.raises(SchemaMismatch) as caught:
+        check_schema(path, files(**dict(list(scripts.items())[:wanted])))
+    (line,) = str(caught.value).splitlines()
+    assert str(path) in line
+    assert all(word in line for word in told)
+
+
+def test_a_database_without_a_schema_or_that_is_not_there_is_older_and_stays_so(path):
+    """The check makes nothing."""
+    with pytest.raises(SchemaMismatch, match="migrate"):
+        check_schema(path)
+    assert not path.exists()
+    path.parent.mkdir()
+    sqlite3.connect(path).close()
+    with pytest.raises(SchemaMismatch, match="migrate"):
+        check_schema(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["DELETE FROM schema_migrations WHERE version = 1", "INSERT INTO schema_migrations VALUES (9999, 'x', 0)"],
+    ids=["older", "newer"],
+)
+def test_the_application_does_not_start_on_another_schema(path, change):
+    migrate(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(change)
+        connection.commit()
+    with pytest.raises(SchemaMismatch):
+        create_app(Settings(database_path=path))
+
+
+def test_our_own_schema_is_strict_in_wal_mode_and_holds_together(path):
+    """Every table STRICT, every foreign key to something that exists; numbers without gaps."""
+    names = migrate(path)
+    assert [int(name[:4]) for name in names] == list(range(1, len(names) + 1))
+    assert names == sorted(file.stem for file in DIRECTORY.iterdir())
+    assert query(path, "PRAGMA journal_mode") == [("wal",)]
+    ours = query(path, "SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite_%'")
+    assert {name for name, strict in ours if not strict} == set()
+    assert query(path, "PRAGMA foreign_key_check") == query(path, "PRAGMA integrity_check(1)")[1:] == []

@@ -1,0 +1,120 @@
+"""No N+1: a list takes as many SQL statements for thirty rows as for one, whatever hangs on each row."""
+
+import pytest
+
+from tests.conftest import PASSWORD
+
+ROWS = 30
+
+
+@pytest.fixture
+def api(make_api):
+    """Without a cache: every request asks the database for everything that it needs."""
+    return make_api(cache_size=0)
+
+
+def statements(api, path, by):
+    """The statements that a request runs, and the data of its answer."""
+    seen = []
+    with api.app.database.snapshot() as tx:
+        connection = tx._connection  # this thread's, in which the request will run as well
+    connection.set_trace_callback(seen.append)
+    answer = api.get(path, by)
+    connection.set_trace_callback(None)
+    assert answer.status_code == 200, answer.text
+    return seen, answer.json["data"]
+
+
+def users(api, admin, ada):
+    for n in range(ROWS):
+        api.post("/users", json={"email": f"{n}@example.com", "password": PASSWORD, "name": f"User {n}"})
+
+
+def sessions(api, admin, ada):
+    for _ in range(ROWS - 1):
+        api.post("/auth/login", json={"email": ada.email, "password": PASSWORD})
+
+
+def products(api, admin, ada):
+    return [api.product(admin, f"SKU-{n}", price=1, stock=1000) for n in range(ROWS)]
+
+
+def accounts(api, admin, ada):
+    for _ in range(ROWS):
+        api.account(ada)
+
+
+def movements(api, admin, ada):
+    account = api.account(ada)
+    for _ in range(ROWS):
+        api.post(f"/accounts/{account}/deposits", admin, {"amount": 1})
+    return account
+
+
+def orders(api, admin, ada, person=None):
+    """Ada's, or of whoever else, each of two products."""
+    person = person or ada
+    wanted = [{"productId": api.product(admin, f"{person.id}-{n}", stock=1000), "quantity": 1} for n in range(2)]
+    account = api.account(person, balance=100_000, admin=admin)
+    for _ in range(ROWS):
+        assert api.post("/orders", person, {"accountId": account, "items": wanted}).status_code == 201
+
+
+def users_with_orders(api, admin, ada):
+    users(api, admin, ada)
+    for n in range(3):
+        orders(api, admin, ada, api.sign_up(f"Buyer{n}"))
+
+
+@pytest.mark.parametrize(
+    ("fill", "path", "who"),
+    [
+        (users, "/users?pageSize={n}", "admin"),
+        (users, "/users?pageSize={n}&q=user&role=user&sort=email", "admin"),
+        (users_with_orders, "/users?pageSize={n}&include=orders", "admin"),
+        (products, "/products?limit={n}", None),
+        (accounts, "/accounts?limit={n}", "ada"),
+        (accounts, "/accounts?limit={n}", "admin"),
+        (movements, "/accounts/{made}/transactions?limit={n}", "ada"),
+        (orders, "/orders?limit={n}", "ada"),
+        (orders, "/orders?limit={n}&status=placed", "admin"),
+    ],
+)
+def test_a_longer_page_takes_no_more_statements(api, admin, ada, fill, path, who):
+    made = fill(api, admin, ada)
+    by = {"admin": admin, "ada": ada, None: None}[who]
+    one, short = statements(api, path.format(n=1, made=made), by)
+    many, long = statements(api, path.format(n=ROWS, made=made), by)
+    assert (len(short), len(long)) == (1, ROWS)
+    assert len(one) == len(many), many
+
+
+def test_a_user_with_many_logins_takes_no_more_statements(api, admin, ada):
+    one, short = statements(api, "/auth/sessions", ada)
+    sessions(api, admin, ada)
+    many, long = statements(api, "/auth/sessions", ada)
+    assert (len(short), len(long)) == (1, ROWS)
+    assert len(one) == len(many), many
+
+
+def test_an_order_of_many_items_takes_no_more_statements(api, admin, ada):
+    stock, account = products(api, admin, ada), api.account(ada, balance=1000, admin=admin)
+    counts = []
+    for wanted in (stock[:1], stock):
+        items = [{"productId": product, "quantity": 1} for product in wanted]
+        order = api.post("/orders", ada, {"accountId": account, "items": items}).json["data"]["id"]
+        seen, shown = statements(api, f"/orders/{order}", ada)
+        assert len(shown["items"]) == len(wanted)
+        counts.append(len(seen))
+    assert counts[0] == counts[1]
+
+
+def test_what_the_cache_knows_takes_no_statement_but_the_question_for_news(make_api):
+    """For a product and the list of them; a token's user and session are known as well."""
+    api = make_api()
+    admin = api.admin()
+    product = api.product(admin)
+    for path in (f"/products/{product}", "/products"):
+        api.get(path, admin)
+        seen, _ = statements(api, path, admin)
+        assert set(seen) == {"PRAGMA data_version"}
