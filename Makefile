@@ -15,7 +15,7 @@ run: setup  ## serve on 127.0.0.1:8000, the database migrated
 	@echo 'Three things to try, in another terminal:'
 	@echo '  curl -s http://127.0.0.1:8000/healthz'
 	@echo "  curl -s http://127.0.0.1:8000/api/v1/users -H 'Content-Type: application/json' \\"
-	@echo "       -d '{\"email\": \"ada@example.com\", \"password\": \"correct horse battery\", \"name\": \"Ada\"}'"
+	@echo "       -d '{\"email\": \"lin@example.com\", \"password\": \"correct horse battery\", \"name\": \"Lin\"}'"
 	@echo '  curl -s http://127.0.0.1:8000/openapi.json'
 	@exec $(BIN)/python app.py serve
 

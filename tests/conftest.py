@@ -49,7 +49,7 @@ class Person:
 
 
 class Api:
-    """A client of the application; every path is below `/api/v1` unless it starts with `//`. Usable from many threads."""
+    """A client of the application; every path is below `/api/v1` unless it starts with `//`. For many threads."""
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -113,7 +113,9 @@ class Api:
     def balance(self, account_id: str, by: Person) -> int:
         return self.get(f"/accounts/{account_id}", by).json["data"]["balance"]
 
-    def product(self, admin: Person, sku: str = "SKU-1", price: int = 250, stock: int = 10, currency: str = "EUR") -> str:
+    def product(
+        self, admin: Person, sku: str = "SKU-1", price: int = 250, stock: int = 10, currency: str = "EUR"
+    ) -> str:
         """A new product; its id."""
         body = {"sku": sku, "name": f"The {sku}", "unitPrice": price, "currency": currency, "stock": stock}
         answer = self.post("/products", admin, body)

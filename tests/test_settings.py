@@ -40,6 +40,8 @@ GOOD = {  # variable → text, attribute, value
     "WEBHOOK_SECRET": [("anything", "webhook_secret", "anything")],
     "REQUEST_TIMEOUT_SECONDS": [("2.5", "request_timeout_seconds", 2.5)],
     "BUSY_TIMEOUT_SECONDS": [("1", "busy_timeout_seconds", 1.0)],
+    "WEB_CONCURRENCY": [("1", "workers", 1)],
+    "THREADS": [("16", "threads", 16)],
 }
 
 BAD = {
@@ -76,6 +78,8 @@ BAD = {
     "WEBHOOK_ALLOW_NETWORKS": ("private", "10.0.0.0/33", "10.0.0.0/8;::1"),
     "REQUEST_TIMEOUT_SECONDS": (*BAD_SECONDS, "0", "0.05", "301"),
     "BUSY_TIMEOUT_SECONDS": (*BAD_SECONDS, "0", "0.01", "301"),
+    "WEB_CONCURRENCY": (*BAD_NUMBERS, "0", "33"),
+    "THREADS": (*BAD_NUMBERS, "0", "100"),
 }  # fmt: skip
 
 NETWORKS = {"TRUSTED_PROXIES", "WEBHOOK_ALLOW_NETWORKS"}

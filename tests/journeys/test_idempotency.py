@@ -214,12 +214,13 @@ def test_a_key_is_any_visible_ascii(attempt, key):
     assert is_replay(attempt("accounts", key=key))
 
 
-@pytest.mark.parametrize("key", ["", " ", "a b", "a,b", "a, b", ",", "0" * 256, "ü", "a\tb", "a\x7f", "\x00"])
 @pytest.mark.parametrize("route", ROUTES)
-def test_what_cannot_be_a_key_is_refused(attempt, everything, route, key):
+def test_what_cannot_be_a_key_is_refused(attempt, everything, route):
     """400 BAD_REQUEST, and nothing happens; two header lines arrive joined by a comma."""
     before = everything()
-    assert refusal(attempt(route, environ_overrides={"HTTP_IDEMPOTENCY_KEY": key})) == (400, "BAD_REQUEST")
+    for key in ("", " ", "a b", "a,b", "a, b", ",", "0" * 256, "ü", "a\tb", "a\x7f", "\x00"):
+        answer = attempt(route, environ_overrides={"HTTP_IDEMPOTENCY_KEY": key})
+        assert refusal(answer) == (400, "BAD_REQUEST"), key
     assert everything() == before
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from backend.infrastructure.migrations import migrate
 from tests.processes.raw_client import Answer, Client
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +61,8 @@ class Server:
 def gunicorn(log: Path, *options: str, descriptors: int = 0, bind: str = "", **environment: str) -> Iterator[Server]:
     """Run the server with the tiny application; one worker, four threads, a time-out of 1 s if not told else."""
     settings = {"WEB_CONCURRENCY": "1", "THREADS": "4", "REQUEST_TIMEOUT_SECONDS": "1"} | environment
-    settings["BIND"] = bind or "127.0.0.1:0"
+    settings |= {"BIND": bind or "127.0.0.1:0", "DATABASE_URL": f"sqlite:///{log.parent / 'app.db'}"}
+    migrate(log.parent / "app.db")  # the tiny application has no use for it, but the start asks for its schema
     command = [sys.executable, "-m", "gunicorn", "-c", "python:backend.gunicorn_conf", *options]
     command += ["tests.processes.tiny_application:application"]
     if descriptors:

@@ -161,5 +161,5 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
         assert min(stock.values()) >= 0
 
 
-AnyCourseOfEvents.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+AnyCourseOfEvents.TestCase.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
 TestAnyCourseOfEvents = AnyCourseOfEvents.TestCase

@@ -179,9 +179,7 @@ CHALLENGE = re.compile(r'Bearer realm="[^"]+"(, error="invalid_token"(, error_de
 def test_a_401_says_why_and_challenges(api, ada, authorization, reason):
     """RFC 6750: an error is named only where a token was sent."""
     sent = (
-        {}
-        if authorization is None
-        else {"Authorization": authorization.format(token=ada.access, refresh=ada.refresh)}
+        {} if authorization is None else {"Authorization": authorization.format(token=ada.access, refresh=ada.refresh)}
     )
     answer = api.get("/users/me", headers=sent)
     assert (answer.status_code, answer.json["error"]["details"]) == (401, {"reason": reason})

@@ -92,6 +92,13 @@ def test_a_change_of_another_version_is_refused(call, another_admin, method, pat
 
 
 @pytest.mark.parametrize(("method", "path"), CHANGED)
+def test_a_change_is_never_answered_with_a_304(call, method, path):
+    """Not even where it leads to the version that the client says it has."""
+    answer = call(method, path, '"3"', "If-None-Match")
+    assert (answer.status_code, answer.json["data"]["version"]) == (200, 3)
+
+
+@pytest.mark.parametrize(("method", "path"), CHANGED)
 def test_a_change_to_what_it_is_already_still_needs_the_version(call, method, path):
     """And raises none: the ETag stays."""
     name = call("GET", path).json["data"]["name"]

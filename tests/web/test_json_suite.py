@@ -30,9 +30,7 @@ def files(kind: str) -> list[Path]:
 @pytest.fixture(scope="module")
 def post(migrated):
     """POST some bytes to a route that takes an object and, given these, changes nothing; its status."""
-    settings = Settings(
-        database_path=migrated, jwt_secrets=("x" * 32,), rate_limit_default=None, rate_limit_auth=None
-    )
+    settings = Settings(database_path=migrated, jwt_secrets=("x" * 32,), rate_limit_default=None, rate_limit_auth=None)
     app = create_app(settings, RateLimiter(slots=8), log=LogSink(-1, limit=0))
     client = Client(app, use_cookies=False)
 

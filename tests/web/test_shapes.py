@@ -70,9 +70,7 @@ def test_a_list_has_one_to_fifty_items_and_no_product_twice(api, ada, items, whe
     assert details(api.post("/orders", ada, {"accountId": ID, "items": items})).keys() == {where}
 
 
-@pytest.mark.parametrize(
-    "roles", [[], ["root"], ["user", "user"], ["user", None], "user", {"user": True}, [["user"]]]
-)
+@pytest.mark.parametrize("roles", [[], ["root"], ["user", "user"], ["user", None], "user", {"user": True}, [["user"]]])
 def test_roles_are_a_list_of_known_ones_each_once(api, admin, ada, roles):
     assert all(path.startswith("roles") for path in details(api.patch(f"/users/{ada.id}", admin, {"roles": roles})))
 
@@ -93,9 +91,7 @@ def test_what_is_no_integer_in_range_is_no_price(api, admin, written):
     assert details(answer).keys() == {"unitPrice"}
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("unitPrice", 1), ("unitPrice", 10**12), ("stock", 0), ("stock", 10**9)]
-)
+@pytest.mark.parametrize(("field", "value"), [("unitPrice", 1), ("unitPrice", 10**12), ("stock", 0), ("stock", 10**9)])
 def test_the_ends_of_a_range_are_in_it(api, admin, field, value):
     answer = api.post("/products", admin, {**NEW_PRODUCT, field: value})
     assert (answer.status_code, answer.json["data"][field]) == (201, value)
@@ -151,9 +147,7 @@ def test_control_characters_are_refused(api, admin):
     deposits = f"/accounts/{api.account(admin)}/deposits"
     for control in "\0\x01\n\t\x1b\x7f\x80\x85\x9f":
         assert details(sign_up(api, name=f"A{control}da")).keys() == {"name"}, control
-        assert details(api.post(deposits, admin, {"amount": 1, "memo": f"for{control}tea"})).keys() == {"memo"}, (
-            control
-        )
+        assert details(api.post(deposits, admin, {"amount": 1, "memo": f"for{control}tea"})).keys() == {"memo"}, control
 
 
 @pytest.mark.parametrize("password", ["\0correct horse", "correct\0horse", "correct horse\0"])
