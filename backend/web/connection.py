@@ -61,10 +61,13 @@ class Connection:
         return not self.reader.begun and not self.unsent
 
     def sendall(self, data: bytes) -> None:
-        """Send, or keep for later. OSError if the client is gone, or leaves too much of its answer."""
+        """Send, or keep for later. ConnectionError if the client is gone, or leaves too much of its answer."""
         self.answering = True
         self.put(data)
-        self.flush()
+        try:
+            self.flush()
+        except OSError as error:
+            raise ConnectionAbortedError("the client is gone") from error
         if self.unsent_size > MAX_UNSENT:
             raise ConnectionAbortedError("the client does not take its answer")
 

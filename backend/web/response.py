@@ -1,4 +1,4 @@
-"""One HTTP response: status, body, headers as a list. Plainer than Werkzeug's, whose headers cost a microsecond each."""
+"""One HTTP response: status, body, a list of headers. Plainer than Werkzeug's, whose headers take a microsecond."""
 
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
