@@ -36,6 +36,7 @@ def walk(api, path, by, relation="next"):
     pages = [api.get(path, by)]
     while following := follow(api, pages[-1], relation, by):
         pages.append(following)
+        assert len(pages) < 100, "the links lead round in a circle"
     return pages
 
 
