@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from backend.domain import Account, Attempt, Once, Transaction
 from backend.errors import CurrencyMismatch, IdempotencyKeyReused, InsufficientFunds, NotFound, ValidationFailed
@@ -37,8 +37,9 @@ class NewTransfer:
     amount: Money
     memo: Memo = None
 
-    def conflicts(self) -> Mapping[str, str]:
-        same = self.from_account_id == self.to_account_id
+    @staticmethod
+    def conflicts(values: Mapping[str, Any]) -> Mapping[str, str]:
+        same = values.get("from_account_id") == values.get("to_account_id") is not None
         return {"toAccountId": "must be another account than fromAccountId"} if same else {}
 
 

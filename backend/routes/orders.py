@@ -23,7 +23,7 @@ class Item:
 @dataclass(frozen=True)
 class NewOrder:
     account_id: Reference
-    items: Annotated[tuple[Item, ...], list_of(Item, 1, 50, unique="product_id")]
+    items: Annotated[tuple[Item, ...], list_of(Item, 1, 50, unique="productId")]
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ class NewUser:
     password: ChosenPassword
     name: Name
 
-    def conflicts(self) -> Mapping[str, str]:
-        same = self.password.casefold() == self.email.casefold()
+    @staticmethod
+    def conflicts(values: Mapping[str, Any]) -> Mapping[str, str]:
+        same = (values.get("password") or "").casefold() == (values.get("email") or " ").casefold()
         return {"password": "must not be the e-mail address"} if same else {}
 
 

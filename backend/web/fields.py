@@ -23,6 +23,7 @@ class Rule(Protocol):
 
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+BLANKS = " \t\n\v\f\r"  # str.strip() would take other control characters for white space, too
 DIGITS = re.compile(r"[0-9]{1,19}")
 # The WHATWG's pattern for <input type=email> with at least two labels in the domain.
 EMAIL = re.compile(
@@ -44,11 +45,11 @@ class Text:
             wrong[path] = "must be a string"
             return None
         text = value if value.isascii() else unicodedata.normalize("NFC", value)
-        if not self.verbatim:
-            text = text.strip()
+        inner = text if self.verbatim else text.strip(BLANKS)
+        text = text if self.verbatim else inner.strip()
         if not self.low <= len(text) <= self.high:
             wrong[path] = f"must have {self.low} to {self.high} characters"
-        elif "\0" in text or (not self.verbatim and CONTROL.search(text)):
+        elif "\0" in inner or (not self.verbatim and CONTROL.search(inner)):
             wrong[path] = "must not contain control characters"
         else:
             return text
@@ -109,8 +110,8 @@ class Choice:
     title: str = ""
 
     def check(self, value: object, path: str, wrong: Wrong) -> str | None:
-        if isinstance(value, str) and value in self.of:
-            return value
+        if isinstance(value, str) and (text := value.strip()) in self.of:
+            return text
         wrong[path] = f"must be {self.meaning or 'one of ' + ', '.join(self.of)}"
         return None
 
@@ -122,8 +123,8 @@ class Choice:
 @dataclass(frozen=True)
 class Id:
     def check(self, value: object, path: str, wrong: Wrong) -> str | None:
-        if isinstance(value, str) and is_id(value):
-            return value
+        if isinstance(value, str) and is_id(text := value.strip()):
+            return text
         wrong[path] = "must be an id: a lowercase UUID"
         return None
 
@@ -133,7 +134,7 @@ class Id:
 
 @dataclass(frozen=True)
 class ListOf:
-    """`low` to `high` values of one rule, no two with the same `unique` attribute (or, if that is empty, equal)."""
+    """`low` to `high` values of one rule, no two alike (objects: in their field `unique`)."""
 
     rule: Rule
     low: int
@@ -147,17 +148,18 @@ class ListOf:
             wrong[path] = f"must have {self.low} to {self.high} entries"
         else:
             checked = tuple(self.rule.check(entry, f"{path}[{n}]", wrong) for n, entry in enumerate(value))
-            self._check_unique(checked, path, wrong)
+            self._check_unique(value, path, wrong)
             return checked
         return None
 
-    def _check_unique(self, entries: tuple[Any, ...], path: str, wrong: Wrong) -> None:
-        seen: set[object] = set()
+    def _check_unique(self, entries: list[Any], path: str, wrong: Wrong) -> None:
+        seen: set[str] = set()
         for n, entry in enumerate(entries):
-            mark = getattr(entry, self.unique, None) if self.unique else entry
-            if mark is not None and mark in seen:
-                wrong[f"{path}[{n}]"] = "must not stand here twice"
-            seen.add(mark)
+            mark = entry.get(self.unique) if isinstance(entry, dict) else entry
+            if isinstance(mark, str):
+                if mark.strip() in seen:
+                    wrong.setdefault(f"{path}[{n}]{self.unique and '.'}{self.unique}", "must not stand here twice")
+                seen.add(mark.strip())
 
     def schema(self) -> Schema:
         unique = {} if self.unique else {"uniqueItems": True}

@@ -1,8 +1,8 @@
 """Shapes: dataclasses whose annotations say what a client may send. Read into checks here, into JSON Schema as well.
 
 A field with a default may be left out; only one whose type admits None may be null. Every wrong field is found at
-once; what is wrong between fields a shape tells by a method `conflicts() -> {name: problem}`. A shape is compiled on
-first use and kept; `read_*` are thread-safe and raise ValidationFailed.
+once; what is wrong between fields a shape tells by a static method `conflicts(values) -> {name: problem}`. A shape is
+compiled on first use and kept; `read_*` are thread-safe and raise ValidationFailed.
 """
 
 from collections.abc import Mapping
@@ -85,12 +85,10 @@ class Nested:
                 wrong[prefix + field.name] = "is required"
         for name in value.keys() - {field.name for field in known}:
             wrong[prefix + name] = "is not known here"
-        if len(wrong) > before:
-            return None
-        read = self.shape(**values)
-        for name, problem in getattr(read, "conflicts", dict)().items():
-            wrong[prefix + name] = problem
-        return read
+        if hasattr(self.shape, "conflicts"):
+            for name, problem in self.shape.conflicts(values).items():
+                wrong.setdefault(prefix + name, problem)
+        return self.shape(**values) if len(wrong) == before else None
 
     def schema(self) -> Schema:
         known = fields_of(self.shape)

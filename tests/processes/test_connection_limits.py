@@ -32,7 +32,7 @@ def test_three_thousand_idle_connections_with_1024_descriptors_neither_kill_a_wo
         for index in range(3000):
             stack.enter_context(server.connect(f"127.0.2.{1 + index // 75}"))
             if index % 100 == 0:
-                assert server.probe() < PROMPT
+                assert server.probe() < 1
         assert slowest_probe(server, 0.2) < PROMPT
         assert server.workers() == workers
     assert log.read_text().count("Booting worker") == 1

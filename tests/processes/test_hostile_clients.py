@@ -98,6 +98,14 @@ def test_a_client_that_takes_its_answer_byte_by_byte_is_cut_off_at_the_deadline(
     assert DEADLINE - 0.1 < time.monotonic() - began < DEADLINE + SLACK
 
 
+def test_a_lone_client_is_refused_in_time_though_nothing_else_happens(server: Server) -> None:
+    """Nobody else's events wake the loop up for it."""
+    with server.connect() as client:
+        began = time.monotonic()
+        assert client.send(b"G").read_answer().code == "REQUEST_TIMEOUT"
+        assert DEADLINE - 0.1 < time.monotonic() - began < DEADLINE + 0.4
+
+
 def test_a_slow_client_that_is_done_within_the_deadline_is_served(server: Server) -> None:
     with server.connect() as client:
         for piece in (b"POST / HT", b"TP/1.1\r\nHo", b"st: a\r\nContent-Length: 5\r", b"\n\r", b"\n12", b"345"):

@@ -49,6 +49,7 @@ def test_wrong_fields_in_a_list_are_told_by_their_path(api, ada):
         "items[2].productId": "must be an id: a lowercase UUID",
         "items[2].quantity": "is required",
         "items[2].colour": "is not known here",
+        "items[3].productId": "must not stand here twice",
         "note": "is not known here",
     }
 
@@ -61,7 +62,7 @@ def test_wrong_fields_in_a_list_are_told_by_their_path(api, ada):
         ("", "items"),
         (None, "items"),
         ([{"productId": ID, "quantity": 1}] * 51, "items"),
-        ([{"productId": ID, "quantity": 1}, {"productId": ID, "quantity": 2}], "items[1]"),
+        ([{"productId": ID, "quantity": 1}, {"productId": ID, "quantity": 2}], "items[1].productId"),
         ([[]], "items[0]"),
         ([None], "items[0]"),
     ],
@@ -225,3 +226,21 @@ def test_what_is_wrong_between_two_fields_is_told_by_the_second(api, ada):
     body = {"fromAccountId": ID, "toAccountId": ID, "amount": 1}
     assert details(api.post("/transfers", ada, body)).keys() == {"toAccountId"}
     assert details(sign_up(api, password=NEW_USER["email"].upper())).keys() == {"password"}
+
+
+def test_an_id_and_a_code_are_trimmed_like_any_string(api, ada):
+    assert api.post("/accounts", ada, {"currency": " EUR\n"}).json["data"]["currency"] == "EUR"
+    transfer = {"fromAccountId": f"\t{ID} ", "toAccountId": ID.replace("0", "1"), "amount": 1}
+    assert api.post("/transfers", ada, transfer).status_code == 404
+
+
+@pytest.mark.parametrize("control", ["\x1c", "\x1f", "\x85", "\x00"])
+def test_what_only_python_takes_for_white_space_is_a_control_character(api, control):
+    assert details(sign_up(api, name=f"{control}Ada")) == {"name": "must not contain control characters"}
+
+
+def test_fields_are_compared_although_another_one_is_wrong(api, ada):
+    """A password that is the address, and a transfer to itself, are told together with the rest."""
+    assert details(sign_up(api, password="NEW@example.com", name="")).keys() == {"name", "password"}
+    transfer = {"fromAccountId": ID, "toAccountId": ID, "amount": 0}
+    assert details(api.post("/transfers", ada, transfer)).keys() == {"amount", "toAccountId"}
