@@ -157,7 +157,7 @@ def test_no_part_of_a_bad_secret_is_shown(name):
         Settings.from_environment({name: "hush-hush,and more"})
     told = stopped.getrepr(style="short", chain=True).reprcrash.message + repr(stopped.value)
     assert "hush" not in told
-    assert stopped.value.__suppress_context__
+    assert stopped.value.__suppress_context__ and stopped.value.__cause__ is None
 
 
 def test_the_settings_do_not_show_their_secrets():

@@ -69,13 +69,23 @@ def test_a_change_forgets_what_it_is_about_and_nothing_else(worker, put):
     assert (worker.stock("a"), worker.loads) == (2, 3)
 
 
-def test_what_was_rolled_back_is_never_seen(worker):
+@pytest.mark.parametrize("late", [False, True], ids=["in the block", "just before the commit"])
+def test_what_was_rolled_back_is_never_seen_and_hides_nothing(worker, make_worker, late):
+    """The next write, by another worker, takes its place in the log, and is heard of."""
+
+    def fail(tx=None):
+        raise RuntimeError
+
+    other = make_worker()
     worker.put("a", 1)
     worker.stock("a")
+    worker.database.before_commit += [fail] * late
     with pytest.raises(RuntimeError), worker.database.transaction() as tx:
         tx.run(PUT, id="a", stock=2)
-        raise RuntimeError
+        late or fail()
     assert (worker.stock("a"), worker.loads) == (1, 1)
+    other.put("a", 3)
+    assert worker.stock("a") == 3
 
 
 def test_a_write_of_ones_own_does_not_hide_those_of_others(worker, make_worker):

@@ -114,7 +114,7 @@ def test_a_forked_child_has_connections_of_its_own(database, outsider, write):
 
 
 def test_a_forked_child_neither_ends_nor_shares_its_parents_transaction(database, outsider, written):
-    """The child, its threads and its end: the parent has its lock as before, and its writes are its own."""
+    """Its threads, its `close` and its end: the parent has its lock, and all that had spilled into the log."""
 
     def work() -> list[str]:
         in_a_thread(lambda: texts(database))
@@ -122,13 +122,16 @@ def test_a_forked_child_neither_ends_nor_shares_its_parents_transaction(database
         database.close()
         return found
 
+    many = [f"{n:0500}" for n in range(10_000)]
     with database.transaction() as tx:
-        tx.run("INSERT INTO notes (text) VALUES ('a')")
+        for text in many[1:]:
+            tx.run("INSERT INTO notes (text) VALUES (:text)", text=text)
         assert Forked(work).result() == []
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             outsider.execute("BEGIN IMMEDIATE")
-        tx.run("INSERT INTO notes (text) VALUES ('b')")
-    assert written() == ["a", "b"]
+        tx.run("INSERT INTO notes (text) VALUES (:text)", text=many[0])
+    assert written() == many
+    assert outsider.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_a_child_leaves_the_connections_of_its_parents_other_threads_alone(database, outsider, written):

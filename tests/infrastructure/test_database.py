@@ -100,15 +100,16 @@ def test_a_transaction_reads_what_was_committed_before_it_began(database, outsid
 
 
 def test_a_snapshot_cannot_write_nor_can_a_transaction_that_is_over(database, written, write):
-    """Not even right after this thread has written."""
-    write("a")
-    with pytest.raises((Unavailable, sqlite3.OperationalError)), database.snapshot() as tx:
-        tx.run("INSERT INTO notes (text) VALUES ('b')")
+    """Neither before this thread has written for the first time nor right after."""
+    for _ in range(2):
+        with pytest.raises((Unavailable, sqlite3.OperationalError)), database.snapshot() as tx:
+            tx.run("INSERT INTO notes (text) VALUES ('b')")
+        write(f"a{len(written())}")
     with database.transaction() as tx:
         pass
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         tx.run("INSERT INTO notes (text) VALUES ('c')")
-    assert written() == ["a"]
+    assert written() == ["a0", "a1"]
 
 
 def test_what_is_to_follow_a_commit_follows_it_in_order(database, written, write):

@@ -131,7 +131,7 @@ def test_a_full_disk_writes_nothing_and_is_no_lasting_harm(database, write):
         tx.run("INSERT INTO notes (text) VALUES ('b')")
         tx.run("INSERT INTO notes (text) VALUES (:long)", long="x" * 100_000)
     assert count(database) == 1
-    write("b")
+    write("b" * 100_000)
     assert count(database) == 2
 
 
@@ -153,9 +153,12 @@ def test_a_connection_lost_inside_a_transaction_does_not_keep_the_gate_shut(data
     assert count(database) == 1
 
 
-def test_without_a_folder_for_the_gate_there_is_no_writing(tmp_path):
+def test_without_a_gate_there_is_no_writing(database, notes_path):
+    """Its file cannot be opened: reads go on."""
+    notes_path.with_name("notes.db-gate").mkdir()
     with pytest.raises(Unavailable):
-        Database(tmp_path / "gone" / "notes.db").check_writable()
+        database.check_writable()
+    assert count(database) == 0
 
 
 def test_a_read_only_database_can_be_read_and_not_written():

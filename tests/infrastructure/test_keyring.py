@@ -1,5 +1,7 @@
 """The service's secrets and the keys that are derived from them."""
 
+import base64
+
 import pytest
 
 from backend.infrastructure.keyring import Keyring, generated_secret
@@ -62,7 +64,9 @@ def test_an_id_finds_the_secrets_bytes_and_tells_nothing_of_them():
     ring = Keyring(["schlüssel, lang genug für 32 Bytes und mehr"])
     assert ring.signing_id in ring
     assert ring[ring.signing_id] == "schlüssel, lang genug für 32 Bytes und mehr".encode()
-    assert ring.signing_id not in "schlüssel, lang genug für 32 Bytes und mehr"
+    secret = ring[ring.signing_id]
+    shapes = secret.decode(), secret.hex(), base64.b64encode(secret).decode()
+    assert not any(ring.signing_id in shape for shape in shapes)
 
 
 def test_a_secret_is_generated_once_and_kept(tmp_path):

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
 
@@ -11,8 +12,10 @@ import bcrypt
 import pytest
 
 from backend.errors import Unavailable
+from backend.infrastructure.byte_locks import ByteLocks
 from backend.infrastructure.passwords import Passwords
 from tests.at_once import at_once
+from tests.forked import Forked, Signal
 
 CONTEXT = b"reference-backend password v1"
 
@@ -79,7 +82,7 @@ class HeldBcrypt:
     """bcrypt that does not end before it may, and knows how many runs there are at once."""
 
     def __init__(self):
-        self.may_end = threading.Event()
+        self.may_end, self.two_run = threading.Event(), threading.Event()
         self.lock = threading.Lock()
         self.running = self.most = 0
 
@@ -87,17 +90,26 @@ class HeldBcrypt:
         with self.lock:
             self.running += 1
             self.most = max(self.most, self.running)
-        assert self.may_end.wait(30)
+            if self.running == 2:
+                self.two_run.set()
+        self.may_end.wait(10)
         with self.lock:
             self.running -= 1
         return True
 
 
-@pytest.mark.parametrize("slots", [1, 2, 4])
-def test_past_a_short_queue_everybody_is_turned_away_at_once(monkeypatch, slots):
-    """Three times as many as may run are let in; the others have their Unavailable while nobody has finished yet."""
-    held, passwords, outcomes = HeldBcrypt(), Passwords(4, slots, 3 * slots), Queue()
+@pytest.fixture
+def held(monkeypatch):
+    held = HeldBcrypt()
     monkeypatch.setattr(bcrypt, "checkpw", held)
+    yield held
+    held.may_end.set()
+
+
+@pytest.mark.parametrize(("slots", "admitted"), [(1, 1), (1, 4), (2, 6), (4, 12)])
+def test_past_a_short_queue_everybody_is_turned_away_at_once(held, slots, admitted):
+    """Some run, some wait, and all others have their Unavailable while nobody has finished yet."""
+    passwords, outcomes = Passwords(4, slots, admitted), Queue()
 
     def ask():
         try:
@@ -108,12 +120,43 @@ def test_past_a_short_queue_everybody_is_turned_away_at_once(monkeypatch, slots)
     with ThreadPoolExecutor(20) as threads:
         for _ in range(20):
             threads.submit(ask)
-        turned_away = [outcomes.get(timeout=30) for _ in range(20 - 3 * slots)]
-        assert all(isinstance(error, Unavailable) and int(error.headers["Retry-After"]) >= 1 for error in turned_away)
-        assert outcomes.empty()
+        turned_away = [outcomes.get(timeout=10) for _ in range(20 - admitted)]
+        finished_early = outcomes.qsize()
         held.may_end.set()
-        assert [outcomes.get(timeout=30) for _ in range(3 * slots)] == [True] * 3 * slots
+        others = [outcomes.get(timeout=10) for _ in range(admitted)]
+    assert all(isinstance(error, Unavailable) and int(error.headers["Retry-After"]) >= 1 for error in turned_away)
+    assert (finished_early, others) == (0, [True] * admitted)
     assert held.most <= slots
+
+
+def test_workers_share_the_slots_of_the_machine(held):
+    """Two of them with places for two runs: never more than two at once, and all get their turn."""
+    locks = ByteLocks()
+    workers = [Passwords(4, 2, 4, locks) for _ in range(2)]
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(worker.matches, "x", None) for worker in workers * 4]
+        assert held.two_run.wait(10)
+        held.may_end.set()
+        assert [one.result() for one in asked] == [False] * 8
+    assert held.most == 2
+
+
+def test_the_slot_of_a_killed_worker_is_free_again(held):
+    """The kernel gives it back."""
+    locks, started = ByteLocks(), Signal()
+
+    def never_end():
+        bcrypt.checkpw = lambda password, salt: (started.say(), time.sleep(30))  # in the child alone
+        Passwords(4, 1, 1, locks).matches("x", None)
+
+    child = Forked(never_end)
+    started.wait()
+    held.may_end.set()
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(Passwords(4, 1, 1, locks).matches, "x", None)
+        assert held.running == 0 and not asked.done()
+        child.kill()
+        assert asked.result(10) is False
 
 
 def test_a_place_is_given_back_whatever_happens(passwords, monkeypatch):

@@ -140,6 +140,7 @@ def test_each_change_raises_the_version_by_one(api, admin, clock, change):
     """200 with the changed product and its new ETag; the very next read shows it, in the list too."""
     product = api.product(admin)
     before = shown(api, product)
+    assert api.get("/products").json["data"] == [before]
     clock.advance(5)
     answer = api.patch(f"/products/{product}", admin, change)
     after = answer.json["data"]

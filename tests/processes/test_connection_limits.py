@@ -27,7 +27,11 @@ def test_three_thousand_idle_connections_with_1024_descriptors_neither_kill_a_wo
 ) -> None:
     """The longest idle make room for the newest; a client that is busy keeps its connection."""
     log = tmp_path / "log"
-    with many_descriptors(4000), gunicorn(log, descriptors=1024) as server, contextlib.ExitStack() as stack:
+    with (
+        many_descriptors(4000),
+        gunicorn(log, descriptors=1024, REQUEST_TIMEOUT_SECONDS="10") as server,
+        contextlib.ExitStack() as stack,
+    ):
         workers = server.workers()
         for index in range(3000):
             stack.enter_context(server.connect(f"127.0.2.{1 + index // 75}"))

@@ -102,7 +102,9 @@ def test_a_lone_client_is_refused_in_time_though_nothing_else_happens(server: Se
     """Nobody else's events wake the loop up for it."""
     with server.connect() as client:
         began = time.monotonic()
-        assert client.send(b"G").read_answer().code == "REQUEST_TIMEOUT"
+        client.send(b"G")
+        time.sleep(0.7)  # its pace
+        assert client.send(b"E").read_answer().code == "REQUEST_TIMEOUT"
         assert DEADLINE - 0.1 < time.monotonic() - began < DEADLINE + 0.4
 
 
