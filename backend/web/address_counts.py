@@ -11,7 +11,7 @@ import mmap
 import os
 
 LINES = 1 << 16
-WORKERS = 64  # living at the same time, those of a reload included
+WORKERS = 128  # living at the same time: 32, and those that a reload or two has not yet ended
 
 
 class AddressCounts:
@@ -20,6 +20,16 @@ class AddressCounts:
     def __init__(self) -> None:
         self._table = mmap.mmap(-1, LINES * WORKERS)
         self._key = os.urandom(16)
+        self._numbers = set(range(WORKERS))  # that no worker has; the parent's
+
+    def begin_worker(self) -> int:
+        """In the parent: a number for a new worker."""
+        return self._numbers.pop()
+
+    def end_worker(self, worker: int) -> None:
+        """In the parent: forget all connections of a worker that is no more."""
+        self._table[worker::WORKERS] = bytes(LINES)
+        self._numbers.add(worker)
 
     def enter(self, worker: int, address: str, most: int) -> bool:
         """Count one more connection of the address, unless that makes it more than `most` (≤ 200)."""
@@ -33,10 +43,6 @@ class AddressCounts:
 
     def leave(self, worker: int, address: str) -> None:
         self._table[self._line(address) + worker] -= 1
-
-    def clear(self, worker: int) -> None:
-        """Forget all connections of a worker that is no more, or that begins."""
-        self._table[worker::WORKERS] = bytes(LINES)
 
     def _line(self, address: str) -> int:
         digest = hashlib.blake2b(address.encode(), digest_size=2, key=self._key).digest()

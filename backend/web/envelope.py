@@ -23,7 +23,7 @@ def to_json(value: object) -> str:
     """JSON text of a noun of the domain, a list of them, or plain data. Times become RFC 3339, names camelCase."""
     if isinstance(value, (list, tuple)):
         return f"[{','.join([to_json(entry) for entry in value])}]"
-    return _noun_to_json(value) if hasattr(value, "__dataclass_fields__") else encode(value)
+    return _versioned_to_json(value) if hasattr(value, "version") else encode(_plain(value))
 
 
 def data_response(status: int, data: str, request_id: str, meta: Mapping[str, Any] | None = None) -> Response:
@@ -50,8 +50,8 @@ def _meta(request_id: str, extra: Mapping[str, Any] | None) -> str:
     return f'"meta":{{"requestId":"{request_id}","timestamp":"{iso_time(time.time())}"{more}}}'
 
 
-@lru_cache(4096)  # nouns are immutable, and those that come from the cache are asked for again
-def _noun_to_json(noun: Any) -> str:
+@lru_cache(4096)  # what has a version is cached as an object, and asked for again; tokens must not be kept
+def _versioned_to_json(noun: Any) -> str:
     return encode(_plain(noun))
 
 

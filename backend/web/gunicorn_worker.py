@@ -29,11 +29,11 @@ from gunicorn.http.parser import RequestParser
 from gunicorn.workers.gthread import ThreadWorker
 
 from backend.settings import Settings
-from backend.web.address_counts import WORKERS, AddressCounts
+from backend.web.address_counts import AddressCounts
 from backend.web.client_address import client_address, limit_key
 from backend.web.connection import Connection
 from backend.web.conversations import Conversations
-from backend.web.gunicorn_internals import require_internals
+from backend.web.gunicorn_internals import names_in, require_internals
 from backend.web.refusals import refusal, refusal_for
 from backend.web.shutdown import shutting_down
 
@@ -49,11 +49,10 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
 
     counts: ClassVar[AddressCounts | None] = None  # made by the parent, shared by its workers
 
-    def __init__(self, age: int, *args: Any) -> None:  # in the parent, before the fork
-        super().__init__(age, *args)
+    def __init__(self, *args: Any) -> None:  # in the parent, before the fork
+        super().__init__(*args)
         self.connections_of = WholeRequestWorker.counts = self.counts or AddressCounts()
-        self.number = age % WORKERS
-        self.forget_connections()
+        self.number = self.connections_of.begin_worker()
         self.settings = Settings.from_environment(os.environ)
         self.next_look = 0.0  # at the deadlines
         self.accept_again = 0.0
@@ -66,6 +65,8 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
         require_internals()
         if cfg.is_ssl:
             raise RuntimeError("certfile is set, but this worker speaks no TLS: leave that to a proxy")
+        if "forget_connections" not in names_in(cfg.child_exit.__code__):
+            raise RuntimeError("child_exit must call worker.forget_connections(), as in backend/gunicorn_conf.py")
 
     def run(self) -> None:
         """The worker's life. Gunicorn's loop calls `accept`, `finish_request` and, in each turn, `murder_pending`."""
@@ -136,8 +137,8 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
             self.connections_of.leave(self.number, conn.counted_as)
 
     def forget_connections(self) -> None:
-        """In the parent: this worker has none, be it that it begins or that it has died (see `child_exit`)."""
-        self.connections_of.clear(self.number)
+        """In the parent, when this worker has died: gunicorn calls `child_exit` of our configuration, and that this."""
+        self.connections_of.end_worker(self.number)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         super().wait_for_and_dispatch_events(min(timeout, TICK_SECONDS) if self.nr_conns else timeout)

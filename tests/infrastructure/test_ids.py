@@ -97,9 +97,9 @@ def test_threads_get_ids_of_their_own_each_in_order(switching):
     assert len({one[:18] for mine in made for one in mine}) == 40_000
 
 
-def test_processes_get_ids_of_their_own():
-    """Forks share the last id of their parent, and nothing after it."""
-    children = [Forked(lambda: [new_id() for _ in range(500)]) for _ in range(4)]
+def test_processes_get_ids_of_their_own(fresh):
+    """Forks share the last id of their parent, and here even the clock; nothing else."""
+    children = [Forked(lambda: [new_id(lambda: MOMENT) for _ in range(500)]) for _ in range(4)]
     assert len({one for child in children for one in child.result()}) == 2000
 
 
@@ -107,7 +107,8 @@ def test_processes_get_ids_of_their_own():
     "text",
     [
         "", "not-an-id", GOOD.upper(), f"017F{GOOD[4:]}", GOOD.replace("-", ""), f"{{{GOOD}}}", f"{GOOD}\n",
-        f" {GOOD}", f"{GOOD}0", GOOD[:-1], f"{GOOD[:-1]}g", f"urn:uuid:{GOOD}", f"٠{GOOD[1:]}", GOOD.replace("-", "_"), f"{GOOD}\0",
+        f" {GOOD}", f"{GOOD}0", GOOD[:-1], f"{GOOD[:-1]}g", f"urn:uuid:{GOOD}", f"٠{GOOD[1:]}", GOOD.replace("-", "_"),
+        f"{GOOD}\0",
     ],
 )  # fmt: skip
 def test_only_the_canonical_form_is_an_id(text):

@@ -1,16 +1,10 @@
 """What the server refuses before the application sees it, and what it answers where the application does not."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
-import gunicorn as gunicorn_package
 import pytest
-from gunicorn.workers.gthread import ThreadWorker
 
-from backend.web import gunicorn_internals
-from tests.processes.gunicorn_server import ROOT, Server, gunicorn
+from tests.processes.gunicorn_server import Server, gunicorn
 
 HOST = b"Host: localhost\r\n"
 LONG = b"a" * 8190
@@ -167,27 +161,3 @@ def test_an_answer_that_breaks_off_ends_in_a_reset(server: Server) -> None:
         client.send(get(HOSTED, b"Content-Length: 3", line=b"GET /fails-late HTTP/1.1") + b"abc")
         with pytest.raises(ConnectionResetError):
             client.read_answer()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("BIND", "localhost"), ("BIND", "127.0.0.1:http"), ("WEB_CONCURRENCY", "0"), ("WEB_CONCURRENCY", "33"),
-        ("THREADS", "many"), ("THREADS", "-1"), ("REQUEST_TIMEOUT_SECONDS", "soon"),
-    ],
-)  # fmt: skip
-def test_a_bad_setting_stops_the_start_with_one_line_that_names_it(name: str, value: str) -> None:
-    command = [sys.executable, "-m", "gunicorn", "-c", "python:backend.gunicorn_conf", "--check-config"]
-    environment = os.environ | {name: value}
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert process.returncode == 1
-    assert process.stderr.startswith(f"{name} was {value!r}; it must be ")
-    assert process.stderr.count("\n") == 1
-
-
-def test_another_gunicorn_than_we_know_stops_the_start_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    gunicorn_internals.require_internals()
-    monkeypatch.setitem(gunicorn_internals.INTERNALS, ThreadWorker.run, {"alive", "moved"})
-    expected = f"gunicorn {gunicorn_package.__version__} has no moved in ThreadWorker.run, which backend/web/"
-    with pytest.raises(RuntimeError, match=expected):
-        gunicorn_internals.require_internals()

@@ -1,0 +1,27 @@
+"""Connections are counted by address over all workers, whatever becomes of a worker."""
+
+from backend.web.address_counts import WORKERS, AddressCounts
+
+
+def test_an_address_has_its_places_over_all_workers_and_others_have_their_own() -> None:
+    counts = AddressCounts()
+    one, other = counts.begin_worker(), counts.begin_worker()
+    assert [counts.enter(worker, "192.0.2.1", 3) for worker in (one, other, one, other, one)] == [True] * 3 + [
+        False
+    ] * 2
+    assert counts.enter(one, "192.0.2.2", 3)
+    counts.leave(other, "192.0.2.1")
+    assert counts.enter(one, "192.0.2.1", 3)
+
+
+def test_a_dead_worker_leaves_its_places_and_its_number() -> None:
+    """However many die: while one lives on, nobody gets its number."""
+    counts = AddressCounts()
+    steady = counts.begin_worker()
+    assert counts.enter(steady, "192.0.2.1", 2)
+    for _ in range(2 * WORKERS):
+        worker = counts.begin_worker()
+        assert worker != steady
+        assert counts.enter(worker, "192.0.2.1", 2)
+        assert not counts.enter(steady, "192.0.2.1", 2)
+        counts.end_worker(worker)
