@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.conftest import SECRET, Person
-from tests.processes.gunicorn_server import Server, gunicorn
+from tests.processes.gunicorn_server import Server, gunicorn, wait_until
 
 APPLICATION = "app:create_app()"
 LOST = (OSError, http.client.HTTPException)  # no answer: it may have been done, or not
@@ -53,6 +53,21 @@ class Caller:
     def call(self, method: str, path: str, by: Person | None = None, json_: Any = None, key: str = "") -> Reply:
         self.send(method, path, by, json_, key)
         return self.reply()
+
+
+def connect_to(server: Server, worker: int, count: int = 1) -> list[Caller]:
+    """So many new connections, all taken by this worker."""
+    before = descriptors_of(worker)
+    with server.only(worker):
+        callers = [Caller(server.address) for _ in range(count)]
+        for caller in callers:
+            caller.http.connect()
+        wait_until(lambda: descriptors_of(worker) == before + count)
+    return callers
+
+
+def descriptors_of(process: int) -> int:
+    return len(list(Path(f"/proc/{process}/fd").iterdir()))
 
 
 def call(server: Server, method: str, path: str, by: Person | None = None, json_: Any = None, key: str = "") -> Reply:
