@@ -57,17 +57,20 @@ class Caller:
 
 def connect_to(server: Server, worker: int, count: int = 1) -> list[Caller]:
     """So many new connections, all taken by this worker."""
-    before = descriptors_of(worker)
+    callers = [Caller(server.address) for _ in range(count)]
     with server.only(worker):
-        callers = [Caller(server.address) for _ in range(count)]
         for caller in callers:
             caller.http.connect()
-        wait_until(lambda: descriptors_of(worker) == before + count)
+        ports = {caller.http.sock.getsockname()[1] for caller in callers}
+        wait_until(lambda: ports <= ports_of(worker))
     return callers
 
 
-def descriptors_of(process: int) -> int:
-    return len(list(Path(f"/proc/{process}/fd").iterdir()))
+def ports_of(worker: int) -> set[int]:
+    """The ports of the clients whose connections this worker has taken."""
+    sockets = {str(link.readlink()) for link in Path(f"/proc/{worker}/fd").iterdir()}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {int(row[2].partition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in sockets}
 
 
 def call(server: Server, method: str, path: str, by: Person | None = None, json_: Any = None, key: str = "") -> Reply:
