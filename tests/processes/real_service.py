@@ -11,6 +11,7 @@ from tests.conftest import SECRET, Person
 from tests.processes.gunicorn_server import Server, gunicorn, wait_until
 
 APPLICATION = "app:create_app()"
+LISTENING = "0A"  # in /proc/net/tcp
 LOST = (OSError, http.client.HTTPException)  # no answer: it may have been done, or not
 
 
@@ -70,7 +71,9 @@ def ports_of(worker: int) -> set[int]:
     """The ports of the clients whose connections this worker has taken."""
     sockets = {str(link.readlink()) for link in Path(f"/proc/{worker}/fd").iterdir()}
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return {int(row[2].partition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in sockets}
+    return {
+        int(row[2].partition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in sockets and row[3] != LISTENING
+    }
 
 
 def call(server: Server, method: str, path: str, by: Person | None = None, json_: Any = None, key: str = "") -> Reply:
