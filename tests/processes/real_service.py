@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,6 +75,23 @@ def ports_of(worker: int) -> set[int]:
     return {
         int(row[2].partition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in sockets and row[3] != LISTENING
     }
+
+
+@contextlib.contextmanager
+def write_lock_held(database: Path) -> Iterator[None]:
+    """By an outsider, who knows of no gate."""
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as sqlite:
+        sqlite.execute("BEGIN IMMEDIATE")
+        yield
+        sqlite.execute("ROLLBACK")
+
+
+def holds_gate(worker: int, database: Path) -> bool:
+    """Whether the worker has the gate open: it does so for a turn in the line, and no longer."""
+    gate = database.with_name(f"{database.name}-gate")
+    with contextlib.suppress(FileNotFoundError):  # closed while we look
+        return gate in [link.readlink() for link in Path(f"/proc/{worker}/fd").iterdir()]
+    return False
 
 
 def call(server: Server, method: str, path: str, by: Person | None = None, json_: Any = None, key: str = "") -> Reply:

@@ -3,12 +3,11 @@
 import os
 import signal
 import socket
-import sqlite3
 import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -19,7 +18,7 @@ from tests.at_once import at_once
 from tests.conftest import PASSWORD, Api, Person
 from tests.processes.gunicorn_server import Server, wait_until
 from tests.processes.oracle import verdict
-from tests.processes.real_service import Caller, call, connect_to, service
+from tests.processes.real_service import Caller, call, connect_to, holds_gate, service, write_lock_held
 
 
 @pytest.fixture
@@ -38,15 +37,6 @@ def transfer(api: Api, ada: Person, grace: Person, admin: Person) -> dict[str, o
 def ten_of_each(server: Server) -> list[Caller]:
     """Twenty connections that are open already: ten to each worker."""
     return [caller for worker in server.workers() for caller in connect_to(server, worker, 10)]
-
-
-@contextmanager
-def write_lock_held(database: Path) -> Iterator[None]:
-    """By an outsider, who knows of no gate."""
-    with closing(sqlite3.connect(database, isolation_level=None)) as sqlite:
-        sqlite.execute("BEGIN IMMEDIATE")
-        yield
-        sqlite.execute("ROLLBACK")
 
 
 def test_twenty_at_once_with_one_key_are_one_transfer(
@@ -85,14 +75,6 @@ def test_a_retry_on_the_other_worker_after_a_lost_answer_is_the_same_transfer(
     assert verdict(database_path, {"once": reply.data["id"]}) == []
     last = call(server, "POST", "/transfers", ada, transfer, "once")
     assert (last.status, last.data) == (201, reply.data)
-
-
-def holds_gate(worker: int, database: Path) -> bool:
-    """Whether the worker has the gate open: it does so for a turn in the line, and no longer."""
-    gate = database.with_name(f"{database.name}-gate")
-    with suppress(FileNotFoundError):  # closed while we look
-        return gate in [link.readlink() for link in Path(f"/proc/{worker}/fd").iterdir()]
-    return False
 
 
 def test_twenty_refreshes_at_once_give_one_and_the_same_token(server: Server, api: Api, ada: Person) -> None:

@@ -14,8 +14,7 @@ import pytest
 from tests.conftest import Api, Person
 from tests.processes.gunicorn_server import Server, gunicorn, wait_until
 from tests.processes.oracle import verdict
-from tests.processes.real_service import LOST, Caller, call, connect_to, ports_of, service
-from tests.processes.test_keys_and_tokens_over_workers import holds_gate, write_lock_held
+from tests.processes.real_service import LOST, Caller, call, connect_to, holds_gate, ports_of, service, write_lock_held
 
 QUOTA = 2000  # a day: one comes back in 43 s, so none while a test runs
 
