@@ -70,7 +70,7 @@ def connect_to(server: Server, worker: int, count: int = 1) -> list[Caller]:
 
 def ports_of(worker: int) -> set[int]:
     """The ports of the clients whose connections this worker has taken."""
-    sockets = {str(link.readlink()) for link in Path(f"/proc/{worker}/fd").iterdir()}
+    sockets = files_of(worker)
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return {
         int(row[2].partition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in sockets and row[3] != LISTENING
@@ -88,10 +88,16 @@ def write_lock_held(database: Path) -> Iterator[None]:
 
 def holds_gate(worker: int, database: Path) -> bool:
     """Whether the worker has the gate open: it does so for a turn in the line, and no longer."""
-    gate = database.with_name(f"{database.name}-gate")
-    with contextlib.suppress(FileNotFoundError):  # closed while we look
-        return gate in [link.readlink() for link in Path(f"/proc/{worker}/fd").iterdir()]
-    return False
+    return str(database.with_name(f"{database.name}-gate")) in files_of(worker)
+
+
+def files_of(process: int) -> set[str]:
+    """What its descriptors stand for, as the kernel writes it."""
+    found = set()
+    for link in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed while we look
+            found.add(str(link.readlink()))
+    return found
 
 
 def call(server: Server, method: str, path: str, by: Person | None = None, json_: Any = None, key: str = "") -> Reply:
