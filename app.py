@@ -53,6 +53,7 @@ from backend.web.pagination import Cursors
 from backend.web.rate_limits import RateLimits
 from backend.web.request import Request
 from backend.web.router import ADMIN, ANYONE, SELF_OR_ADMIN, USER, Route, Router
+from backend.web.shutdown import check_not_shutting_down
 
 StartResponse = Callable[..., Any]
 API = "/api/v1"
@@ -93,7 +94,8 @@ class App:
         accounts = AccountRoutes(ledger, cursors)
         transactions = TransactionRoutes(ledger)
         order = OrderRoutes(orders, cursors)
-        service = ServiceRoutes({"database": self.database.check_writable}, lambda: openapi_document(self.routes))
+        checks = {"database": self.database.check_writable, "shutdown": check_not_shutting_down}
+        service = ServiceRoutes(checks, lambda: openapi_document(self.routes))
         self.routes = [
             Route("POST", f"{API}/users", users.create, ANYONE, auth_limited=True),
             Route("GET", f"{API}/users", users.list, ADMIN),

@@ -13,7 +13,7 @@ TRIED_ON = "26.1.0, 26.2.0, 27.0.0 and 27.0.1"
 # a function, and the names it must still use
 INTERNALS: dict[Callable[..., Any], set[str]] = {
     ThreadWorker.run: {"alive", "set_accept_enabled", "nr_conns", "worker_connections", "murder_pending"}
-    | {"wait_for_and_dispatch_events"},
+    | {"wait_for_and_dispatch_events", "is_parent_alive"},
     ThreadWorker.set_accept_enabled: {"poller", "register", "accept", "_accepting"},
     ThreadWorker.wait_for_and_dispatch_events: {"poller", "select", "data", "fileobj"},
     ThreadWorker.enqueue_req: {"tpool", "handle", "method_queue", "finish_request"},

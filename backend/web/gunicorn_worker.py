@@ -19,6 +19,7 @@ start is stopped if that has moved.
 import errno
 import logging
 import os
+import signal
 import socket
 import time
 from concurrent.futures import Future
@@ -168,6 +169,13 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
         self.accept_again = time.monotonic() + TICK_SECONDS
         self.set_accept_enabled(False)
         self.conversations.make_room(share=0.1)
+
+    def is_parent_alive(self) -> bool:
+        """An orphan stops as on SIGTERM; gunicorn's own would serve for as long as its clients keep it busy."""
+        if super().is_parent_alive():
+            return True
+        self.handle_exit(signal.SIGTERM, None)
+        return False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM: `/readyz` says so, running requests finish, idle connections go after a moment."""

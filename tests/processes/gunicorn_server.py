@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tests.processes.raw_client import Answer, Client
 
 ROOT = Path(__file__).parents[2]
 PROMPT = 0.25  # seconds, for a well-behaved client
+TINY = "tests.processes.tiny_application:application"
 GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -56,15 +57,35 @@ class Server:
         pid = self.process.pid
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
+    def wait_for_workers(self, count: int, others_than: Collection[int] = ()) -> list[int]:
+        """So many workers that listen, none of them one of `others_than`."""
+        wait_until(lambda: len(pids := self.workers()) == count and not set(pids) & set(others_than)
+                   and all(map(listens, pids)), 20)  # fmt: skip
+        return self.workers()
+
+    @contextlib.contextmanager
+    def only(self, worker: int) -> Iterator[None]:
+        """Nobody but this worker takes connections: the others are stopped."""
+        others = [pid for pid in self.workers() if pid != worker]
+        for pid in others:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in others:
+                os.kill(pid, signal.SIGCONT)
+
 
 @contextlib.contextmanager
-def gunicorn(log: Path, *options: str, descriptors: int = 0, bind: str = "", **environment: str) -> Iterator[Server]:
+def gunicorn(
+    log: Path, *options: str, descriptors: int = 0, bind: str = "", application: str = TINY, **environment: str
+) -> Iterator[Server]:
     """Run the server with the tiny application; one worker, four threads, a time-out of 1 s if not told else."""
-    settings = {"WEB_CONCURRENCY": "1", "THREADS": "4", "REQUEST_TIMEOUT_SECONDS": "1"} | environment
-    settings |= {"BIND": bind or "127.0.0.1:0", "DATABASE_URL": f"sqlite:///{log.parent / 'app.db'}"}
+    settings = {"WEB_CONCURRENCY": "1", "THREADS": "4", "REQUEST_TIMEOUT_SECONDS": "1"}
+    settings |= {"BIND": bind or "127.0.0.1:0", "DATABASE_URL": f"sqlite:///{log.parent / 'app.db'}"} | environment
     migrate(log.parent / "app.db")  # the tiny application has no use for it, but the start asks for its schema
     command = [sys.executable, "-m", "gunicorn", "-c", "python:backend.gunicorn_conf", *options]
-    command += ["tests.processes.tiny_application:application"]
+    command += [application]
     if descriptors:
         command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
     with log.open("wb") as output:
@@ -78,6 +99,15 @@ def gunicorn(log: Path, *options: str, descriptors: int = 0, bind: str = "", **e
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def listens(worker: int) -> bool:
+    """Whether the worker has begun to take connections: its poller watches more than its own queue."""
+    with contextlib.suppress(OSError):
+        for info in Path(f"/proc/{worker}/fdinfo").iterdir():
+            if info.read_text().count("tfd:") > 1:
+                return True
+    return False
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
