@@ -17,6 +17,7 @@ from tests.processes.raw_client import Answer, Client
 
 ROOT = Path(__file__).parents[2]
 PROMPT = 0.25  # seconds, for a well-behaved client
+TINY = "tests.processes.tiny_application:application"
 GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -58,13 +59,15 @@ class Server:
 
 
 @contextlib.contextmanager
-def gunicorn(log: Path, *options: str, descriptors: int = 0, bind: str = "", **environment: str) -> Iterator[Server]:
-    """Run the server with the tiny application; one worker, four threads, a time-out of 1 s if not told else."""
+def gunicorn(
+    log: Path, *options: str, descriptors: int = 0, bind: str = "", application: str = TINY, **environment: str
+) -> Iterator[Server]:
+    """Run the server, with the tiny application; one worker, four threads, a time-out of 1 s if not told else."""
     settings = {"WEB_CONCURRENCY": "1", "THREADS": "4", "REQUEST_TIMEOUT_SECONDS": "1"} | environment
     settings |= {"BIND": bind or "127.0.0.1:0", "DATABASE_URL": f"sqlite:///{log.parent / 'app.db'}"}
     migrate(log.parent / "app.db")  # the tiny application has no use for it, but the start asks for its schema
     command = [sys.executable, "-m", "gunicorn", "-c", "python:backend.gunicorn_conf", *options]
-    command += ["tests.processes.tiny_application:application"]
+    command += [application]
     if descriptors:
         command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
     with log.open("wb") as output:

@@ -10,10 +10,11 @@ import mmap
 import random
 import sqlite3
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3
 READERS, WRITERS = 4, 2  # threads of each of two workers
 READS = 104_000  # of all
 PRODUCTS = 15  # three for each of five writers
-QUIET = 0.01  # seconds, every other time: nobody reads, so a worker's own write finds others' that it has not seen
+BURST = 1000  # reads of a thread; then its worker is quiet for some own writes, which find others' that nobody has seen
 WHOLE_LIST = PRODUCTS  # the number under which a reader asks for all at once
 
 MUTANTS = {
@@ -75,7 +76,8 @@ class CachedWorker:
         self.database = Database(path, busy_timeout=30)
         self.cache = cache(self.database, 100, 60.0)
         self.shared, self.number = shared, number
-        self.reads = 0
+        self.reads = self.puts = 0
+        self.all_quiet = threading.Barrier(READERS)
 
     def run(self) -> tuple[int, int]:
         """Reads and hits."""
@@ -93,17 +95,26 @@ class CachedWorker:
 
     def read(self, chance: random.Random) -> int:
         for count in range(READS // READERS // 2):
-            if (quiet := QUIET - time.monotonic() % (2 * QUIET)) > 0:
-                time.sleep(quiet)
+            if count % BURST == 0:
+                self.be_quiet()
             number = WHOLE_LIST if count % 32 == 0 else chance.randrange(PRODUCTS)
             least = self.shared.answered(number)
             seen = self.look_up(number)
             if any(stock < answered for stock, answered in zip(seen, least, strict=True)):
                 self.shared.stale(found=True)
             if self.shared.stale():
+                self.all_quiet.abort()
                 break
         self.database.close()
         return count + 1
+
+    def be_quiet(self) -> None:
+        """All readers of this worker wait for it to write twice more."""
+        with suppress(threading.BrokenBarrierError):  # a stale read was found, there is no more to do
+            self.all_quiet.wait(20)
+            until = self.puts + 2
+            while self.puts < until:
+                time.sleep(0.001)
 
     def look_up(self, number: int) -> list[int]:
         topic = "products" if number == WHOLE_LIST else f"products:p{number:02}"
@@ -112,6 +123,7 @@ class CachedWorker:
     def put(self, product: str, stock: int) -> None:
         with self.database.transaction() as tx:
             tx.run(PUT, id=product, stock=stock)
+        self.puts += 1
 
 
 def stocks(tx: Any, number: int) -> list[int]:
@@ -135,7 +147,14 @@ def write(put: Callable[[str, int], Any], first: int, shared: Shared) -> None:
 
 def write_outside(path: Path, shared: Shared) -> None:
     with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as connection:
-        write(lambda product, stock: connection.execute(PUT, {"id": product, "stock": stock}), 12, shared)
+
+        def put(product: str, stock: int) -> None:
+            connection.execute(PUT, {"id": product, "stock": stock})
+            time.sleep(
+                0.005
+            )  # it knows no gate, and SQLite's lock is no queue: without a pause nobody else would write
+
+        write(put, 12, shared)
 
 
 def run(path: Path, cache: type[real.CoherentCache]) -> tuple[bool, int, float]:
