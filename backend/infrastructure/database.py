@@ -89,8 +89,10 @@ class Database:
 
     def check_writable(self) -> None:
         """Raises Unavailable if a transaction cannot be had."""
-        with self.transaction():
-            pass
+        with self.transaction() as tx:
+            tx.run(
+                "PRAGMA incremental_vacuum"
+            )  # a write that writes nothing: BEGIN IMMEDIATE alone lets read-only pass
 
     def close(self) -> None:
         """Close this thread's connection."""

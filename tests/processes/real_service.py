@@ -55,11 +55,13 @@ class Service:
 
 
 @contextmanager
-def real_service(log: Path, api: Api, *options: str, **environment: str) -> Iterator[Service]:
+def real_service(
+    log: Path, api: Api, application: str = "app:create_app()", errors: int | None = None, **environment: str
+) -> Iterator[Service]:
     """One worker of four threads unless told else, on the database `app.db` beside `log`, which is that of `api`."""
     settings = {
         "JWT_SECRETS": SECRET, "RATE_LIMIT_DEFAULT": "off", "RATE_LIMIT_AUTH": "off", "BCRYPT_ROUNDS": "4",
         "BUSY_TIMEOUT_SECONDS": "1",
     }  # fmt: skip
-    with gunicorn(log, *options, application="app:create_app()", **settings | environment) as server:
+    with gunicorn(log, application=application, errors=errors, **settings | environment) as server:
         yield Service(server, api)

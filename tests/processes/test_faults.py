@@ -5,7 +5,7 @@ import resource
 import shutil
 import sqlite3
 import subprocess
-import threading
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from backend.infrastructure.migrations import migrate
-from tests.conftest import Api
-from tests.processes.gunicorn_server import wait_until
+from tests.conftest import Api, Clock
+from tests.forked import Forked, Signal
 from tests.processes.real_service import Answer, Service, real_service
 
 BUSY = 1.0  # seconds, BUSY_TIMEOUT_SECONDS of the services here
@@ -109,7 +109,9 @@ def tiny_disk(tmp_path: Path) -> Iterator[Disk]:
     """A file system of its own with 8 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip(f"may not mount a small disk: {mounted.stderr.decode().strip()}")
     filling = folder / "filling"
@@ -159,3 +161,77 @@ def test_on_a_full_disk_there_are_reads_and_once_there_is_room_writes(
         disk.free(service)
         assert service.transfer().status == 201
         assert_sound(path, service, acknowledged + 1)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
+def test_a_file_that_may_only_be_read_is_read_and_is_written_once_it_may_be(make_api: Any) -> None:
+    """All in one process, which is not root's: no right would stop that one."""
+    told, tell = Signal(), Signal()
+    with tempfile.TemporaryDirectory() as name:
+        folder, path = Path(name), Path(name, "app.db")
+        migrate(path)
+        api: Api = make_api(database_path=path)
+        root = api.admin()
+        product, page = api.product(root), {"name": "Another name"}
+        holder = sqlite3.connect(path)  # while somebody has it open, the -wal and -shm are there to be read
+        holder.execute("SELECT * FROM users").fetchone()
+        allow(folder, writing=False)
+
+        def work() -> list[int]:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            before = [
+                api.get(f"/products/{product}"),
+                api.patch(f"/products/{product}", root, page),
+                api.get("//readyz"),
+            ]
+            tell.say()
+            told.wait()
+            after = [
+                api.patch(f"/products/{product}", root, page),
+                api.get(f"/products/{product}"),
+                api.get("//readyz"),
+            ]
+            return [answer.status_code for answer in before + after]
+
+        child = Forked(work)
+        tell.wait()
+        allow(folder, writing=True)
+        told.say()
+        assert child.result() == [200, 503, 503, 200, 200, 200]
+        holder.close()
+
+
+def allow(folder: Path, writing: bool) -> None:
+    folder.chmod(0o777 if writing else 0o555)
+    for file in folder.iterdir():
+        file.chmod(0o666 if writing else 0o444)
+
+
+DAY = 86_400.0
+
+
+@pytest.mark.parametrize("jump", [-400 * DAY, -60.0, 0.0, 60.0, 400 * DAY])
+def test_a_clock_that_jumps_breaks_nothing(api: Api, clock: Clock, jump: float) -> None:
+    """Tokens of another time are refused, with 401 and not with 500; new ones are good, and so is all that is written."""
+    root, ada, grace = api.admin(), api.sign_up("Ada"), api.sign_up("Grace")
+    source, target = api.account(ada, balance=100, admin=root), api.account(grace)
+    body = {"fromAccountId": source, "toAccountId": target, "amount": 1}
+    statuses = {api.post("/transfers", ada, body, key="k").status_code}
+    for ahead in (jump, 0.0, jump):
+        clock.ahead = ahead
+        refreshed = api.post("/auth/refresh", json={"refreshToken": ada.refresh})
+        for person in (ada, api.log_in("ada@example.com")):
+            answers = [
+                api.post("/transfers", person, body, key="k"), api.post("/transfers", person, body),
+                api.get(f"/accounts/{source}/transactions?limit=1", person), api.get("/products"),
+                api.patch("/users/me", person, {"name": f"Ada {ahead}"}), api.get("/auth/sessions", person), refreshed,
+            ]  # fmt: skip
+            statuses |= {answer.status_code for answer in answers}
+        assert [answer.status_code for answer in answers[:6]] == [201, 201, 200, 200, 200, 200]
+        assert api.get("//readyz").status_code == 200
+    assert statuses <= {200, 201, 401}
+    clock.ahead = 0.0
+    money = [api.balance(account, api.log_in(email)) for account, email in
+             [(source, "ada@example.com"), (target, "grace@example.com")]]  # fmt: skip
+    assert sum(money) == 100
