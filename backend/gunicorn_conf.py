@@ -6,6 +6,7 @@ A bad value, of these or of the application's settings, stops the start with one
 import os
 import re
 import resource
+import sqlite3
 from typing import Any
 
 from backend.infrastructure import logs
@@ -28,6 +29,9 @@ def on_starting(server: Any) -> None:
     """In the master, before the first fork: make what all workers share, and look at the database."""
     shared_limiter()
     shared_password_locks()
+    if (3, 7, 0) <= sqlite3.sqlite_version_info <= (3, 51, 2):
+        warning = "SQLite %s has the WAL-reset bug: a program that writes without our gate may corrupt the database"
+        server.log.warning(warning, sqlite3.sqlite_version)
     try:
         check_schema(settings.database_path)
     except SchemaMismatch as error:

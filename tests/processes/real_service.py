@@ -3,7 +3,7 @@
 import http.client
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,19 +31,27 @@ class Service:
         self.product = api.product(root)
         api.app.database.close()  # from here on the server is alone with the file
 
-    def ask(
-        self, method: str, path: str, by: Person | None = None, json_body: Any = None, timeout: float = 20
-    ) -> Answer:
-        """One request on a connection of its own. Raises TimeoutError if the answer takes longer."""
-        began = time.monotonic()
-        host, port = self.server.address
-        with closing(http.client.HTTPConnection(host, port, timeout=timeout)) as connection:
-            body = None if json_body is None else json.dumps(json_body)
-            headers = (by.headers if by else {}) | ({"Content-Type": "application/json"} if body else {})
-            connection.request(method, path, body, headers)
-            answer = connection.getresponse()
-            envelope = json.loads(answer.read() or b"{}")
-        return Answer(answer.status, dict(answer.headers), envelope.get("data"), time.monotonic() - began)
+    def ask(self, method: str, path: str, by: Person | None = None, json_body: Any = None) -> Answer:
+        """One request on a connection of its own."""
+        with self.connect() as ask:
+            return ask(method, path, by, json_body)
+
+    @contextmanager
+    def connect(self, timeout: float = 20) -> Iterator[Callable[..., Answer]]:
+        """A connection, and so one worker, for many requests. Raises TimeoutError if an answer takes longer."""
+        with closing(http.client.HTTPConnection(*self.server.address, timeout=timeout)) as connection:
+
+            def ask(method: str, path: str, by: Person | None = None, json_body: Any = None) -> Answer:
+                began = time.monotonic()
+                body = None if json_body is None else json.dumps(json_body)
+                headers = (by.headers if by else {}) | ({"Content-Type": "application/json"} if body else {})
+                connection.request(method, path, body, headers)
+                answer = connection.getresponse()
+                envelope = json.loads(answer.read() or b"{}")
+                data = envelope.get("data")
+                return Answer(answer.status, dict(answer.headers), data, time.monotonic() - began)
+
+            yield ask
 
     def transfer(self, amount: int = 1) -> Answer:
         body = {"fromAccountId": self.source, "toAccountId": self.target, "amount": amount}

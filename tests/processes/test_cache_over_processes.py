@@ -23,8 +23,10 @@ import pytest
 from backend.infrastructure import cache as real
 from backend.infrastructure.database import Database
 from tests.at_once import at_once
+from tests.conftest import Api
 from tests.forked import Forked
 from tests.infrastructure.worker import PUT
+from tests.processes.real_service import real_service
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
 
@@ -188,3 +190,47 @@ def test_the_test_above_catches_a_cache(mutant: str, database_path: Path) -> Non
     exec(source.replace(original, changed), module.__dict__)
     stale, _, _ = run(database_path, module.CoherentCache)
     assert stale
+
+
+def test_no_answer_of_two_gunicorn_workers_is_older_than_an_answered_write(tmp_path: Path, api: Api) -> None:
+    """Two clients write by PATCH, an outsider by SQL, and six clients read, each of which stays with one worker."""
+    admin = api.admin("Boss")
+    products = [api.product(admin, f"CACHED-{number}", stock=1) for number in range(3)]
+    shared, writing = [1, 1, 1], [True] * 3
+    stale: list[tuple[int, int]] = []
+    api.app.database.close()
+
+    def write_all(number: int, put: Callable[[int], object]) -> None:
+        for stock in range(2, 100):
+            put(stock)
+            shared[number] = stock
+            time.sleep(0.005)
+        writing[number] = False
+
+    def write_outside() -> None:
+        with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None, timeout=30)) as outsider:
+            sql = "UPDATE products SET stock = ? WHERE id = ?"
+            write_all(2, lambda stock: outsider.execute(sql, (stock, products[2])))
+
+    with real_service(tmp_path / "log", api, WEB_CONCURRENCY="2", BUSY_TIMEOUT_SECONDS="20") as service:
+
+        def write_over_http(number: int) -> None:
+            with service.connect() as ask:
+                path = f"/api/v1/products/{products[number]}"
+                write_all(number, lambda stock: ask("PATCH", path, admin, {"stock": stock}))
+
+        def read() -> int:
+            reads = 0
+            with service.connect() as ask:
+                while any(writing):
+                    number = reads % 3
+                    least = shared[number]
+                    seen = ask("GET", f"/api/v1/products/{products[number]}").data["stock"]
+                    stale.extend([(seen, least)] if seen < least else [])
+                    reads += 1
+            return reads
+
+        writers = [lambda: write_over_http(0), lambda: write_over_http(1), write_outside]
+        reads = sum(count or 0 for count in at_once([*writers, *[read] * 6]))
+    assert stale == []
+    assert reads > 500

@@ -45,6 +45,12 @@ def service(tmp_path: Path, api: Api) -> Iterator[Service]:
         yield service
 
 
+def test_the_start_says_once_that_this_sqlite_has_the_wal_reset_bug(service: Service) -> None:
+    """If it has it."""
+    affected = (3, 7, 0) <= sqlite3.sqlite_version_info <= (3, 51, 2)
+    assert service.server.log.read_text().count("WAL-reset") == affected
+
+
 def test_a_database_that_was_moved_away_takes_no_writes_until_it_is_back(
     service: Service, database_path: Path, tmp_path: Path
 ) -> None:
@@ -213,7 +219,7 @@ DAY = 86_400.0
 
 @pytest.mark.parametrize("jump", [-400 * DAY, -60.0, 0.0, 60.0, 400 * DAY])
 def test_a_clock_that_jumps_breaks_nothing(api: Api, clock: Clock, jump: float) -> None:
-    """Tokens of another time are refused, with 401 and not with 500; new ones are good, and so is all that is written."""
+    """Tokens of another time are refused, with 401 and not with 500; new ones are good, and so are all writes."""
     root, ada, grace = api.admin(), api.sign_up("Ada"), api.sign_up("Grace")
     source, target = api.account(ada, balance=100, admin=root), api.account(grace)
     body = {"fromAccountId": source, "toAccountId": target, "amount": 1}
