@@ -8,9 +8,8 @@ The gate. SQLite's own busy handler sleeps and asks again, unfairly. So before B
 that is a queue (`file_lock.py`), and keeps it until COMMIT has returned. One budget, `busy_timeout`, covers the wait
 for gate and lock together; who holds them is interrupted after as long. Only `patient` threads may wait for all of it,
 the others for a tenth, and not at all once somebody has waited in vain, so that reads are served while an outsider sits
-on the lock. As every writer (and with it
-every checkpoint) of ours takes the gate, no checkpoint overlaps another connection's commit, which is what SQLite's
-WAL-reset bug needs (3.7.0 to 3.51.2: a lost or corrupt page).
+on the lock. As every writer (and with it every checkpoint) of ours takes the gate, no checkpoint overlaps another
+connection's commit, which is what SQLite's WAL-reset bug needs (3.7.0 to 3.51.2: a lost or corrupt page).
 
 Faults of the database (busy, full, read-only, gone) become `Unavailable`; a broken constraint stays an
 `sqlite3.IntegrityError`, but for a unique one, which is `Duplicate`.
@@ -89,10 +88,8 @@ class Database:
 
     def check_writable(self) -> None:
         """Raises Unavailable if a transaction cannot be had."""
-        with self.transaction() as tx:
-            tx.run(
-                "PRAGMA incremental_vacuum"
-            )  # a write that writes nothing: BEGIN IMMEDIATE alone lets read-only pass
+        with self.transaction() as tx:  # BEGIN IMMEDIATE alone lets a read-only database pass
+            tx.run("PRAGMA incremental_vacuum")  # a write, but of nothing
 
     def close(self) -> None:
         """Close this thread's connection."""

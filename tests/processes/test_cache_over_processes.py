@@ -67,7 +67,8 @@ class Shared:
 
     def stale(self, found: bool = False) -> bool:
         """Whether anybody has found a stale read: there is no more to learn then."""
-        self._words[PRODUCTS + 2] |= found
+        if found:
+            self._words[PRODUCTS + 2] = 1
         return self._words[PRODUCTS + 2] == 1
 
 
