@@ -6,10 +6,10 @@ A bad value, of these or of the application's settings, stops the start with one
 import os
 import re
 import resource
-import sqlite3
 from typing import Any
 
 from backend.infrastructure import logs
+from backend.infrastructure.database_faults import dangers
 from backend.infrastructure.migrations import SchemaMismatch, check_schema
 from backend.infrastructure.passwords import shared_password_locks
 from backend.infrastructure.rate_limiter import shared_limiter
@@ -29,9 +29,8 @@ def on_starting(server: Any) -> None:
     """In the master, before the first fork: make what all workers share, and look at the database."""
     shared_limiter()
     shared_password_locks()
-    if (3, 7, 0) <= sqlite3.sqlite_version_info <= (3, 51, 2):
-        warning = "SQLite %s has the WAL-reset bug: a program that writes without our gate may corrupt the database"
-        server.log.warning(warning, sqlite3.sqlite_version)
+    for danger in dangers():
+        server.log.warning(danger)
     try:
         check_schema(settings.database_path)
     except SchemaMismatch as error:

@@ -69,7 +69,7 @@ def real_service(
     """One worker of four threads unless told else, on the database `app.db` beside `log`, which is that of `api`."""
     settings = {
         "JWT_SECRETS": SECRET, "RATE_LIMIT_DEFAULT": "off", "RATE_LIMIT_AUTH": "off", "BCRYPT_ROUNDS": "4",
-        "BUSY_TIMEOUT_SECONDS": "1",
+        "BUSY_TIMEOUT_SECONDS": "2",
     }  # fmt: skip
     with gunicorn(log, application=application, errors=errors, **settings | environment) as server:
         yield Service(server, api)

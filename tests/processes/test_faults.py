@@ -19,8 +19,8 @@ from tests.conftest import Api, Clock
 from tests.forked import Forked, Signal
 from tests.processes.real_service import Answer, Service, real_service
 
-BUSY = 1.0  # seconds, BUSY_TIMEOUT_SECONDS of the services here
-PROMPT = 0.5  # seconds, with two threads of four waiting for the lock
+BUSY = 2.0  # seconds, BUSY_TIMEOUT_SECONDS of the services here
+PROMPT = 1.0  # seconds, with two threads of four waiting for the lock
 
 
 def refused(answer: Answer) -> bool:
