@@ -8,6 +8,8 @@ import re
 import resource
 from typing import Any
 
+from backend.infrastructure import logs
+from backend.infrastructure.database_faults import dangers
 from backend.infrastructure.migrations import SchemaMismatch, check_schema
 from backend.infrastructure.passwords import shared_password_locks
 from backend.infrastructure.rate_limiter import shared_limiter
@@ -27,6 +29,8 @@ def on_starting(server: Any) -> None:
     """In the master, before the first fork: make what all workers share, and look at the database."""
     shared_limiter()
     shared_password_locks()
+    for danger in dangers():
+        server.log.warning(danger)
     try:
         check_schema(settings.database_path)
     except SchemaMismatch as error:
@@ -54,6 +58,12 @@ worker_connections = min(1000, descriptors // 2) if descriptors > 0 else 1000
 keepalive, timeout, graceful_timeout = 5, 30, 30  # seconds; `timeout` is the worker's for a sign of life
 preload_app = False  # neither threads nor database handles may cross the fork
 loglevel = settings.log_level.lower()
+# gunicorn's own lines take our queue too: at a pipe that nobody reads, its master would wait for ever.
+logconfig_dict = {
+    "handlers": {"queue": {"()": logs.standard_error}},
+    "root": {"level": settings.log_level, "handlers": ["queue"]},
+    "loggers": {"gunicorn.error": {"propagate": True}},
+}
 limit_request_line, limit_request_fields, limit_request_field_size = 8190, 100, 8192  # the last counts the line end
 header_map, forwarder_headers = "drop", ""  # no X_Forwarded_For for X-Forwarded-For, no SCRIPT_NAME from a client
 forwarded_allow_ips = proxy_allow_ips = ""  # whom to believe is the application's to judge, by TRUSTED_PROXIES

@@ -65,19 +65,23 @@ class Connections(threading.local):
         self.opened = 0
 
     def mine(self) -> Connection:
-        """This thread's connection. Raises sqlite3.Error if it cannot be opened, Unavailable if the file is another.
-
-        A deleted file could be written to until the last descriptor is closed, and all of it would be lost. And if
-        another was put in its place, its `-wal` is still that of the old one: only a restart can tell them apart.
-        """
-        if file_at(self._path) != self._file:
-            raise Unavailable("The database file is not the one that was there at the start.")
+        """This thread's connection. Raises sqlite3.Error if it cannot be opened, Unavailable if the file is another."""
+        self.check_file()
         connection = self._connection
         if connection is None or connection.process != os.getpid():
             self.drop()
             connection = self._connection = Connection(self._path)
             self.opened += 1
         return connection
+
+    def check_file(self) -> None:
+        """Raises Unavailable if the file is not the one that was there at the start.
+
+        A deleted file could be written to until the last descriptor is closed, and all of it would be lost. And if
+        another was put in its place, its `-wal` is still that of the old one: only a restart can tell them apart.
+        """
+        if file_at(self._path) != self._file:
+            raise Unavailable("The database file is not the one that was there at the start.")
 
     def drop(self) -> None:
         """Close this thread's connection; the next use opens another."""

@@ -7,9 +7,9 @@ Services open them; nothing slow (bcrypt, network, logs) happens inside one; nei
 The gate. SQLite's own busy handler sleeps and asks again, unfairly. So before BEGIN IMMEDIATE every writer takes a lock
 that is a queue (`file_lock.py`), and keeps it until COMMIT has returned. One budget, `busy_timeout`, covers the wait
 for gate and lock together; who holds them is interrupted after as long. Only `patient` threads may wait for all of it,
-the others for a tenth, so that reads are served while an outsider sits on the lock. As every writer (and with it
-every checkpoint) of ours takes the gate, no checkpoint overlaps another connection's commit, which is what SQLite's
-WAL-reset bug needs (3.7.0 to 3.51.2: a lost or corrupt page).
+the others for a tenth, and not at all once somebody has waited in vain, so that reads are served while an outsider sits
+on the lock. As every writer (and with it every checkpoint) of ours takes the gate, no checkpoint overlaps another
+connection's commit, which is what SQLite's WAL-reset bug needs (3.7.0 to 3.51.2: a lost or corrupt page).
 
 Faults of the database (busy, full, read-only, gone) become `Unavailable`; a broken constraint stays an
 `sqlite3.IntegrityError`, but for a unique one, which is `Duplicate`.
@@ -21,13 +21,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from backend.domain import Timestamp
 from backend.errors import Unavailable
 from backend.infrastructure.connections import Connection, Connections, file_at
-from backend.infrastructure.database_faults import is_broken, is_busy
+from backend.infrastructure.database_faults import is_broken, is_passing
 from backend.infrastructure.file_lock import FileLock
 from backend.infrastructure.transaction import Transaction
 
@@ -48,6 +48,7 @@ class Database:
         self._gate = write_gate(path)
         self._busy_timeout = busy_timeout
         self._clock = clock
+        self._stuck = False  # somebody has waited at the gate in vain, and nobody has had the lock since
         self._patience = threading.BoundedSemaphore(patient)
 
     def now(self) -> Timestamp:
@@ -66,10 +67,13 @@ class Database:
         """Reads and writes, all or nothing: commits at the end of the block, rolls back if it raises."""
         with self._faults_mapped():
             connection = self._idle_connection()
-            with self._writing(connection), _begun(connection.sqlite, "BEGIN IMMEDIATE"):
+            with self._writing(connection) as got_lock, _begun(connection.sqlite, "BEGIN IMMEDIATE"):
+                got_lock()
+                self._stuck = False
                 tx = Transaction(connection.sqlite, self.now())  # after the lock: times follow the order of commits
                 yield tx
                 committed = [hook(tx) for hook in self.before_commit]
+                self._connections.check_file()  # it may have gone while we waited
         for action in committed + tx.actions:
             _logged(action)
 
@@ -84,8 +88,8 @@ class Database:
 
     def check_writable(self) -> None:
         """Raises Unavailable if a transaction cannot be had."""
-        with self.transaction():
-            pass
+        with self.transaction() as tx:  # BEGIN IMMEDIATE alone lets a read-only database pass
+            tx.run("PRAGMA incremental_vacuum")  # a write, but of nothing
 
     def close(self) -> None:
         """Close this thread's connection."""
@@ -102,33 +106,40 @@ class Database:
         return connection
 
     @contextmanager
-    def _writing(self, connection: Connection) -> Iterator[None]:
-        """Through the gate, and allowed to write; what is left of the budget is for SQLite's own lock."""
-        end = time.monotonic() + self._busy_timeout
-        if not self._pass_gate():
-            raise Unavailable("Too many are waiting to write.")
-        try:
-            now = time.monotonic()
-            connection.sqlite.execute(f"PRAGMA busy_timeout = {max(0, int((end - now) * 1000))}")
-            connection.sqlite.execute("PRAGMA query_only = OFF")
-            connection.deadline = max(end, now) + self._busy_timeout
-            yield
-        finally:
-            connection.deadline = math.inf
-            try:
-                connection.sqlite.execute("PRAGMA query_only = ON")
-            finally:  # even if the connection is lost: kept shut, the gate would end all writing
-                self._gate.release()
+    def _writing(self, connection: Connection) -> Iterator[Callable[[], None]]:
+        """Through the gate, and allowed to write; what is left of the budget is for SQLite's own lock.
 
-    def _pass_gate(self) -> bool:
-        patient = self._patience.acquire(blocking=False)
+        Yields what to call with that lock in hand: the thread has a place among the patient until then.
+        """
+        end = time.monotonic() + self._busy_timeout
+        with ExitStack() as waiting:
+            self._pass_gate(waiting)
+            try:
+                now = time.monotonic()
+                connection.sqlite.execute(f"PRAGMA busy_timeout = {max(0, int((end - now) * 1000))}")
+                connection.sqlite.execute("PRAGMA query_only = OFF")
+                connection.deadline = max(end, now) + self._busy_timeout
+                yield waiting.close
+            finally:
+                connection.deadline = math.inf
+                try:
+                    connection.sqlite.execute("PRAGMA query_only = ON")
+                finally:  # even if the connection is lost: kept shut, the gate would end all writing
+                    self._gate.release()
+
+    def _pass_gate(self, waiting: ExitStack) -> None:
+        """Raises Unavailable; takes a place among the patient, if there is one, for as long as `waiting` is open."""
+        seconds = 0.0 if self._stuck else self._busy_timeout / 10
+        if self._patience.acquire(blocking=False):
+            waiting.callback(self._patience.release)
+            seconds = self._busy_timeout
         try:
-            return self._gate.acquire(self._busy_timeout if patient else self._busy_timeout / 10)
+            passed = self._gate.acquire(seconds)
         except OSError as error:  # the gate's folder is gone, full or read-only
             raise Unavailable("The database cannot do this just now.") from error
-        finally:
-            if patient:
-                self._patience.release()
+        if not passed:
+            self._stuck = True
+            raise Unavailable("Too many are waiting to write.")
 
     @contextmanager
     def _faults_mapped(self) -> Iterator[None]:
@@ -142,7 +153,7 @@ class Database:
         """Raise Unavailable unless the error is the statement's own."""
         if is_broken(error):
             self._connections.drop()  # the next use opens a new one: recovery without a restart
-        elif not is_busy(error):
+        elif not is_passing(error):
             return
         log.warning("database fault: %s (%s)", error, getattr(error, "sqlite_errorname", "?"))
         raise Unavailable("The database cannot do this just now.") from error

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import cache
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")  # narrates; nothing decides on it
 
@@ -35,6 +36,7 @@ class LogSink:
         self._process = 0
         self._closed = False
         atexit.register(self.flush)
+        os.register_at_fork(after_in_child=self._lines.clear)  # the parent writes its own
 
     def put(self, line: str) -> None:
         """Queue one line (without its line end), or count it as dropped."""
@@ -115,15 +117,18 @@ class SinkHandler(logging.Handler):
         self.sink.put(self.format(record))
 
 
-def configure(level: str, descriptor: int = 2) -> LogSink:
-    """Send everything that is logged in this process to `descriptor`."""
+@cache
+def standard_error() -> SinkHandler:
+    """The one handler of this process for its descriptor 2."""
+    return SinkHandler(LogSink(2))
+
+
+def configure(level: str) -> LogSink:
+    """Send everything that is logged in this process to standard error."""
     root = logging.getLogger()
-    sink = next((handler.sink for handler in root.handlers if isinstance(handler, SinkHandler)), None)
-    if sink is None:
-        sink = LogSink(descriptor)
-        root.addHandler(SinkHandler(sink))
+    root.addHandler(standard_error())
     root.setLevel(level)
-    return sink
+    return standard_error().sink
 
 
 def iso_time(seconds: float) -> str:

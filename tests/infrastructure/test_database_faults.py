@@ -161,6 +161,15 @@ def test_without_a_gate_there_is_no_writing(database, notes_path):
     assert count(database) == 0
 
 
+def test_a_file_that_goes_during_a_transaction_gets_nothing_of_it(database, notes_path):
+    """It would be acknowledged and lost; for the file that is back it never was."""
+    with pytest.raises(Unavailable), database.transaction() as tx:
+        tx.run("INSERT INTO notes (text) VALUES ('a')")
+        elsewhere = notes_path.rename(notes_path.with_name("elsewhere.db"))
+    elsewhere.rename(notes_path)
+    assert count(database) == 0
+
+
 def test_a_read_only_database_can_be_read_and_not_written():
     """Another user's, in a folder that one may not write to: Unavailable, and not a byte of it changed."""
     with tempfile.TemporaryDirectory() as folder:

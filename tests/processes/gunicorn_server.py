@@ -78,9 +78,18 @@ class Server:
 
 @contextlib.contextmanager
 def gunicorn(
-    log: Path, *options: str, descriptors: int = 0, bind: str = "", application: str = TINY, **environment: str
+    log: Path,
+    *options: str,
+    descriptors: int = 0,
+    bind: str = "",
+    application: str = TINY,
+    errors: int | None = None,
+    **environment: str,
 ) -> Iterator[Server]:
-    """Run the server with the tiny application; one worker, four threads, a time-out of 1 s if not told else."""
+    """Run the server, with the tiny application; one worker, four threads, a time-out of 1 s if not told else.
+
+    Its standard error is `log`, or the descriptor `errors`, of which somebody has to copy the beginning into `log`.
+    """
     settings = {"WEB_CONCURRENCY": "1", "THREADS": "4", "REQUEST_TIMEOUT_SECONDS": "1"}
     settings |= {"BIND": bind or "127.0.0.1:0", "DATABASE_URL": f"sqlite:///{log.parent / 'app.db'}"} | environment
     migrate(log.parent / "app.db")  # the tiny application has no use for it, but the start asks for its schema
@@ -89,7 +98,9 @@ def gunicorn(
     if descriptors:
         command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, stderr=output, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | settings, stderr=errors or output, start_new_session=True
+        )
     try:
         wait_until(lambda: "Booting worker" in log.read_text() or process.poll() is not None)
         port = re.search(r"Listening at: \S+?:(\d+) ", log.read_text())

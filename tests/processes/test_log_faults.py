@@ -1,0 +1,128 @@
+"""Whoever reads the server's log may stop to, or go away: requests go on, and what was dropped is counted."""
+
+import fcntl
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Api
+from tests.processes.furnished_service import Service, furnished_service
+from tests.processes.gunicorn_server import wait_until
+
+PIPE_BYTES = 4096  # the least there is: some 15 lines
+REQUESTS = 200  # several times what pipe and queue take
+PROMPT = 2.0  # seconds; who waits for the log waits for ever
+
+
+class Reader:
+    """Copies what comes through a pipe into a file, until it is told to pause, or to go away."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._heard, self.said = os.pipe()
+        fcntl.fcntl(self.said, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        os.set_blocking(self._heard, False)
+        self._state = threading.Condition()
+        self._reads, self._ended = True, False
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def pause(self) -> None:
+        self._reads = False
+
+    def go_on(self) -> None:
+        self._reads = True
+
+    def go_away(self) -> None:
+        self._ended = True
+        self._thread.join()
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while not self._ended:
+            try:
+                data = os.read(self._heard, 65536) if self._reads else b""
+            except BlockingIOError:
+                data = b""
+            if data:
+                with self._path.open("ab") as file:
+                    file.write(data)
+            pause.wait(0 if data else 0.005)
+        os.close(self._heard)
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    reader = Reader(tmp_path / "log")
+    yield reader
+    reader.go_away()
+    os.close(reader.said)
+
+
+@pytest.fixture
+def service(tmp_path: Path, api: Api, reader: Reader) -> Iterator[Service]:
+    application = "tests.processes.short_log_queue:application"
+    with furnished_service(tmp_path / "log", api, application, reader.said) as service:
+        yield service
+
+
+def ask_often(service: Service) -> None:
+    answers = [service.ask("GET", "/healthz") for _ in range(REQUESTS)]
+    assert {answer.status for answer in answers} == {200}
+    assert max(answer.seconds for answer in answers) < PROMPT
+
+
+def replace_worker(service: Service) -> None:
+    """Kill it and wait for its successor."""
+    (worker,) = service.server.workers()
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: service.server.workers() not in ([worker], []))
+    service.ask("GET", "/healthz")  # it has first to get ready
+
+
+def test_a_log_that_nobody_reads_holds_up_no_request_and_says_later_how_much_was_dropped(
+    service: Service, reader: Reader, tmp_path: Path
+) -> None:
+    """Every line is there, or counted: none was lost without a word."""
+
+    def logged() -> list[dict[str, object]]:
+        text = (tmp_path / "log").read_text()
+        return [json.loads(line) for line in text[: text.rfind("\n")].split("\n") if line.startswith("{")]
+
+    def seen_and_dropped() -> tuple[int, int]:
+        lines = logged()
+        return sum(line.get("route") == "/healthz" for line in lines), sum(
+            int(str(line.get("droppedLines", 0))) for line in lines
+        )
+
+    reader.pause()
+    ask_often(service)
+    assert service.transfer().status == 201
+    reader.go_on()
+    wait_until(lambda: sum(seen_and_dropped()) >= REQUESTS)
+    _, dropped = seen_and_dropped()
+    assert dropped > 0
+    assert service.ask("GET", "/readyz").status == 200
+    wait_until(lambda: any(line.get("route") == "/readyz" for line in logged()))
+    assert sum(seen_and_dropped()) == REQUESTS + 1  # the transfer, which came last, was dropped too
+
+
+def test_a_worker_that_dies_while_nobody_reads_the_log_has_a_successor(service: Service, reader: Reader) -> None:
+    """gunicorn writes to the same log: it may not wait for it either."""
+    reader.pause()
+    ask_often(service)
+    replace_worker(service)
+    ask_often(service)
+
+
+def test_a_log_that_was_closed_loses_its_lines_and_nothing_else(service: Service, reader: Reader) -> None:
+    reader.go_away()
+    ask_often(service)
+    assert service.transfer().status == 201
+    replace_worker(service)
+    ask_often(service)
