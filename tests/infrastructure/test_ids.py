@@ -107,8 +107,8 @@ def test_processes_get_ids_of_their_own(fresh):
     "text",
     [
         "", "not-an-id", GOOD.upper(), f"017F{GOOD[4:]}", GOOD.replace("-", ""), f"{{{GOOD}}}", f"{GOOD}\n",
-        f" {GOOD}", f"{GOOD}0", GOOD[:-1], f"{GOOD[:-1]}g", f"urn:uuid:{GOOD}", f"٠{GOOD[1:]}", GOOD.replace("-", "_"),
-        f"{GOOD}\0",
+        f" {GOOD}", f"{GOOD}0", GOOD[:-1], f"{GOOD[:-1]}g", f"urn:uuid:{GOOD}", f"٠{GOOD[1:]}",
+        GOOD.replace("-", "_"), f"{GOOD}\0",
     ],
 )  # fmt: skip
 def test_only_the_canonical_form_is_an_id(text):

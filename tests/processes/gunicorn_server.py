@@ -16,7 +16,7 @@ from backend.infrastructure.migrations import migrate
 from tests.processes.raw_client import Answer, Client
 
 ROOT = Path(__file__).parents[2]
-PROMPT = 0.25  # seconds, for a well-behaved client
+PROMPT = 0.75  # seconds: a client that is made to wait for a hostile one would wait for its deadline, of 1 s
 TINY = "tests.processes.tiny_application:application"
 GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
