@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Api, Person
-from tests.processes.gunicorn_server import Server, gunicorn, wait_until
+from tests.processes.gunicorn_server import Server, wait_until
+from tests.processes.load import Load
 from tests.processes.oracle import verdict
-from tests.processes.real_service import LOST, Caller, call, connect_to, holds_gate, ports_of, service, write_lock_held
+from tests.processes.real_service import LOST, Caller, call, connect_to, holds_gate, service, write_lock_held
 
 QUOTA = 2000  # a day: one comes back in 43 s, so none while a test runs
 
@@ -28,51 +28,6 @@ def server(tmp_path: Path, database_path: Path) -> Iterator[Server]:
 @pytest.fixture
 def accounts(api: Api, ada: Person, grace: Person, admin: Person) -> tuple[str, str]:
     return api.account(ada, balance=1_000_000, admin=admin), api.account(grace)
-
-
-class Load:
-    """Clients that transfer on connections they keep, until the server does not want them any more."""
-
-    def __init__(
-        self, server: Server, ada: Person, accounts: tuple[str, str], clients: int = 6, name: str = "load"
-    ) -> None:
-        self.name, self.over = name, False
-        self.acknowledged: dict[str, str] = {}
-        self.refused: list[str] = []
-        self.last = 0.0  # answer (monotonic clock)
-        self._server, self._ada, self._accounts = server, ada, accounts
-        self._threads = [threading.Thread(target=self._transfer, args=[number]) for number in range(clients)]
-        for thread in self._threads:
-            thread.start()
-        wait_until(lambda: len(self.acknowledged) > 2 * clients)
-
-    def body(self, memo: str) -> dict[str, object]:
-        return {"fromAccountId": self._accounts[0], "toAccountId": self._accounts[1], "amount": 1, "memo": memo}
-
-    def _transfer(self, client: int) -> None:
-        with Caller(self._server.address) as caller:
-            for number in count():
-                memo = f"{self.name}-{client}.{number}"
-                try:
-                    reply = caller.call("POST", "/transfers", self._ada, self.body(memo), memo)
-                except ConnectionRefusedError:
-                    return
-                except LOST:
-                    caller.http.close()  # and connect anew
-                    continue
-                self.last = time.monotonic()
-                if reply.status == 201:
-                    self.acknowledged[memo] = reply.data["id"]
-                else:
-                    assert reply.status == 503, reply
-                    self.refused.append(memo)
-                if self.over:
-                    return
-
-    def join(self) -> None:
-        for thread in self._threads:
-            thread.join(20)
-            assert not thread.is_alive()
 
 
 def gone(process: int) -> bool:
@@ -199,46 +154,3 @@ def test_limits_and_caches_go_on_over(
         watch.count_everywhere()
         assert watch.changes >= 4
         assert "Traceback" not in (tmp_path / "log").read_text()
-
-
-def possessions(process: int) -> tuple[int, int, list[int]]:
-    """How many descriptors and threads a process has; and the sizes of what it maps anonymously and shares."""
-    maps = Path(f"/proc/{process}/maps").read_text().splitlines()
-    spans = [line.split()[0].split("-") for line in maps if " rw-s " in line]
-    return (
-        len(list(Path(f"/proc/{process}/fd").iterdir())),
-        len(list(Path(f"/proc/{process}/task").iterdir())),
-        sorted(int(end, 16) - int(begin, 16) for begin, end in spans),
-    )
-
-
-def test_fifty_recycles_leak_neither_descriptors_nor_threads(tmp_path: Path) -> None:
-    """Neither in the master nor in what a new worker is given. (The tiny application, for its workers start sooner.)"""
-    with gunicorn(tmp_path / "log", WEB_CONCURRENCY="4") as server:
-        workers = server.wait_for_workers(4)
-        at_first = [possessions(server.process.pid), *map(possessions, workers)]
-        for event in [signal.SIGHUP, signal.SIGKILL] * 6 + [signal.SIGHUP]:
-            if event == signal.SIGHUP:
-                server.process.send_signal(event)
-            else:
-                for worker in workers:
-                    os.kill(worker, event)
-            workers = server.wait_for_workers(4, others_than=workers)
-        assert [possessions(server.process.pid), *map(possessions, workers)] == at_first
-
-
-def test_a_request_leaves_nothing_behind_in_its_worker(
-    server: Server, ada: Person, accounts: tuple[str, str], database_path: Path
-) -> None:
-    """Once all threads have opened what they need, a hundred more requests need no more."""
-    rushes = count()
-
-    def after_a_rush() -> list[tuple[int, int, list[int]]]:
-        load = Load(server, ada, accounts, clients=20, name=f"rush-{next(rushes)}")
-        wait_until(lambda: len(load.acknowledged) > 100)
-        load.over = True
-        load.join()
-        wait_until(lambda: not any(map(ports_of, server.workers())))
-        return [possessions(worker) for worker in server.workers()]
-
-    wait_until(lambda: after_a_rush() == after_a_rush(), 20)
