@@ -86,11 +86,11 @@ def test_a_database_with_another_in_its_place_takes_no_writes(service: Service, 
 def test_while_an_outsider_holds_the_lock_reads_are_prompt_and_writes_are_told_to_come_back(
     service: Service, database_path: Path
 ) -> None:
-    """Three writers for each of the four threads."""
+    """Six writers for each of the four threads."""
     reads: list[Answer] = []
-    with closing(sqlite3.connect(database_path, isolation_level=None)) as outsider, ThreadPoolExecutor(12) as clients:
+    with closing(sqlite3.connect(database_path, isolation_level=None)) as outsider, ThreadPoolExecutor(24) as clients:
         outsider.execute("BEGIN IMMEDIATE")
-        writes = [clients.submit(service.transfer) for _ in range(12)]
+        writes = [clients.submit(service.transfer) for _ in range(24)]
         while not all(write.done() for write in writes):
             reads.append(service.ask("GET", f"/api/v1/products/{service.product}"))
             reads.append(service.balance())

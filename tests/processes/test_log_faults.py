@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from backend.infrastructure.logs import LogSink
 from tests.conftest import Api
+from tests.forked import Forked
 from tests.processes.furnished_service import Service, furnished_service
 from tests.processes.gunicorn_server import wait_until
 
@@ -126,3 +128,27 @@ def test_a_log_that_was_closed_loses_its_lines_and_nothing_else(service: Service
     assert service.transfer().status == 201
     replace_worker(service)
     ask_often(service)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
+def test_what_waits_to_be_written_at_a_fork_is_written_by_the_parent_alone() -> None:
+    """gunicorn's master forks a worker while its own lines are in the queue."""
+    heard, said = os.pipe()
+    fcntl.fcntl(said, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    os.write(said, b"x" * (PIPE_BYTES - 1) + b"\n")  # full
+    sink = LogSink(said)
+    sink.put("parent's first")  # its thread stands at the pipe with this one
+    wait_until(lambda: not sink._lines)
+    sink.put("parent's second")
+    child = Forked(lambda: (sink.put("child's"), sink.flush(10)))
+    lines = b""
+    while lines.count(b"\n") < 4:
+        lines += os.read(heard, 65536)
+    child.result()
+    os.set_blocking(heard, False)
+    with pytest.raises(BlockingIOError):
+        os.read(heard, 1)
+    assert sorted(lines.splitlines()[1:]) == [b"child's", b"parent's first", b"parent's second"]
+    sink.close()
+    os.close(heard)
+    os.close(said)
