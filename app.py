@@ -25,6 +25,7 @@ from backend.routes.products import ProductRoutes
 from backend.routes.service import ServiceRoutes
 from backend.routes.sessions import SessionRoutes
 from backend.routes.users import UserRoutes
+from backend.server.shutdown import check_not_shutting_down
 from backend.services.credentials import UserCredentials
 from backend.services.events import EventBus
 from backend.services.ledger import Ledger
@@ -53,7 +54,6 @@ from backend.web.pagination import Cursors
 from backend.web.rate_limits import RateLimits
 from backend.web.request import Request
 from backend.web.router import ADMIN, ANYONE, SELF_OR_ADMIN, USER, Route, Router
-from backend.web.shutdown import check_not_shutting_down
 
 StartResponse = Callable[..., Any]
 API = "/api/v1"

@@ -1,5 +1,5 @@
-"""The backend. Rooms, from the street inwards: routes, services, repositories, infrastructure; `web` is the doorframe.
+"""The backend. Rooms, from the street inwards: server, web, routes, services, repositories, infrastructure.
 
-Imports go one way: app → routes → services → repositories → infrastructure.database; routes → web → infrastructure.
+Imports go one way: app → routes → services → repositories → infrastructure; routes → web ← server.
 Anyone may import `errors`, `domain` and `settings`.
 """

@@ -50,7 +50,7 @@ except SettingsError as error:
 descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 wsgi_app = "app:create_app()"
-worker_class = "backend.web.gunicorn_worker.WholeRequestWorker"
+worker_class = "backend.server.gunicorn_worker.WholeRequestWorker"
 bind = read("BIND", "127.0.0.1:8000", f"{ADDRESS}(,{ADDRESS})*", "HOST:PORT, [IPv6]:PORT, unix:PATH or a comma list")
 workers, threads = settings.workers, settings.threads
 # Half of the descriptors: the database, files and calls to others have the rest.

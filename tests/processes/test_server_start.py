@@ -10,11 +10,11 @@ import pytest
 from gunicorn.workers.gthread import ThreadWorker
 
 from backend.infrastructure.migrations import migrate
-from backend.web import gunicorn_internals
+from backend.server import gunicorn_internals
 from tests.processes.gunicorn_server import ROOT
 
 CONFIGURATION = ("-c", "python:backend.gunicorn_conf")
-WORKER = ("-k", "backend.web.gunicorn_worker.WholeRequestWorker")
+WORKER = ("-k", "backend.server.gunicorn_worker.WholeRequestWorker")
 APPLICATION = "tests.processes.tiny_application:application"
 
 
@@ -57,6 +57,6 @@ def test_a_configuration_that_does_not_tell_of_dead_workers_is_refused() -> None
 def test_another_gunicorn_than_we_know_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     gunicorn_internals.require_internals()
     monkeypatch.setitem(gunicorn_internals.INTERNALS, ThreadWorker.run, {"alive", "moved"})
-    expected = f"gunicorn {gunicorn_package.__version__} has no moved in ThreadWorker.run, which backend/web/"
+    expected = f"gunicorn {gunicorn_package.__version__} has no moved in ThreadWorker.run, which backend/server/"
     with pytest.raises(RuntimeError, match=expected):
         gunicorn_internals.require_internals()

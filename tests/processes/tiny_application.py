@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from backend.web.shutdown import shutting_down
+from backend.server.shutdown import shutting_down
 
 BIG = b"x" * 5_000_000
 

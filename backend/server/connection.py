@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from backend.web.request_reader import RequestReader
+from backend.server.request_reader import RequestReader
 
 KERNEL_BYTES = 128 * 1024  # not yet on the wire
 MAX_UNSENT = 64 * 1024 * 1024  # bytes of one answer that wait for its client

@@ -29,14 +29,14 @@ from typing import Any, ClassVar
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.gthread import ThreadWorker
 
+from backend.server.address_counts import AddressCounts
+from backend.server.connection import Connection
+from backend.server.conversations import Conversations
+from backend.server.gunicorn_internals import names_in, require_internals
+from backend.server.refusals import refusal, refusal_for
+from backend.server.shutdown import shutting_down
 from backend.settings import Settings
-from backend.web.address_counts import AddressCounts
 from backend.web.client_address import client_address, limit_key
-from backend.web.connection import Connection
-from backend.web.conversations import Conversations
-from backend.web.gunicorn_internals import names_in, require_internals
-from backend.web.refusals import refusal, refusal_for
-from backend.web.shutdown import shutting_down
 
 MAX_PER_ADDRESS = 100  # connections
 TICK_SECONDS = 0.1  # between two looks at the deadlines; also the pause after a failed accept

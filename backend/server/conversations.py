@@ -9,10 +9,10 @@ import socket
 from collections.abc import Callable
 
 from backend.errors import AppError, RequestTimeout
-from backend.web.connection import Connection, Step
-from backend.web.refusals import refusal
-from backend.web.request_reader import RequestReader
-from backend.web.waiting_room import WaitingRoom
+from backend.server.connection import Connection, Step
+from backend.server.refusals import refusal
+from backend.server.request_reader import RequestReader
+from backend.server.waiting_room import WaitingRoom
 
 MAX_HELD = 64 * 1024 * 1024  # bytes that all clients together have us hold: unfinished requests, untaken answers
 RECEIVE_BYTES = 64 * 1024
