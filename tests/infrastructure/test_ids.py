@@ -92,10 +92,10 @@ def test_the_random_bits_are_random():
 
 @pytest.mark.parametrize("clock", [time.time_ns, lambda: MOMENT])
 def test_threads_get_ids_of_their_own_each_in_order(fresh, switching, clock):
-    """8 at once, 5,000 each, though the clock stands still: no two share even the part that is time."""
-    made = at_once([lambda: [new_id(clock) for _ in range(5000)]] * 8)
+    """8 at once, 10,000 each, though the clock stands still: no two share even the part that is time."""
+    made = at_once([lambda: [new_id(clock) for _ in range(10_000)]] * 8)
     assert all(mine == sorted(mine) for mine in made)
-    assert len({one[:18] for mine in made for one in mine}) == 40_000
+    assert len({one[:18] for mine in made for one in mine}) == 80_000
 
 
 def test_processes_get_ids_of_their_own(fresh):

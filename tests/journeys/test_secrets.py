@@ -1,5 +1,8 @@
 """What is secret: nothing usable lies in the database or the logs; signing secrets are rotated without a break."""
 
+import sqlite3
+from contextlib import closing
+
 import jwt
 import pytest
 
@@ -63,6 +66,16 @@ def test_passwords_lie_there_as_bcrypt_only(api, ada):
     with api.app.database.snapshot() as tx:
         ((hashed,),) = tx.rows("SELECT password_hash FROM users")
     assert hashed.startswith("$2b$04$") and len(hashed) == 60
+
+
+def test_a_successor_cannot_be_foretold_from_the_token_and_our_key(make_api, ada, settings, tmp_path):
+    """A nonce of its first use goes into it: in a copy of the database the same token gets another successor."""
+    copy = tmp_path / "copy.db"
+    with closing(sqlite3.connect(settings.database_path)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    here, there = (refresh(make_api(database_path=path), ada.refresh) for path in (settings.database_path, copy))
+    assert here.status_code == there.status_code == 200
+    assert here.json["data"]["refreshToken"] != there.json["data"]["refreshToken"]
 
 
 def test_a_second_secret_still_verifies_and_the_first_one_signs(make_api):

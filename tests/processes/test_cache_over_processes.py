@@ -47,8 +47,11 @@ MUTANTS = {
 }
 
 
+READS_A_WRITE = 50  # at least, so that most reads can be hits however the machine shares out its time
+
+
 class Shared:
-    """Numbers that all processes see: what was answered for each product, and whether the readers have done."""
+    """Numbers that all processes see: what was answered, whether the readers have done, who has done how much."""
 
     def __init__(self) -> None:
         self._words = memoryview(mmap.mmap(-1, 4096)).cast("Q")
@@ -64,6 +67,14 @@ class Shared:
         if worker is not None:
             self._words[PRODUCTS + worker] = 1
         return self._words[PRODUCTS] == self._words[PRODUCTS + 1] == 1
+
+    def count_read(self, reader: int) -> None:
+        self._words[PRODUCTS + 3 + reader] += 1
+
+    def writers_are_ahead(self) -> bool:
+        """Each writer counts its stocks up from 1, each reader its reads."""
+        readers = self._words[PRODUCTS + 3 : PRODUCTS + 3 + 2 * READERS].tolist()
+        return sum(self._words[:PRODUCTS].tolist()) * READS_A_WRITE > sum(readers)
 
     def stale(self, found: bool = False) -> bool:
         """Whether anybody has found a stale read: there is no more to learn then."""
@@ -85,7 +96,7 @@ class CachedWorker:
     def run(self) -> tuple[int, int]:
         """Reads and hits."""
         sys.setswitchinterval(0.0005)
-        readers = [lambda n=n: self.read(random.Random(10 * self.number + n)) for n in range(READERS)]
+        readers = [lambda n=n: self.read(READERS * self.number + n) for n in range(READERS)]
         writers = [lambda n=n: write(self.put, 6 * self.number + 3 * n, self.shared) for n in range(WRITERS)]
         at_once([lambda: self.readers(readers), *writers])
         return self.reads, self.cache.hits
@@ -96,10 +107,12 @@ class CachedWorker:
         finally:
             self.shared.done(self.number)
 
-    def read(self, chance: random.Random) -> int:
+    def read(self, reader: int) -> int:
+        chance = random.Random(reader)
         for count in range(READS // READERS // 2):
             if count % BURST == 0:
                 self.be_quiet()
+            self.shared.count_read(reader)
             number = WHOLE_LIST if count % 32 == 0 else chance.randrange(PRODUCTS)
             least = self.shared.answered(number)
             seen = self.look_up(number)
@@ -146,6 +159,8 @@ def write(put: Callable[[str, int], Any], first: int, shared: Shared) -> None:
         for number in range(first, first + 3):
             put(f"p{number:02}", stock)
             shared.answer(number, stock)
+        if shared.writers_are_ahead():
+            time.sleep(0.02)
 
 
 def write_outside(path: Path, shared: Shared) -> None:
