@@ -83,7 +83,8 @@ class Settings:
             try:
                 values[attribute] = parse(text)
             except ValueError:
-                shown = f"{len(text)} characters, not shown" if name in SECRET else repr(text)
+                secret = name in SECRET or "@" in text  # an address with a password in it
+                shown = f"{len(text)} characters, not shown" if secret else repr(text)
                 raise SettingsError(f"{name} was {shown}; it must be {meaning}") from None
         return cls(**values)  # type: ignore[arg-type]  # the table pairs each attribute with its parser
 

@@ -46,7 +46,7 @@ GOOD = {  # variable → text, attribute, value
 
 BAD = {
     "DATABASE_URL": (
-        "app.db", "sqlite://app.db", "sqlite:///", "sqlite:///:memory:", "sqlite:///a.db?mode=ro", "postgres://host/db",
+        "app.db", "sqlite://app.db", "sqlite:///", "sqlite:///:memory:", "sqlite:///a.db?mode=ro", "postgres://host/db", "postgres://ada:word@host/db",
         "file:a.db",
     ),
     "JWT_SECRETS": (
@@ -141,7 +141,7 @@ def test_a_bad_value_stops_the_start_with_one_line(name, text):
     message = str(stopped.value)
     was, separator, may_be = message.partition("; it must be ")
     assert separator and may_be and "\n" not in message
-    assert was == f"{name} was {f'{len(text)} characters, not shown' if name in SECRETS else repr(text)}"
+    assert was == f"{name} was {f'{len(text)} characters, not shown' if name in SECRETS or '@' in text else repr(text)}"
 
 
 def test_a_value_of_many_lines_is_told_in_one():

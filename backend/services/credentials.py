@@ -52,8 +52,10 @@ class UserCredentials:
         hashed = self._passwords.hash(new)
         with self._database.transaction() as tx:
             now = users.credentials_by_id(tx, caller.user.id)
-            if now is None or now.token_version != before.token_version or not sessions.is_live(tx, caller.session_id):
+            if now is None or now.token_version != before.token_version:
                 raise Unauthorized("credentials")  # somebody was faster while bcrypt ran
+            if not sessions.is_live(tx, caller.session_id):
+                raise Unauthorized("revoked")
             self._set(tx, caller.user.id, hashed, keep_session=caller.session_id)
             self._events.publish(tx, "password.changed", ("user", caller.user.id), caller.user.id)
 
@@ -81,7 +83,6 @@ class UserCredentials:
         hashed = self._passwords.hash(new)
         with self._database.transaction() as tx:
             user = self._owner(tx, reset_id)
-            password_resets.end_all(tx, user.id)
             self._set(tx, user.id, hashed)
             self._events.publish(tx, "password.reset", ("user", user.id), user.id)
 
@@ -89,6 +90,7 @@ class UserCredentials:
         users.set_password(tx, user_id, password_hash)
         users.raise_token_version(tx, user_id)
         sessions.end_all(tx, user_id, but=keep_session)
+        password_resets.end_all(tx, user_id)
 
     def _verified(self, token: str) -> str:
         reset_id, _, signature = token.partition(".")

@@ -93,6 +93,8 @@ class Users:
     def grant_admin(self, tx: Transaction, user_id: str) -> None:
         """Give the role (the command line does: there is no caller to ask for rights). Raises NotFound."""
         user = _expected(users.by_id(tx, user_id), None)
+        if "admin" in user.roles:
+            return
         users.update(tx, replace(user, roles=("admin", "user"), version=user.version + 1, updated_at=tx.now))
         self._events.publish(tx, "user.updated", ("user", user.id), None, {"changed": ["roles"]})
 
@@ -108,7 +110,8 @@ class Users:
         if before.active and not after.active:
             users.raise_token_version(tx, after.id)
             sessions.end_all(tx, after.id)
-            password_resets.end_all(tx, after.id)
+        if not after.active or after.email != before.email:
+            password_resets.end_all(tx, after.id)  # a mailed token must not outlive its address
         name = "user.deactivated" if before.active and not after.active else "user.updated"
         changed = [f.name for f in fields(User) if getattr(before, f.name) != getattr(after, f.name)]
         changed = [field for field in changed if field not in ("version", "updated_at")]

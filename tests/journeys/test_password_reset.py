@@ -154,3 +154,14 @@ def test_forged_and_other_tokens_are_refused(api, ada, mailbox):
 @pytest.mark.parametrize("token", [None, 5, "", ["a"], "x" * 5000])
 def test_a_token_is_a_string(api, token):
     assert is_refused(confirm(api, token))
+
+
+@pytest.mark.parametrize("change", ["password", "e-mail"])
+def test_a_mailed_token_ends_with_the_password_or_the_address_it_was_for(api, ada, mailbox, change):
+    token = mailbox.reset_token(api, ada.email)
+    if change == "password":
+        body = {"currentPassword": PASSWORD, "newPassword": "yet another good one"}
+        assert api.post("/auth/password", ada, body).status_code == 204
+    else:
+        assert api.patch("/users/me", ada, {"email": "new@example.com"}).status_code == 200
+    assert is_refused(confirm(api, token))
