@@ -46,7 +46,8 @@ GOOD = {  # variable → text, attribute, value
 
 BAD = {
     "DATABASE_URL": (
-        "app.db", "sqlite://app.db", "sqlite:///", "sqlite:///:memory:", "sqlite:///a.db?mode=ro", "postgres://host/db", "postgres://ada:word@host/db",
+        "app.db", "sqlite://app.db", "sqlite:///", "sqlite:///:memory:", "sqlite:///a.db?mode=ro", "postgres://host/db",
+        "postgres://ada:word@host/db",
         "file:a.db",
     ),
     "JWT_SECRETS": (
