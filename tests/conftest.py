@@ -169,6 +169,7 @@ def make_api(settings: Settings, clock: Clock, log_file: Path) -> Iterator[Any]:
 
     yield make
     for app in made:
+        app.relay.stop()
         app.database.close()
     sink.close()
     os.close(descriptor)
