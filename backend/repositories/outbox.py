@@ -9,7 +9,6 @@ from backend.infrastructure.transaction import Transaction
 
 COLUMNS = "id, name, resource_type, resource_id, user_id, request_id, payload, created_at"
 OWED = "FROM deliveries JOIN outbox USING (seq) WHERE subscriber = :subscriber AND due_at IS NOT NULL"
-WAITS = "due_at BETWEEN :now + 1 AND :now + :longest"  # a time further off was set before the clock stepped back
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +42,13 @@ def insert(tx: Transaction, event: Event, subscribers: Iterable[str]) -> None:
 
 
 def due(tx: Transaction, subscriber: str, longest_wait: int, limit: int) -> Sequence[Delivery]:
-    """What to deliver now, in order; nothing of an aggregate in which something waits for its next try."""
+    """What to deliver now, in order; nothing of an aggregate in which something waits for its next try.
+
+    A time further off than the `longest_wait` was set before the clock stepped back, and is now.
+    """
     rows = tx.rows(
-        f"""SELECT seq, tries, due_at, {COLUMNS} {OWED} AND NOT ({WAITS})
-            AND (resource_type, resource_id) NOT IN (SELECT resource_type, resource_id {OWED} AND {WAITS})
+        f"""SELECT seq, tries, due_at, {COLUMNS} {OWED} AND (resource_type, resource_id) NOT IN
+            (SELECT resource_type, resource_id {OWED} AND due_at BETWEEN :now + 1 AND :now + :longest)
             ORDER BY seq LIMIT :limit""",
         subscriber=subscriber, now=tx.now, longest=longest_wait, limit=limit,
     )  # fmt: skip
