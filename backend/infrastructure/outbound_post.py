@@ -54,6 +54,7 @@ def post(
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("POST", target, body, dict(headers))
         with contextlib.closing(connection.getresponse()) as answer:
+            _left(end)  # a head that was cut off looks whole
             return answer.status
 
 
@@ -93,7 +94,7 @@ def _left(end: float) -> float:
 def _shut_at(end: float, stream: socket.socket) -> Iterator[None]:
     def shut() -> None:
         with contextlib.suppress(OSError):
-            socket.socket.shutdown(stream, socket.SHUT_RDWR)  # the plain one: TLS's would answer first
+            socket.socket.shutdown(stream, socket.SHUT_RDWR)  # TLS's own takes its state from the reader
 
     timer = threading.Timer(_left(end), shut)
     timer.daemon = True

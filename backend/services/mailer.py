@@ -43,7 +43,9 @@ class Mailer:
         message = EmailMessage()
         message["To"] = user.email
         message["Subject"] = "Reset your password"
-        message.set_content(f"Somebody, you we hope, wants a new password for your account.\n\nToken: {token}\n")
+        message.set_content(
+            f"Somebody, you we hope, wants a new password for your account.\n\nToken: {token}\n", cte="7bit"
+        )
         if self._url:
             send(self._url, message, event.id)
         elif self._folder:
