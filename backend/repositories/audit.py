@@ -9,8 +9,10 @@ COLUMNS = "id, user_id, action, resource_type, resource_id, request_id, created_
 
 
 def insert(tx: Transaction, event: Event) -> None:
+    """Again changes nothing."""
     tx.run(
-        f"INSERT INTO audit ({COLUMNS}) VALUES (:id, :user_id, :action, :type, :resource_id, :request_id, :created_at)",
+        f"""INSERT INTO audit ({COLUMNS})
+            VALUES (:id, :user_id, :action, :type, :resource_id, :request_id, :created_at) ON CONFLICT DO NOTHING""",
         id=event.id, user_id=event.user_id, action=event.name, type=event.resource_type, resource_id=event.resource_id,
         request_id=event.request_id, created_at=event.created_at,
     )  # fmt: skip
