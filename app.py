@@ -12,6 +12,7 @@ from typing import Any
 from backend.infrastructure import logs
 from backend.infrastructure.cache import CoherentCache
 from backend.infrastructure.database import Database
+from backend.infrastructure.disk_space import check_disk_space
 from backend.infrastructure.keyring import Keyring, generated_secret
 from backend.infrastructure.logs import LogSink
 from backend.infrastructure.migrations import check_schema
@@ -19,6 +20,7 @@ from backend.infrastructure.passwords import Passwords, shared_password_locks
 from backend.infrastructure.rate_limiter import RateLimiter, shared_limiter
 from backend.infrastructure.tokens import Tokens
 from backend.routes.accounts import AccountRoutes, TransactionRoutes
+from backend.routes.audit import AuditRoutes
 from backend.routes.orders import OrderRoutes
 from backend.routes.passwords import PasswordRoutes
 from backend.routes.products import ProductRoutes
@@ -26,6 +28,7 @@ from backend.routes.service import ServiceRoutes
 from backend.routes.sessions import SessionRoutes
 from backend.routes.users import UserRoutes
 from backend.server.shutdown import check_not_shutting_down
+from backend.services.audit import Audit
 from backend.services.credentials import UserCredentials
 from backend.services.events import EventBus
 from backend.services.ledger import Ledger
@@ -33,8 +36,10 @@ from backend.services.logins import Logins
 from backend.services.mailer import Mailer
 from backend.services.orders import Orders
 from backend.services.products import Products
+from backend.services.relay import Relay
 from backend.services.rotation import Rotation
 from backend.services.users import Users
+from backend.services.webhooks import webhooks
 from backend.settings import Settings
 from backend.web.cross_origin import cross_origin
 from backend.web.handler import endpoint
@@ -84,7 +89,12 @@ class App:
         products = Products(self.database, self.cache, events)
         ledger = Ledger(self.database, events)
         orders = Orders(self.database, ledger, events)
-        events.subscribe(Mailer(settings, self.database, self.credentials).on_event)
+        audit_log = Audit(self.database)
+        mailer = Mailer(settings, self.credentials)
+        subscribers = [audit_log.subscriber(), mailer.subscriber(), *webhooks(settings)]
+        self.relay = Relay(self.database, subscribers)
+        events.subscribe(*subscribers)
+        events.listen(lambda _: self.relay.wake())
 
         # Routes: what the URLs are, and who may call them.
         users = UserRoutes(self.users)
@@ -94,7 +104,14 @@ class App:
         accounts = AccountRoutes(ledger, cursors)
         transactions = TransactionRoutes(ledger)
         order = OrderRoutes(orders, cursors)
-        checks = {"database": self.database.check_writable, "shutdown": check_not_shutting_down}
+        audit = AuditRoutes(audit_log, cursors)
+        checks = {
+            "database": self.database.check_writable,
+            "schema": lambda: check_schema(settings.database_path),
+            "diskSpace": lambda: check_disk_space(settings.database_path),
+            "outboxLag": self.relay.check_lag,
+            "shutdown": check_not_shutting_down,
+        }
         service = ServiceRoutes(checks, lambda: openapi_document(self.routes))
         self.routes = [
             Route("POST", f"{API}/users", users.create, ANYONE, auth_limited=True),
@@ -130,6 +147,7 @@ class App:
             Route("GET", f"{API}/orders/{{id}}", order.show, USER),
             Route("POST", f"{API}/orders/{{id}}/cancel", order.cancel, USER),
             Route("POST", f"{API}/orders/{{id}}/fulfil", order.fulfil, ADMIN),
+            Route("GET", f"{API}/audit", audit.list, ADMIN),
             Route("GET", "/healthz", service.health, ANYONE),
             Route("GET", "/readyz", service.ready, ANYONE),
             Route("GET", "/openapi.json", service.openapi, ANYONE),
@@ -151,6 +169,8 @@ class App:
         self._handle = chain(self.middleware, dispatch)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        if not self.relay.started:
+            self.relay.start()
         return self._handle(Request(environ))(environ, start_response)
 
 

@@ -162,3 +162,16 @@ class Event:
     request_id: str
     payload: Mapping[str, object]
     created_at: Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One event as the audit log keeps it."""
+
+    id: str
+    user_id: str | None
+    action: str
+    resource_type: str
+    resource_id: str
+    request_id: str
+    created_at: Timestamp

@@ -37,6 +37,18 @@ def on_starting(server: Any) -> None:
         raise SystemExit(str(error)) from None
 
 
+def post_worker_init(worker: Any) -> None:
+    """What a worker before this one has left undelivered goes out without waiting for a request."""
+    if hasattr(worker.wsgi, "relay"):
+        worker.wsgi.relay.start()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """The relay's lease goes back at once, so that another worker delivers on."""
+    if hasattr(getattr(worker, "wsgi", None), "relay"):
+        worker.wsgi.relay.stop()
+
+
 def child_exit(server: Any, worker: Any) -> None:
     """A worker that was killed could not count its connections down. (`-k` may have put in another kind of worker.)"""
     if hasattr(worker, "forget_connections"):

@@ -1,5 +1,6 @@
 """Settings: one frozen dataclass read from the environment (api.md §12). A bad value stops the start, by name."""
 
+import base64
 import ipaddress
 import os
 import re
@@ -65,7 +66,7 @@ class Settings:
     cache_ttl_seconds: float = 60.0
     smtp_url: str | None = field(default=None, repr=False)
     webhook_urls: tuple[str, ...] = field(default=(), repr=False)
-    webhook_secret: str | None = field(default=None, repr=False)
+    webhook_key: bytes = field(default=b"", repr=False)
     webhook_allow_networks: Networks = field(default_factory=Networks)
     request_timeout_seconds: float = 10.0
     busy_timeout_seconds: float = 5.0
@@ -86,6 +87,8 @@ class Settings:
                 secret = name in SECRET or "@" in text  # an address with a password in it
                 shown = f"{len(text)} characters, not shown" if secret else repr(text)
                 raise SettingsError(f"{name} was {shown}; it must be {meaning}") from None
+        if values.get("webhook_urls") and not values.get("webhook_key"):  # a signature that anybody could make
+            raise SettingsError("WEBHOOK_SECRET was empty; with WEBHOOK_URLS it must be a text, or whsec_ and base64")
         return cls(**values)  # type: ignore[arg-type]  # the table pairs each attribute with its parser
 
 
@@ -150,7 +153,15 @@ def _url(*schemes: str) -> Callable[[str], str]:
 
 
 def _urls(text: str) -> tuple[str, ...]:
-    return tuple(_url("http", "https")(url.strip()) for url in text.split(","))
+    urls = tuple(_url("http", "https")(url.strip()) for url in text.split(","))
+    if any("@" in urlsplit(url).netloc or not re.fullmatch("[!-~]+", url) for url in urls):
+        raise ValueError  # we would neither log in nor quote
+    return urls
+
+
+def _webhook_key(text: str) -> bytes:
+    """Of `whsec_…` what its base64 stands for (Standard Webhooks), else the text's own bytes."""
+    return base64.b64decode(text[6:], validate=True) if text.startswith("whsec_") else text.encode()
 
 
 def _one_of(choices: Mapping[str, T]) -> Callable[[str], T]:
@@ -183,7 +194,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object], str]] = {
     "CACHE_TTL_SECONDS": ("cache_ttl_seconds", _seconds(0, 86_400), "a number from 0 to 86400"),
     "SMTP_URL": ("smtp_url", _url("smtp", "smtps"), "smtp://[user:password@]host:port or smtps://…"),
     "WEBHOOK_URLS": ("webhook_urls", _urls, "a comma list of http:// or https:// addresses"),
-    "WEBHOOK_SECRET": ("webhook_secret", str, "a text"),
+    "WEBHOOK_SECRET": ("webhook_key", _webhook_key, "a text, or whsec_ and base64"),
     "WEBHOOK_ALLOW_NETWORKS": ("webhook_allow_networks", Networks, "a comma list of CIDR networks"),
     "REQUEST_TIMEOUT_SECONDS": ("request_timeout_seconds", _seconds(0.1, 300), "a number from 0.1 to 300"),
     "WEB_CONCURRENCY": ("workers", _whole(1, 32), "a whole number from 1 to 32"),

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import ssl
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -169,9 +171,29 @@ def make_api(settings: Settings, clock: Clock, log_file: Path) -> Iterator[Any]:
 
     yield make
     for app in made:
+        app.relay.stop()
         app.database.close()
     sink.close()
     os.close(descriptor)
+
+
+@pytest.fixture
+def certificate_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ssl.SSLContext]:
+    """Servers' TLS for a name such as `DNS:mail.example`, with a certificate that this process trusts."""
+
+    def make(name: str) -> ssl.SSLContext:
+        openssl = shutil.which("openssl")
+        if not openssl:
+            pytest.skip("there is no openssl to make a certificate with")
+        key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+        options = f"req -x509 -newkey rsa:2048 -nodes -subj /CN=x -addext subjectAltName={name} -days 2".split()
+        subprocess.run([openssl, *options, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        return context
+
+    return make
 
 
 @pytest.fixture

@@ -19,6 +19,15 @@ def open_by_id(tx: Transaction, reset_id: str) -> tuple[str, Timestamp] | None:
     return (row[0], row[1]) if row else None
 
 
+def open_of(tx: Transaction, user_id: str, since: int) -> str | None:
+    """The user's open request, if it was made after `since`: there is one at most."""
+    row = tx.row(
+        "SELECT id FROM password_resets WHERE user_id = :user_id AND ended_at IS NULL AND created_at > :since",
+        user_id=user_id, since=since,
+    )  # fmt: skip
+    return row[0] if row else None
+
+
 def end_all(tx: Transaction, user_id: str) -> None:
     tx.run(
         "UPDATE password_resets SET ended_at = :now WHERE user_id = :user_id AND ended_at IS NULL",

@@ -1,14 +1,17 @@
 """The service itself: `/healthz`, `/readyz`, `/openapi.json`."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from backend.errors import Unavailable
+from backend.errors import AppError, Unavailable
 from backend.web.envelope import encode
 from backend.web.handler import answers
 from backend.web.request import Request
 from backend.web.response import Response
+
+log = logging.getLogger(__name__)
 
 Checks = Mapping[str, Callable[[], None]]  # name → a check that raises if it fails
 
@@ -47,6 +50,9 @@ class ServiceRoutes:
 def _problem(check: Callable[[], None]) -> str | None:
     try:
         check()
+    except AppError as error:
+        return error.message
     except Exception as error:
-        return str(error) or type(error).__name__
+        log.warning("a check of /readyz failed", exc_info=True)  # its text is for us alone
+        return type(error).__name__
     return None

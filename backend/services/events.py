@@ -1,7 +1,12 @@
-"""Events: written to the outbox in the transaction that they tell of, handed to subscribers after its commit."""
+"""Events: written to the outbox in the transaction that they tell of, handed to others after its commit.
+
+Listeners hear of an event in the process that committed it, at once, and not at all if that dies. Subscribers are owed
+it: their deliveries are written in the same transaction, and the relay (`relay.py`) makes them, at least once.
+"""
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from backend.domain import Event
 from backend.infrastructure.ids import new_id
@@ -9,20 +14,43 @@ from backend.infrastructure.logs import request_id
 from backend.infrastructure.transaction import Transaction
 from backend.repositories import outbox
 
-Subscriber = Callable[[Event], None]
+Listener = Callable[[Event], None]
 
 log = logging.getLogger(__name__)
 
 
+class DeliveryFailed(Exception):
+    """The event could not be delivered. The message goes to the log: no secrets."""
+
+
+@dataclass(frozen=True)
+class Subscriber:
+    """Somebody to whom every event that he `wants` is owed under his `name`, which must never change.
+
+    `deliver` takes it out of this service, outside any transaction; whatever it raises, it will be called again.
+    `record` takes it down in this database, in the transaction that marks it delivered: so exactly once.
+    """
+
+    name: str
+    deliver: Callable[[Event], None] | None = None
+    record: Callable[[Transaction, Event], None] | None = None
+    wants: Callable[[Event], bool] = lambda event: True
+
+
 class EventBus:
-    """Thread-safe once every subscriber is in."""
+    """Thread-safe once all listeners and subscribers are in."""
 
     def __init__(self) -> None:
+        self._listeners: list[Listener] = []
         self._subscribers: list[Subscriber] = []
 
-    def subscribe(self, subscriber: Subscriber) -> None:
-        """From now on `subscriber` gets every event, after its commit; its errors are logged and harm nobody."""
-        self._subscribers.append(subscriber)
+    def listen(self, listener: Listener) -> None:
+        """From now on `listener` hears of every event, after its commit; its errors are logged and harm nobody."""
+        self._listeners.append(listener)
+
+    def subscribe(self, *subscribers: Subscriber) -> None:
+        """From now on events are owed to the `subscribers`."""
+        self._subscribers += subscribers
 
     def publish(
         self, tx: Transaction, name: str, resource: tuple[str, str], user_id: str | None,
@@ -30,12 +58,12 @@ class EventBus:
     ) -> None:  # fmt: skip
         """Say in `tx` that `user_id` did what `name` says to the resource (type, id). `payload` holds no secrets."""
         event = Event(new_id(), name, *resource, user_id, request_id.get(), payload or {}, tx.now)
-        outbox.insert(tx, event)
-        tx.after_commit(lambda: self._deliver(event))
+        outbox.insert(tx, event, (subscriber.name for subscriber in self._subscribers if subscriber.wants(event)))
+        tx.after_commit(lambda: self._tell(event))
 
-    def _deliver(self, event: Event) -> None:
-        for subscriber in self._subscribers:
+    def _tell(self, event: Event) -> None:
+        for listener in self._listeners:
             try:
-                subscriber(event)
+                listener(event)
             except Exception:
-                log.exception("a subscriber failed on %s", event.name)
+                log.exception("a listener failed on %s", event.name)

@@ -1,0 +1,110 @@
+"""POST to a place that somebody else named, without lending him our place in the network (SSRF).
+
+The name is resolved once, every address it has is judged, and the connection goes to one that passed: a name that says
+something else the next time (DNS rebinding) gains nothing. The Host header, and the name that TLS must prove, stay the
+URL's. Only public unicast addresses pass, and those in `allowed`. So none of loopback, private, link-local, multicast
+and reserved ones does, nor any IPv6 address that stands for an IPv4 one (mapped, NAT64, 6to4, Teredo). No redirect is
+followed, no proxy used, and of the answer only the head is read.
+
+One deadline holds for all of it, also where every single byte comes in time: a timer shuts the connection. Only the
+system's resolver has time-outs of its own; after it, nothing is sent past the deadline.
+"""
+
+import contextlib
+import functools
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from backend.settings import Networks
+
+GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+PROTOCOL_ASSIGNMENTS = ipaddress.ip_network("192.0.0.0/24")  # public to some Pythons; metadata servers live there
+
+Resolve = Callable[..., list[Any]]  # as socket.getaddrinfo
+
+
+class AddressRefused(OSError):
+    """The name has no address that we would connect to."""
+
+
+def post(
+    url: str, body: bytes, headers: Mapping[str, str], allowed: Networks, seconds: float,
+    resolve: Resolve = socket.getaddrinfo,
+) -> int:  # fmt: skip
+    """The status of the answer. Raises OSError or http.client.HTTPException if there was none in time."""
+    end = time.monotonic() + seconds
+    parts = urlsplit(url)
+    secure, host = parts.scheme == "https", parts.hostname or ""
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    connection = kind(host, parts.port)  # for its Host header; it never connects by itself
+    stream = _connected(resolve(host, connection.port, type=socket.SOCK_STREAM), allowed, end)
+    if secure:
+        stream = _tls().wrap_socket(stream, server_hostname=host, do_handshake_on_connect=False)
+    with contextlib.closing(stream), _shut_at(end, stream):
+        if isinstance(stream, ssl.SSLSocket):
+            stream.do_handshake()
+        connection.sock = stream
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request("POST", target, body, dict(headers))
+        with contextlib.closing(connection.getresponse()) as answer:
+            _left(end)  # a head that was cut off looks whole
+            return answer.status
+
+
+def is_public(address: str) -> bool:
+    """True for an address of the public internet, one machine's, in its plain form."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        return ip in GLOBAL_UNICAST and ip.is_global and not (ip.sixtofour or ip.teredo)
+    return ip.is_global and not ip.is_multicast and ip not in PROTOCOL_ASSIGNMENTS
+
+
+def _connected(found: list[Any], allowed: Networks, end: float) -> socket.socket:
+    """A connection to the first of the addresses that may be had and answers."""
+    problem: OSError = AddressRefused("not a public address")
+    for family, kind, protocol, _, address in found:
+        if not is_public(address[0]) and address[0] not in allowed:
+            continue
+        stream = socket.socket(family, kind, protocol)
+        try:
+            stream.settimeout(_left(end))
+            stream.connect(address)
+            return stream
+        except OSError as error:
+            stream.close()
+            problem = error
+    raise problem
+
+
+def _left(end: float) -> float:
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+@contextlib.contextmanager
+def _shut_at(end: float, stream: socket.socket) -> Iterator[None]:
+    def shut() -> None:
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(stream, socket.SHUT_RDWR)  # TLS's own takes its state from the reader
+
+    timer = threading.Timer(_left(end), shut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()

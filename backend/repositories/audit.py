@@ -1,0 +1,31 @@
+"""The table `audit`: who did what, when, in which request."""
+
+from collections.abc import Sequence
+
+from backend.domain import AuditEntry, Event
+from backend.infrastructure.transaction import Transaction
+
+COLUMNS = "id, user_id, action, resource_type, resource_id, request_id, created_at"
+
+
+def insert(tx: Transaction, event: Event) -> None:
+    """Again changes nothing."""
+    tx.run(
+        f"""INSERT INTO audit ({COLUMNS})
+            VALUES (:id, :user_id, :action, :type, :resource_id, :request_id, :created_at) ON CONFLICT DO NOTHING""",
+        id=event.id, user_id=event.user_id, action=event.name, type=event.resource_type, resource_id=event.resource_id,
+        request_id=event.request_id, created_at=event.created_at,
+    )  # fmt: skip
+
+
+def page(
+    tx: Transaction, *, user_id: str | None, action: str | None, before: str | None, limit: int
+) -> Sequence[AuditEntry]:
+    """Newest first, from `before` on."""
+    wanted = {"user_id = :user_id": user_id, "action = :action": action, "id < :before": before}
+    where = " AND ".join(["1 = 1", *(clause for clause, value in wanted.items() if value is not None)])
+    rows = tx.rows(
+        f"SELECT {COLUMNS} FROM audit WHERE {where} ORDER BY id DESC LIMIT :limit",
+        user_id=user_id, action=action, before=before, limit=limit,
+    )  # fmt: skip
+    return [AuditEntry(*row) for row in rows]

@@ -1,0 +1,35 @@
+"""The audit log: `/api/v1/audit`."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from backend.domain import AuditEntry
+from backend.services.audit import Audit
+from backend.web.fields import Reference, Text
+from backend.web.handler import answers
+from backend.web.pagination import CursorQuery, Cursors, Page
+from backend.web.request import Request
+
+
+@dataclass(frozen=True)
+class AuditQuery(CursorQuery):
+    """`userId` is who did it, `action` the name of an event."""
+
+    user_id: Reference | None = None
+    action: Annotated[str, Text(1, 100)] | None = None
+
+
+class AuditRoutes:
+    def __init__(self, audit: Audit, cursors: Cursors) -> None:
+        self._audit = audit
+        self._cursors = cursors
+
+    @answers(200)
+    def list(self, request: Request, query: AuditQuery) -> Page[AuditEntry]:
+        """Who did what and when, newest first; there within 5 s."""
+        return self._cursors.page(
+            request, query,
+            lambda before, limit: self._audit.page(
+                user_id=query.user_id, action=query.action, before=before, limit=limit
+            ),
+        )  # fmt: skip

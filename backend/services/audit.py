@@ -1,0 +1,24 @@
+"""The audit log: one row for each event, for admins to read."""
+
+from collections.abc import Sequence
+
+from backend.domain import AuditEntry
+from backend.infrastructure.database import Database
+from backend.repositories import audit
+from backend.services.events import Subscriber
+
+
+class Audit:
+    """Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def subscriber(self) -> Subscriber:
+        """The row is written in the transaction that marks its delivery, so there is exactly one."""
+        return Subscriber("audit", record=audit.insert)
+
+    def page(self, *, user_id: str | None, action: str | None, before: str | None, limit: int) -> Sequence[AuditEntry]:
+        """Newest first; `user_id` is who did it."""
+        with self._database.snapshot() as tx:
+            return audit.page(tx, user_id=user_id, action=action, before=before, limit=limit)

@@ -1,0 +1,156 @@
+"""Posting to places that others name: which addresses are refused, and that nothing is waited for past the deadline."""
+
+import http.client
+import socket
+import ssl
+import threading
+
+import pytest
+
+from backend.infrastructure import outbound_post
+from backend.infrastructure.outbound_post import AddressRefused, is_public, post
+from backend.settings import Networks
+from tests.webhook_receiver import receiving
+
+LOOPBACK = Networks("127.0.0.0/8")
+TCP = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+
+
+@pytest.fixture
+def receiver():
+    with receiving() as (made, made.port):
+        made.url = f"http://127.0.0.1:{made.port}/"
+        yield made
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "2a00:1450::1"])
+def test_public_addresses_are_public(address):
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "127.255.255.254", "0.0.0.0", "0.1.2.3", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1",
+        "100.64.0.1", "169.254.169.254", "192.0.0.192", "192.0.2.1", "198.18.0.1", "198.51.100.1", "203.0.113.1",
+        "224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255",
+        "::", "::1", "::7f00:1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "64:ff9b::7f00:1", "64:ff9b:1::1", "100::1",
+        "2001::1", "2001:db8::1", "2002:7f00:1::", "2002:808:808::", "fc00::1", "fd00:ec2::254", "fe80::1",
+        "fe80::1%1", "fec0::1", "ff02::1", "4000::1",
+    ],
+)  # fmt: skip
+def test_all_others_are_not(address):
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]"]
+)
+def test_loopback_is_refused_however_it_is_written(receiver, host):
+    """And nothing arrives there."""
+    with pytest.raises((AddressRefused, socket.gaierror)):
+        post(f"http://{host}:{receiver.port}/", b"", {}, Networks(), 5)
+    assert receiver.arrivals == []
+
+
+@pytest.mark.parametrize("networks", ["127.0.0.0/8", "10.0.0.0/8,127.0.0.1"])
+def test_allowed_networks_are_allowed(receiver, networks):
+    assert post(receiver.url, b"hello", {"X-Mine": "1"}, Networks(networks), 5) == 204
+    (arrival,) = receiver.arrivals
+    assert (arrival.body, arrival.headers["x-mine"]) == (b"hello", "1")
+
+
+def test_the_connection_goes_to_the_address_that_was_judged(receiver):
+    """The name is asked for once, so it cannot say something else the next time; Host is the name's."""
+    asked = []
+
+    def resolve(host, port, **_):
+        asked.append(host)
+        return [(*TCP, ("10.1.2.3", port)), (*TCP, ("127.0.0.1", port))]
+
+    assert post(f"http://hooks.example:{receiver.port}/x?y=1", b"", {}, LOOPBACK, 5, resolve) == 204
+    (arrival,) = receiver.arrivals
+    assert (asked, arrival.path) == (["hooks.example"], "/x?y=1")
+    assert arrival.headers["host"] == f"hooks.example:{receiver.port}"
+
+
+def test_an_address_that_does_not_answer_is_followed_by_the_next(receiver):
+    def resolve(host, port, **_):
+        return [(*TCP, ("127.0.0.1", 1)), (*TCP, ("127.0.0.1", port))]
+
+    assert post(f"http://hooks.example:{receiver.port}", b"", {}, LOOPBACK, 5, resolve) == 204
+    assert receiver.arrivals[0].path == "/"
+
+
+def test_a_name_without_addresses_is_refused():
+    with pytest.raises(AddressRefused):
+        post("http://hooks.example/", b"", {}, LOOPBACK, 5, lambda *_, **__: [])
+
+
+def test_a_receiver_that_never_answers_is_left_at_the_deadline(receiver):
+    waiting = threading.Event()
+    receiver.answer = lambda *_: waiting.wait(30) and None
+    with pytest.raises((OSError, http.client.HTTPException)):
+        post(receiver.url, b"", {}, LOOPBACK, 0.2)
+    waiting.set()
+
+
+def test_a_receiver_that_drips_is_left_at_the_deadline(receiver):
+    """Each byte comes in time, the answer never."""
+    ended = threading.Event()
+
+    def drip(arrival, stream):
+        try:
+            stream.write(b"HTTP/1.1 200 OK\r\nX: ")
+            while not ended.wait(0.02):
+                stream.write(b"x")
+                stream.flush()
+        except ConnectionError:
+            ended.set()
+
+    receiver.answer = drip
+    with pytest.raises((OSError, http.client.HTTPException)):
+        post(receiver.url, b"", {}, LOOPBACK, 0.3)
+    assert ended.wait(10)
+
+
+def test_an_endless_answer_is_not_read(receiver):
+    def pour(arrival, stream):
+        stream.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            stream.write(b"x" * 65536)
+
+    receiver.answer = pour
+    assert post(receiver.url, b"", {}, LOOPBACK, 5) == 200
+
+
+def test_nothing_is_sent_when_the_resolver_took_all_the_time(receiver):
+    def resolve(host, port, **_):
+        threading.Event().wait(0.2)
+        return [(*TCP, ("127.0.0.1", port))]
+
+    with pytest.raises(TimeoutError):
+        post(receiver.url, b"", {}, LOOPBACK, 0.1, resolve)
+    assert receiver.arrivals == []
+
+
+def test_tls_must_prove_the_name_of_the_url(certificate_of):
+    """Not the address it was resolved to; the wrong name gets nothing."""
+    outbound_post._tls.cache_clear()
+    with receiving(certificate_of("DNS:hooks.example")) as (receiver, port):
+
+        def resolve(host, port, **_):
+            return [(*TCP, ("127.0.0.1", port))]
+
+        assert post(f"https://hooks.example:{port}/", b"hello", {}, LOOPBACK, 5, resolve) == 204
+        for url in (f"https://other.example:{port}/", f"https://127.0.0.1:{port}/"):
+            with pytest.raises(ssl.SSLCertVerificationError):
+                post(url, b"", {}, LOOPBACK, 5, resolve)
+        assert [arrival.body for arrival in receiver.arrivals] == [b"hello"]
+    outbound_post._tls.cache_clear()
+
+
+def test_a_tls_handshake_that_stalls_is_left_at_the_deadline(receiver):
+    """The other side takes our hello and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(OSError):
+        post(f"https://127.0.0.1:{silent.getsockname()[1]}/", b"", {}, LOOPBACK, 0.2)

@@ -1,0 +1,143 @@
+"""The audit log: who did what, when, in which request (api.md §11)."""
+
+import shutil
+import sqlite3
+
+import pytest
+
+from backend.infrastructure.migrations import DIRECTORY, migrate
+from tests.conftest import PASSWORD
+from tests.processes.gunicorn_server import wait_until
+
+
+def rows(api, admin, query=""):
+    answer = api.get(f"/audit{query}", admin)
+    assert answer.status_code == 200, answer.text
+    return answer.json["data"]
+
+
+def owed(api):
+    with api.app.database.snapshot() as tx:
+        return tx.rows("SELECT 1 FROM deliveries WHERE subscriber = 'audit'")
+
+
+def settled(api, admin, query=""):
+    """The rows, once every event so far has its own."""
+    wait_until(lambda: not owed(api), seconds=5)
+    return rows(api, admin, query)
+
+
+def test_a_row_tells_who_did_what_when_in_which_request(api, admin, ada, clock):
+    answer = api.post("/accounts", ada, {"currency": "EUR"}, headers={"X-Request-ID": "request-of-ada"})
+    account = answer.json["data"]
+    (row,) = settled(api, admin, "?action=account.created")
+    assert row == {
+        "id": row["id"], "userId": ada.id, "action": "account.created", "resourceType": "account",
+        "resourceId": account["id"], "requestId": "request-of-ada", "createdAt": account["createdAt"],
+    }  # fmt: skip
+
+
+def test_everything_that_happens_is_there_once_and_the_newest_comes_first(api, admin, ada):
+    """One row an event, in the order in which it happened."""
+    account, product = api.account(ada, balance=1000, admin=admin), api.product(admin)
+    order = api.post("/orders", ada, {"accountId": account, "items": [{"productId": product, "quantity": 2}]})
+    api.post(f"/orders/{order.json['data']['id']}/cancel", ada)
+    api.post("/auth/logout", json={"refreshToken": ada.refresh})
+    told = [(row["userId"], row["action"]) for row in settled(api, admin)]
+    assert told[::-1] == [
+        (admin.id, "user.created"), (admin.id, "session.created"), (None, "user.updated"),
+        (ada.id, "user.created"), (ada.id, "session.created"), (ada.id, "account.created"),
+        (admin.id, "deposit.completed"), (admin.id, "product.created"), (ada.id, "payment.completed"),
+        (ada.id, "order.placed"), (ada.id, "order.cancelled"), (ada.id, "refund.completed"), (ada.id, "session.ended"),
+    ]  # fmt: skip
+
+
+def test_what_did_not_happen_is_not_there(api, admin, ada):
+    """A refused request, a replayed one, a reader."""
+    body = {"currency": "EUR"}
+    api.post("/accounts", ada, {"currency": "nothing"})
+    for _ in range(2):
+        assert api.post("/accounts", ada, body, key="once").status_code == 201
+    api.get("/accounts", ada)
+    assert len(settled(api, admin, f"?userId={ada.id}&action=account.created")) == 1
+
+
+def test_an_event_that_is_delivered_again_makes_no_second_row(api, admin, ada):
+    """Delivery is at least once: as if the process had been killed before it could mark it."""
+    before = settled(api, admin)
+    with api.app.database.transaction() as tx:
+        tx.run("INSERT INTO deliveries (seq, subscriber, tries, due_at) SELECT seq, 'audit', 0, 0 FROM outbox")
+    api.post("/accounts", ada, {"currency": "EUR"})
+    after = settled(api, admin)
+    assert (after[1:], len(after)) == (before, len(before) + 1)
+
+
+def test_rows_are_found_by_actor_and_by_action(api, admin, ada, grace):
+    for person in (ada, ada, grace):
+        api.post("/accounts", person, {"currency": "EUR"})
+    settled(api, admin)
+    assert len(rows(api, admin, "?action=account.created")) == 3
+    assert {row["userId"] for row in rows(api, admin, f"?userId={ada.id}")} == {ada.id}
+    assert len(rows(api, admin, f"?userId={ada.id}&action=account.created")) == 2
+    assert rows(api, admin, "?action=no.such") == []
+    assert rows(api, admin, "?userId=01900000-0000-7000-8000-000000000000") == []
+
+
+def test_the_log_is_read_page_by_page(api, admin, ada):
+    """Each row once, although more come in meanwhile; a cursor is good for its filter only."""
+    for _ in range(7):
+        api.post("/accounts", ada, {"currency": "EUR"})
+    wanted = [row["id"] for row in settled(api, admin, "?action=account.created")]
+    seen, cursor = [], ""
+    while cursor is not None:
+        answer = api.get(f"/audit?action=account.created&limit=3{cursor}", admin)
+        seen += [row["id"] for row in answer.json["data"]]
+        following = answer.json["meta"]["pagination"]["nextCursor"]
+        cursor = f"&cursor={following}" if following else None
+        api.post("/accounts", ada, {"currency": "EUR"})
+        wait_until(lambda: not owed(api))
+    assert seen == wanted
+    stolen = api.get("/audit?limit=1", admin).json["meta"]["pagination"]["nextCursor"]
+    answer = api.get(f"/audit?action=account.created&cursor={stolen}", admin)
+    assert (answer.status_code, list(answer.json["error"]["details"])) == (422, ["cursor"])
+
+
+def test_only_admins_read_it(api, ada):
+    assert api.get("/audit", ada).status_code == 403
+    assert api.get("/audit?userId=nobody", ada).status_code == 403
+    assert api.get("/audit").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "wrong", ["userId=me", "action=", f"action={'x' * 101}", "limit=0", "from=now", "action=a&action=b"]
+)
+def test_a_wrong_parameter_is_named(api, admin, wrong):
+    answer = api.get(f"/audit?{wrong}", admin)
+    assert (answer.status_code, list(answer.json["error"]["details"])) == (422, [wrong.partition("=")[0]])
+
+
+def test_nothing_secret_is_in_it(api, admin, ada):
+    api.post("/auth/password", ada, {"currentPassword": PASSWORD, "newPassword": "another pass phrase"})
+    api.post("/auth/password-reset", json={"email": ada.email})
+    told = str(settled(api, admin))
+    for secret in (PASSWORD, "another pass phrase", ada.email, ada.access, ada.refresh):
+        assert secret not in told
+
+
+def test_what_happened_before_there_was_an_audit_log_is_in_it_too(make_api, tmp_path):
+    """The migration owes it every event that the outbox still has."""
+    older = tmp_path / "older"
+    older.mkdir()
+    for file in sorted(DIRECTORY.iterdir()):
+        if file.name < "0007":
+            shutil.copy(file, older)
+    migrate(tmp_path / "old.db", older)
+    connection = sqlite3.connect(tmp_path / "old.db")
+    event = "(1, '01900000-0000-7000-8000-000000000000', 'user.created', 'user', 'x', NULL, 'request-0', '{}', 0)"
+    connection.execute(f"INSERT INTO outbox VALUES {event}")
+    connection.commit()
+    connection.close()
+    migrate(tmp_path / "old.db")
+    api = make_api(database_path=tmp_path / "old.db")
+    admin = api.admin()
+    assert settled(api, admin)[-1]["requestId"] == "request-0"

@@ -1,0 +1,74 @@
+"""`/readyz`: whether the service can do its work, and what is wrong if it cannot (api.md §11)."""
+
+import shutil
+import sqlite3
+from collections import namedtuple
+
+import pytest
+
+from backend.web.shutdown import shutting_down
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def failing(api):
+    """The checks that fail, and what they say; the answer is as the contract has it."""
+    answer = api.get("//readyz")
+    if answer.status_code == 200:
+        assert answer.json["data"] == {"status": "ok"}
+        return {}
+    assert (answer.status_code, answer.json["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
+    assert int(answer.headers["Retry-After"]) >= 1
+    return answer.json["error"]["details"]
+
+
+def test_a_service_that_can_work_is_ready(api):
+    assert failing(api) == {}
+
+
+def test_a_database_that_somebody_else_has_locked_is_not_writable(make_api, database_path):
+    api = make_api(busy_timeout_seconds=0.1)
+    outsider = sqlite3.connect(database_path, isolation_level=None)
+    outsider.execute("BEGIN IMMEDIATE")
+    assert failing(api).keys() == {"database"}
+    outsider.execute("ROLLBACK")
+    outsider.close()
+    assert failing(api) == {}
+
+
+@pytest.mark.parametrize(
+    "change", ["DELETE FROM schema_migrations WHERE version = 1", "INSERT INTO schema_migrations VALUES (9999, 'x', 0)"]
+)
+def test_another_schema_than_the_codes_is_named(api, database_path, change):
+    """Older or newer; where the database lies is for the log alone."""
+    connection = sqlite3.connect(database_path)
+    connection.execute(change)
+    connection.commit()
+    connection.close()
+    details = failing(api)
+    assert details.keys() == {"schema"}
+    assert str(database_path.parent) not in str(details)
+
+
+def test_a_disk_that_is_nearly_full_is_named(api, monkeypatch):
+    """Before it is full, when the last commits would fail."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**40, 2**40 - 2**20, 2**20))
+    assert failing(api) == {"diskSpace": "1 MB are free, 32 needed."}
+
+
+def test_events_that_nobody_delivers_are_named(api, ada, clock):
+    """After a minute; here the relay has stopped."""
+    api.app.relay.stop()
+    api.post("/accounts", ada, {"currency": "EUR"})
+    clock.advance(55)
+    assert failing(api) == {}
+    clock.advance(6)
+    assert failing(api).keys() == {"outboxLag"}
+
+
+def test_a_process_that_is_told_to_stop_says_so(api):
+    shutting_down.set()
+    try:
+        assert failing(api).keys() == {"shutdown"}
+    finally:
+        shutting_down.clear()

@@ -1,0 +1,20 @@
+"""Fixtures of the services' tests."""
+
+import pytest
+
+from tests.services.relaying import Process
+
+
+@pytest.fixture
+def process(database_path, clock):
+    """`process(inbox, …)`: one more process on the test's database, as far as a relay can tell."""
+    made = []
+
+    def make(*inboxes, **more):
+        made.append(Process(database_path, clock, *inboxes, **more))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.relay.stop()
+        each.database.close()
