@@ -106,11 +106,11 @@ class App:
         order = OrderRoutes(orders, cursors)
         audit = AuditRoutes(audit_log, cursors)
         checks = {
-            "database": self.database.check_writable,
+            "shutdown": check_not_shutting_down,
             "schema": lambda: check_schema(settings.database_path),
             "diskSpace": lambda: check_disk_space(settings.database_path),
             "outboxLag": self.relay.check_lag,
-            "shutdown": check_not_shutting_down,
+            "database": self.database.check_writable,  # last: it drops a connection that can only read
         }
         service = ServiceRoutes(checks, lambda: openapi_document(self.routes))
         self.routes = [
@@ -172,6 +172,11 @@ class App:
         if not self.relay.started:
             self.relay.start()
         return self._handle(Request(environ))(environ, start_response)
+
+    def close(self) -> None:
+        """End what runs beside the requests, and this thread's connection."""
+        self.relay.stop()
+        self.database.close()
 
 
 def create_app(

@@ -46,7 +46,7 @@ def post_worker_init(worker: Any) -> None:
 def worker_exit(server: Any, worker: Any) -> None:
     """The relay's lease goes back at once, so that another worker delivers on."""
     if hasattr(getattr(worker, "wsgi", None), "relay"):
-        worker.wsgi.relay.stop()
+        worker.wsgi.close()
 
 
 def child_exit(server: Any, worker: Any) -> None:

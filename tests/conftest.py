@@ -171,8 +171,7 @@ def make_api(settings: Settings, clock: Clock, log_file: Path) -> Iterator[Any]:
 
     yield make
     for app in made:
-        app.relay.stop()
-        app.database.close()
+        app.close()
     sink.close()
     os.close(descriptor)
 

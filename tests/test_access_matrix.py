@@ -26,7 +26,7 @@ ONES_OWN_OR_ADMINS = {f"GET {API}/users/{{id}}", f"PATCH {API}/users/{{id}}"}
 ADMINS = {
     f"GET {API}/users", f"DELETE {API}/users/{{id}}", f"POST {API}/products", f"PATCH {API}/products/{{id}}",
     f"POST {API}/accounts/{{id}}/deposits", f"POST {API}/accounts/{{id}}/withdrawals",
-    f"POST {API}/orders/{{id}}/fulfil",
+    f"POST {API}/orders/{{id}}/fulfil", f"GET {API}/audit",
 }  # fmt: skip
 # Routes without `{id}` whose body names something of the caller's own.
 PAID_FROM_ONES_OWN_ACCOUNT = {f"POST {API}/transfers", f"POST {API}/orders"}

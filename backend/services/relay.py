@@ -7,8 +7,8 @@ one thread a subscriber looks for such rows, at once when the process itself has
             else does so at the same time. A subscriber that only `record`s needs no lease: his effect and the mark
             "delivered" are one transaction.
   marks     in a short transaction afterwards. Who is killed between the two delivers again: so at least once.
-  retries   what failed, after 1 s, 2 s, 4 s … 15 min. Meanwhile later events of the same aggregate (resource type
-            and id) wait, others do not. After TRIES, about a day, it is a dead letter: a row that waits for nothing.
+  retries   what failed, further and further apart (`tries.py`). Meanwhile later events of the same aggregate (resource
+            type and id) wait, others do not. After the last try it is a dead letter: a row that waits for nothing.
 
 Each subscriber has a thread and rows of his own, so one that fails or hangs holds up nobody else; one more renews the
 lease while somebody delivers. A subscriber that is gone from the settings is owed nothing more. After KEPT, events
@@ -24,20 +24,18 @@ import time
 from collections.abc import Callable, Sequence
 from weakref import WeakMethod
 
-from backend.domain import Event
 from backend.errors import Unavailable
 from backend.infrastructure.database import Database
 from backend.infrastructure.lease import RENEW_SECONDS, Lease
 from backend.repositories import outbox
 from backend.repositories.outbox import Delivery
-from backend.services.events import DeliveryFailed, Subscriber
+from backend.services.events import Subscriber
+from backend.services.tries import LONGEST_WAIT, attempt, log_failure, next_try
 
 POLL_SECONDS = 1.0  # between two looks for what other processes have committed, and for retries
 PAUSE_SECONDS = 0.2  # between two batches: under load many events share a transaction
 BATCH = 100
 BATCH_SECONDS = 1.0  # of deliveries that may have to be made again
-LONGEST_WAIT = 900_000  # milliseconds between two tries
-TRIES = 100
 KEPT = 7 * 86_400_000  # milliseconds
 LAG = 60_000  # milliseconds that something may be due without alarm
 STOP_SECONDS = 1.0
@@ -56,12 +54,15 @@ class Relay:
         self._database = database
         self._subscribers = subscribers
         self._clock = clock
+        self._stopping = threading.Event()
         self._begin()
         begin = WeakMethod(self._begin)
         os.register_at_fork(after_in_child=lambda: (again := begin()) and again())
 
     def _begin(self) -> None:
         """Nothing runs: true at the start, and after a fork, where the threads are the parent's."""
+        if self._stopping.is_set():
+            return
         self.started = False
         self._start = threading.Lock()
         self._stopping = threading.Event()
@@ -75,10 +76,10 @@ class Relay:
         """Begin to deliver; again is nothing."""
         with self._start:
             if not self.started:
-                self._threads = [
-                    threading.Thread(target=self._keep_lease, daemon=True),
-                    *(threading.Thread(target=self._serve, args=[each], daemon=True) for each in self._subscribers),
-                ]
+                self._threads = [threading.Thread(target=self._keep_lease, daemon=True)]
+                self._threads += (
+                    threading.Thread(target=self._serve, args=[s], daemon=True) for s in self._subscribers
+                )
                 for thread in self._threads:
                     thread.start()
                 self.started = True
@@ -99,11 +100,16 @@ class Relay:
             self._lease.release()
 
     def check_lag(self) -> None:
-        """Raises Unavailable if something has been due for LAG. What failed and waits for its next try is not due."""
-        for subscriber in self._subscribers:
-            for delivery in self._due(subscriber, 1):
-                if self._database.now() - delivery.due_since > LAG:
-                    raise Unavailable(f"Events are due for more than {LAG // 1000} s.")
+        """Raises Unavailable if something has been due for LAG. What failed and waits for its next try is not due.
+
+        A clock that jumps makes everything late, until the relay comes to it: so look again before saying so.
+        """
+        for _ in range(20):
+            first = [delivery for subscriber in self._subscribers for delivery in self._due(subscriber, 1)]
+            if all(self._database.now() - delivery.due_since <= LAG for delivery in first):
+                return
+            time.sleep(POLL_SECONDS / 10)
+        raise Unavailable(f"Events have been due for more than {LAG // 1000} s.")
 
     def _serve(self, subscriber: Subscriber) -> None:
         """A thread's life."""
@@ -114,23 +120,23 @@ class Relay:
             else:
                 bell.wait(POLL_SECONDS)
                 bell.clear()
+        self._database.close()
 
     def _deliver_batch(self, subscriber: Subscriber) -> bool:
         """False if nothing was to be done, or not by us, or not now."""
         try:
-            if not self._due(subscriber, 1) or not self._may_deliver(subscriber):
-                return False
-            self._delivering.add(subscriber.name)
-            outcomes = self._outcomes(subscriber, self._due(subscriber, BATCH))  # again: now it is ours alone
-            self._mark(subscriber, outcomes)
-            return bool(outcomes)
-        except Unavailable:  # the database has said why
-            return False
+            if self._due(subscriber, 1) and self._may_deliver(subscriber):
+                self._delivering.add(subscriber.name)
+                outcomes = self._outcomes(subscriber, self._due(subscriber, BATCH))  # again: now it is ours alone
+                self._mark(subscriber, outcomes)
+                return bool(outcomes)
+        except Unavailable:
+            pass  # the database has said why
         except Exception:
             log.exception("unforeseen error")
-            return False
         finally:
             self._delivering.discard(subscriber.name)
+        return False
 
     def _due(self, subscriber: Subscriber, limit: int) -> Sequence[Delivery]:
         with self._database.snapshot() as tx:
@@ -149,7 +155,7 @@ class Relay:
                 continue
             if self._clock() > end or not self._may_deliver(subscriber):
                 break
-            problem = _problem(subscriber, delivery.event)
+            problem = attempt(subscriber, delivery.event)
             outcomes.append((delivery, problem))
             if problem:
                 failed.add(delivery.aggregate)
@@ -165,7 +171,7 @@ class Relay:
         with self._database.transaction() as tx:
             for delivery, problem in outcomes:
                 if problem:
-                    outbox.set_failed(tx, subscriber.name, delivery.seq, _next_try(delivery, tx.now))
+                    outbox.set_failed(tx, subscriber.name, delivery.seq, next_try(delivery, tx.now))
                 elif outbox.set_delivered(tx, subscriber.name, delivery.seq) and subscriber.record:
                     subscriber.record(tx, delivery.event)
             outbox.prune(tx, tx.now - KEPT, 2 * BATCH)
@@ -174,28 +180,4 @@ class Relay:
                 self._tidied = True
         for delivery, problem in outcomes:
             if problem:
-                _log_failure(subscriber, delivery, problem)
-
-
-def _problem(subscriber: Subscriber, event: Event) -> str:
-    """What kept `subscriber` from taking the event; nothing if he has it. No foreign text: it might hold a secret."""
-    try:
-        if subscriber.deliver is not None:
-            subscriber.deliver(event)
-    except DeliveryFailed as error:
-        return str(error)
-    except Exception as error:
-        return type(error).__name__
-    return ""
-
-
-def _next_try(delivery: Delivery, now: int) -> int | None:
-    """None: it was the last one."""
-    wait = min(1000 << min(delivery.tries, 20), LONGEST_WAIT)
-    return now + wait if delivery.tries + 1 < TRIES else None
-
-
-def _log_failure(subscriber: Subscriber, delivery: Delivery, problem: str) -> None:
-    event, tries = delivery.event, delivery.tries + 1
-    level, outcome = (logging.ERROR, "given up") if tries >= TRIES else (logging.WARNING, "to be tried again")
-    log.log(level, "%s %s for %s: %s; try %d, %s", event.name, event.id, subscriber.name, problem, tries, outcome)
+                log_failure(subscriber, delivery, problem)

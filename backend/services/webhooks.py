@@ -47,11 +47,16 @@ class Webhook:
 
 def webhooks(settings: Settings) -> Sequence[Subscriber]:
     """A subscriber for each of WEBHOOK_URLS. Its name does not tell the URL, which may hold a secret."""
-    key, allowed = settings.webhook_key, settings.webhook_allow_networks
+    key, allowed = signing_key(settings.webhook_secret or ""), settings.webhook_allow_networks
     return [
         Subscriber(f"webhook {hashlib.sha256(url.encode()).hexdigest()[:16]}", Webhook(url, key, allowed).deliver)
         for url in dict.fromkeys(settings.webhook_urls)
     ]
+
+
+def signing_key(secret: str) -> bytes:
+    """Of `whsec_…` what its base64 stands for, else the text's own bytes."""
+    return base64.b64decode(secret[6:]) if secret.startswith("whsec_") else secret.encode()
 
 
 def payload(event: Event) -> bytes:

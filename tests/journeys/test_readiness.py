@@ -6,7 +6,7 @@ from collections import namedtuple
 
 import pytest
 
-from backend.web.shutdown import shutting_down
+from backend.server.shutdown import shutting_down
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -214,7 +214,7 @@ def test_no_answer_of_two_gunicorn_workers_is_older_than_an_answered_write(tmp_p
     products = [api.product(admin, f"CACHED-{number}", stock=1) for number in range(3)]
     shared, writing = [1, 1, 1], [True] * 3
     stale: list[tuple[int, int]] = []
-    api.app.database.close()
+    api.app.close()
 
     def write_all(number: int, put: Callable[[int], object]) -> None:
         for stock in range(2, 100):

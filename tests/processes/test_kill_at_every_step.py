@@ -63,6 +63,7 @@ class Write:
 @pytest.fixture
 def writes(api: Api, ada: Person, grace: Person, admin: Person) -> dict[str, Write]:
     purse, other = api.account(ada, balance=1_000_000, admin=admin), api.account(grace)
+    api.app.relay.stop()  # it would write as well
     items = [{"productId": api.product(admin, sku, stock=STOCK), "quantity": 2} for sku in ("TEA", "CUP")]
     transfer = {"fromAccountId": purse, "toAccountId": other, "amount": 5}
     return {

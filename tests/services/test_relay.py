@@ -5,6 +5,7 @@ import pytest
 from backend.errors import Unavailable
 from backend.infrastructure.logs import request_id
 from backend.services import relay as relays
+from backend.services import tries as tries_policy
 from backend.services.events import Subscriber
 from tests.processes.gunicorn_server import wait_until
 from tests.services.relaying import Inbox
@@ -136,7 +137,7 @@ def test_a_first_retry_comes_within_two_seconds(process, clock):
 
 
 def test_after_the_last_try_it_is_a_dead_letter_and_the_aggregate_goes_on(process, clock, monkeypatch, caplog):
-    monkeypatch.setattr(relays, "TRIES", 3)
+    monkeypatch.setattr(tries_policy, "TRIES", 3)
     monkeypatch.setattr(relays, "POLL_SECONDS", 0.01)
     inbox = Inbox()
     inbox.failing.add("a")
@@ -188,7 +189,7 @@ def test_a_clock_that_steps_back_delays_nothing(process, clock, monkeypatch):
 def test_events_are_forgotten_after_a_week_unless_they_are_owed(process, clock, monkeypatch):
     """Dead letters go too; what still waits for a try stays, and what is younger."""
     monkeypatch.setattr(relays, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(relays, "TRIES", 1)
+    monkeypatch.setattr(tries_policy, "TRIES", 1)
     dying, waiting = Inbox("dying"), Inbox("waiting", wants=lambda event: event.resource_id == "owed")
     dying.failing.add("dead")
     waiting.open.clear()

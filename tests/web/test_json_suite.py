@@ -38,7 +38,7 @@ def post(migrated):
         return client.post("/api/v1/auth/logout", data=data, content_type="application/json").status_code
 
     yield status
-    app.database.close()
+    app.close()
 
 
 @pytest.mark.parametrize("path", files("n"), ids=lambda path: path.stem)

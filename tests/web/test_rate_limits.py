@@ -52,7 +52,7 @@ def limited(settings, clock, ticks):
 
     yield make
     for app in made:
-        app.database.close()
+        app.close()
 
 
 def state(answer):
