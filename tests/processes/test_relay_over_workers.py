@@ -1,4 +1,4 @@
-"""The outbox over two real workers that are killed: every event of an answered write arrives, in order, from one relay."""
+"""The outbox over two real workers that are killed: each event of an answered write arrives, in order."""
 
 import os
 import random
