@@ -102,7 +102,13 @@ def gunicorn(
             command, cwd=ROOT, env=os.environ | settings, stderr=errors or output, start_new_session=True
         )
     try:
-        wait_until(lambda: "Booting worker" in log.read_text() or process.poll() is not None)
+        # Two processes say these, each by a thread of its own: either may come first.
+        wait_until(
+            lambda: (
+                all(said in log.read_text() for said in ("Listening at", "Booting worker"))
+                or process.poll() is not None
+            )
+        )
         port = re.search(r"Listening at: \S+?:(\d+) ", log.read_text())
         yield Server(process, log, ("127.0.0.1", int(port[1])) if port else bind.removeprefix("unix:"))
     finally:
