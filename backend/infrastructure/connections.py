@@ -63,10 +63,17 @@ class Connections(threading.local):
         self._path, self._file = path, file
         self._connection: Connection | None = None
         self.opened = 0
+        self._looked_at = -math.inf  # monotonic seconds
 
-    def mine(self) -> Connection:
-        """This thread's connection. Raises sqlite3.Error if it cannot be opened, Unavailable if the file is another."""
-        self.check_file()
+    def mine(self, unseen_seconds: float = 0.0) -> Connection:
+        """This thread's connection; its file may go unlooked at for so long.
+
+        Raises sqlite3.Error if it cannot be opened, Unavailable if the file is another.
+        """
+        now = time.monotonic()
+        if now - self._looked_at >= unseen_seconds:
+            self.check_file()
+            self._looked_at = now
         connection = self._connection
         if connection is None or connection.process != os.getpid():
             self.drop()
@@ -85,6 +92,7 @@ class Connections(threading.local):
 
     def drop(self) -> None:
         """Close this thread's connection; the next use opens another."""
+        self._looked_at = -math.inf
         if self._connection is not None:
             self._connection.close()
             self._connection = None

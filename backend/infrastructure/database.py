@@ -33,7 +33,7 @@ from backend.infrastructure.transaction import Transaction
 
 log = logging.getLogger(__name__)
 
-
+UNSEEN_SECONDS = 0.1  # of the file, before what is read from the cache: a look takes thrice as long as `data_version`
 BeforeCommit = Callable[[Transaction], Callable[[], None]]
 
 
@@ -79,7 +79,7 @@ class Database:
 
     def version(self) -> tuple[int, int]:
         """Differs from what this thread got last time if anybody else has committed since (`PRAGMA data_version`)."""
-        connection = self._idle_connection()  # it is frozen inside a transaction
+        connection = self._idle_connection(UNSEEN_SECONDS)  # idle: it is frozen inside a transaction
         try:
             return self._connections.opened, connection.sqlite.execute("PRAGMA data_version").fetchone()[0]
         except sqlite3.Error as error:
@@ -95,9 +95,9 @@ class Database:
         """Close this thread's connection."""
         self._connections.drop()
 
-    def _idle_connection(self) -> Connection:
+    def _idle_connection(self, unseen_seconds: float = 0.0) -> Connection:
         try:
-            connection = self._connections.mine()
+            connection = self._connections.mine(unseen_seconds)
         except sqlite3.Error as error:
             self._raise_fault(error)
             raise
