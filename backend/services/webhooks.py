@@ -64,7 +64,7 @@ def payload(event: Event) -> bytes:
         **event.payload, "resourceType": event.resource_type, "resourceId": event.resource_id,
         "userId": event.user_id, "requestId": event.request_id,
     }  # fmt: skip
-    content = {"type": event.name, "timestamp": iso_time(event.created_at / 1000), "data": data}
+    content = {"type": event.name, "timestamp": iso_time(event.created_at), "data": data}
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 

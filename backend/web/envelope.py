@@ -4,7 +4,6 @@ Answers are encoded once: a handler's result becomes JSON text here, and the env
 """
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache, lru_cache
@@ -12,7 +11,7 @@ from typing import Any, get_type_hints
 
 from backend.domain import Timestamp
 from backend.errors import AppError
-from backend.infrastructure.logs import iso_time
+from backend.infrastructure.logs import iso_now, iso_time
 from backend.web.response import Response
 from backend.web.shapes import camel_case
 
@@ -47,7 +46,7 @@ def _response(status: int, body: str) -> Response:
 
 def _meta(request_id: str, extra: Mapping[str, Any] | None) -> str:
     more = "".join(f",{encode(name)}:{encode(value)}" for name, value in extra.items()) if extra else ""
-    return f'"meta":{{"requestId":"{request_id}","timestamp":"{iso_time(time.time())}"{more}}}'
+    return f'"meta":{{"requestId":"{request_id}","timestamp":"{iso_now()}"{more}}}'
 
 
 @lru_cache(4096)  # what has a version is cached as an object, and asked for again; tokens must not be kept
@@ -67,11 +66,6 @@ def _plain(value: Any) -> Any:
 def _fields(noun: Any) -> list[tuple[str, str, Callable[[Any], Any]]]:
     hints = get_type_hints(noun)
     return [
-        (field.name, camel_case(field.name), _time if hints[field.name] is Timestamp else _plain)
+        (field.name, camel_case(field.name), iso_time if hints[field.name] is Timestamp else _plain)
         for field in fields(noun)
     ]
-
-
-@lru_cache(4096)
-def _time(milliseconds: int) -> str:
-    return iso_time(milliseconds / 1000)

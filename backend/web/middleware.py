@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from backend.domain import Caller
 from backend.errors import AppError, InternalError, Unauthorized
-from backend.infrastructure.logs import LogSink, iso_time, request_id
+from backend.infrastructure.logs import LogSink, iso_now, request_id
 from backend.settings import Networks
 from backend.web.client_address import client_address
 from backend.web.envelope import encode, error_response
@@ -56,7 +56,7 @@ def access_log(sink: LogSink) -> Middleware:
             response = following(request)
             caller, endpoint = request.caller, request.endpoint
             sink.put(
-                f'{{"time":"{iso_time(time.time())}","level":"INFO","requestId":"{request.id}",'
+                f'{{"time":"{iso_now()}","level":"INFO","requestId":"{request.id}",'
                 f'"method":{encode(request.method)},"route":{encode(endpoint.route.path if endpoint else None)},'
                 f'"status":{response.status},"ms":{(time.perf_counter() - began) * 1000:.2f},'
                 f'"userId":{encode(caller.user.id if caller else None)},"client":"{request.client}",'
