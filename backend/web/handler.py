@@ -114,11 +114,12 @@ def endpoint(route: Route) -> Endpoint:
 
 def _authorise(request: Request, access: Access) -> None:
     """A bad token is refused on public routes as well; then who may call this?"""
-    caller = request.caller
-    if caller is None:
-        if access is not Access.ANYONE or request.challenge.details.get("reason") != "missing":
-            raise request.challenge
-    elif not caller.is_admin and (
+    if request.challenge is not None:
+        raise request.challenge
+    if access is Access.ANYONE:
+        return
+    caller = request.user
+    if not caller.is_admin and (
         access is Access.ADMIN or (access is Access.SELF_OR_ADMIN and request.path_id != caller.user.id)
     ):
         raise Forbidden

@@ -6,6 +6,7 @@ The headers are those of draft-ietf-httpapi-ratelimit-headers, on every answer t
 """
 
 import math
+from functools import cache
 
 from backend.errors import RateLimited
 from backend.infrastructure.rate_limiter import Policy, RateLimiter, Verdict
@@ -61,9 +62,13 @@ class RateLimits:
 def _headers(verdicts: dict[Policy, Verdict]) -> list[tuple[str, str]]:
     if not verdicts:
         return []
-    policies = ", ".join(f'"{policy.name}";q={policy.quota};w={policy.window:g}' for policy in verdicts)
-    states = ", ".join(
+    states = [
         f'"{policy.name}";r={verdict.remaining};t={math.ceil(verdict.reset_after)}'
         for policy, verdict in verdicts.items()
-    )
-    return [("RateLimit-Policy", policies), ("RateLimit", states)]
+    ]
+    return [("RateLimit-Policy", ", ".join(map(_described, verdicts))), ("RateLimit", ", ".join(states))]
+
+
+@cache
+def _described(policy: Policy) -> str:
+    return f'"{policy.name}";q={policy.quota};w={policy.window:g}'
