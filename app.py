@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from backend.errors import AppError
 from backend.infrastructure import logs
 from backend.infrastructure.cache import CoherentCache
 from backend.infrastructure.database import Database
@@ -116,9 +117,9 @@ class App:
         self.routes = [
             Route("POST", f"{API}/users", users.create, ANYONE, auth_limited=True),
             Route("GET", f"{API}/users", users.list, ADMIN),
-            Route("GET", f"{API}/users/me", users.show_me, USER),
+            Route("GET", f"{API}/users/me", users.show_me, USER, short=True),
             Route("PATCH", f"{API}/users/me", users.update_me, USER),
-            Route("GET", f"{API}/users/{{id}}", users.show, SELF_OR_ADMIN),
+            Route("GET", f"{API}/users/{{id}}", users.show, SELF_OR_ADMIN, short=True),
             Route("PATCH", f"{API}/users/{{id}}", users.update, SELF_OR_ADMIN),
             Route("DELETE", f"{API}/users/{{id}}", users.delete, ADMIN),
             Route("POST", f"{API}/auth/login", sessions.log_in, ANYONE, auth_limited=True),
@@ -130,31 +131,31 @@ class App:
             Route("POST", f"{API}/auth/password", password.change, USER),
             Route("POST", f"{API}/auth/password-reset", password.request_reset, ANYONE, auth_limited=True),
             Route("POST", f"{API}/auth/password-reset/confirm", password.confirm_reset, ANYONE, auth_limited=True),
-            Route("GET", f"{API}/products", catalogue.list, ANYONE),
+            Route("GET", f"{API}/products", catalogue.list, ANYONE, short=True),
             Route("POST", f"{API}/products", catalogue.create, ADMIN),
-            Route("GET", f"{API}/products/{{id}}", catalogue.show, ANYONE),
+            Route("GET", f"{API}/products/{{id}}", catalogue.show, ANYONE, short=True),
             Route("PATCH", f"{API}/products/{{id}}", catalogue.update, ADMIN),
             Route("POST", f"{API}/accounts", accounts.create, USER),
-            Route("GET", f"{API}/accounts", accounts.list, USER),
-            Route("GET", f"{API}/accounts/{{id}}", accounts.show, USER),
+            Route("GET", f"{API}/accounts", accounts.list, USER, short=True),
+            Route("GET", f"{API}/accounts/{{id}}", accounts.show, USER, short=True),
             Route("POST", f"{API}/accounts/{{id}}/deposits", accounts.deposit, ADMIN),
             Route("POST", f"{API}/accounts/{{id}}/withdrawals", accounts.withdraw, ADMIN),
-            Route("GET", f"{API}/accounts/{{id}}/transactions", accounts.statement, USER),
+            Route("GET", f"{API}/accounts/{{id}}/transactions", accounts.statement, USER, short=True),
             Route("POST", f"{API}/transfers", transactions.transfer, USER),
-            Route("GET", f"{API}/transactions/{{id}}", transactions.show, USER),
+            Route("GET", f"{API}/transactions/{{id}}", transactions.show, USER, short=True),
             Route("POST", f"{API}/orders", order.create, USER),
-            Route("GET", f"{API}/orders", order.list, USER),
-            Route("GET", f"{API}/orders/{{id}}", order.show, USER),
+            Route("GET", f"{API}/orders", order.list, USER, short=True),
+            Route("GET", f"{API}/orders/{{id}}", order.show, USER, short=True),
             Route("POST", f"{API}/orders/{{id}}/cancel", order.cancel, USER),
             Route("POST", f"{API}/orders/{{id}}/fulfil", order.fulfil, ADMIN),
             Route("GET", f"{API}/audit", audit.list, ADMIN),
-            Route("GET", "/healthz", service.health, ANYONE),
+            Route("GET", "/healthz", service.health, ANYONE, short=True),
             Route("GET", "/readyz", service.ready, ANYONE),
             Route("GET", "/openapi.json", service.openapi, ANYONE),
         ]
 
         # The middleware, outermost first.
-        router = Router(endpoint(route) for route in self.routes)
+        self._router = Router(endpoint(route) for route in self.routes)
         self.middleware = [
             request_ids,
             client_addresses(settings.trusted_proxies),
@@ -162,7 +163,7 @@ class App:
             cross_origin(settings.cors_origins),
             error_answers,
             framing,
-            routing(router),
+            routing(self._router),
             authentication(self.logins.identify),
             limits.middleware,
         ]
@@ -172,6 +173,13 @@ class App:
         if not self.relay.started:
             self.relay.start()
         return self._handle(Request(environ))(environ, start_response)
+
+    def is_short(self, method: str, path: str) -> bool:
+        """Whether the route is declared `short`."""
+        try:
+            return self._router.find(method, path)[0].route.short
+        except AppError:
+            return False
 
     def close(self) -> None:
         """End what runs beside the requests, and this thread's connection."""

@@ -20,7 +20,7 @@ request_id: ContextVar[str] = ContextVar("request_id", default="-")  # narrates;
 
 PENDING = 10_000  # lines; some 3 MB
 BATCH = 2_000
-GATHER_SECONDS = 0.01  # before each write: a thread that woke for every line would take the interpreter from requests
+GATHER_SECONDS = 0.002  # before each write: a thread that woke for every line would take the interpreter from requests
 FLUSH_SECONDS = 1.0  # at exit
 
 
@@ -54,7 +54,7 @@ class LogSink:
         """Wait until everything queued is written, `seconds` at most."""
         end = time.monotonic() + seconds
         while (self._lines or self._writing) and time.monotonic() < end and self._process == os.getpid():
-            time.sleep(GATHER_SECONDS / 4)
+            time.sleep(GATHER_SECONDS)
 
     def close(self) -> None:
         """Write what is queued and end the thread; the descriptor stays open."""

@@ -6,11 +6,13 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from backend.server.request_reader import RequestReader
 
 KERNEL_BYTES = 128 * 1024  # not yet on the wire
+MAX_PARTS = 64  # of an answer that go to the kernel at once
 MAX_UNSENT = 64 * 1024 * 1024  # bytes of one answer that wait for its client
 
 
@@ -20,8 +22,8 @@ Step = Callable[["Connection"], None]
 class Connection:
     """What gunicorn takes for its own connection (`client`, `server`, `parser`) and, in `sock`, for the socket.
 
-    An application's answer comes in through `sendall`, in a pool thread. That never waits for the client: what the
-    kernel does not take at once stays in `unsent`, and the loop sends it later. Everything else is the loop's. No
+    An application's answer comes in through `sendall`, mostly in a pool thread. That never waits for the client: what
+    the kernel does not take at once stays in `unsent`, and the loop sends it later. Everything else is the loop's. No
     connection is with both at a time.
     """
 
@@ -38,7 +40,8 @@ class Connection:
         self.unsent_size = 0
         self.keep = False  # for another request, once this answer is out
         self.waits_since = self.deadline = 0.0  # of what the loop waits for (monotonic clock)
-        self.events = 0  # that it waits for
+        self.events = 0  # that the poller watches for
+        self.ran_here = False  # the loop itself has run a request of it in this turn
         self.step: Step  # that it takes then
         stream.setblocking(False)
 
@@ -61,9 +64,14 @@ class Connection:
         return not self.reader.begun and not self.unsent
 
     def sendall(self, data: bytes) -> None:
-        """Send, or keep for later. ConnectionError if the client is gone, or leaves too much of its answer."""
+        """Keep until `flush`, or send what is much. ConnectionError as from `flush_answer`."""
         self.answering = True
         self.put(data)
+        if self.unsent_size > KERNEL_BYTES:
+            self.flush_answer()
+
+    def flush_answer(self) -> None:
+        """Send what the kernel takes. ConnectionError if the client is gone, or leaves too much of its answer."""
         try:
             self.flush()
         except OSError as error:
@@ -80,13 +88,14 @@ class Connection:
         """Send what the kernel takes now. OSError if the client is gone."""
         while self.unsent:
             try:
-                sent = self.stream.send(self.unsent[0])
+                sent = self.stream.sendmsg(islice(self.unsent, MAX_PARTS))
             except BlockingIOError:
                 return
             self.unsent_size -= sent
-            rest = self.unsent.popleft()[sent:]
-            if rest:
-                self.unsent.appendleft(rest)
+            while self.unsent and sent >= len(self.unsent[0]):
+                sent -= len(self.unsent.popleft())
+            if sent:
+                self.unsent[0] = self.unsent[0][sent:]
 
     def limit_kernel(self, patience: float) -> None:
         """On TCP: the kernel is handed little at a time, and gives it up if it is not taken within `patience` seconds.

@@ -53,7 +53,7 @@ class Conversations:
         self.dispatch(conn)
 
     def receive(self, conn: Connection) -> None:
-        begun = conn.reader.begun
+        begun, conn.ran_here = conn.reader.begun, False
         data = conn.stream.recv(RECEIVE_BYTES)
         if not data and begun:
             raise conn.reader.cut_short()
@@ -111,7 +111,7 @@ class Conversations:
         try:
             step(conn)
         except BlockingIOError:  # it looked ready, and was not
-            self.room.enter(conn, conn.events, step)
+            self.room.enter(conn, conn.events or READ, step)
         except OSError:  # the client is gone
             self.close(conn)
         except AppError as error:
@@ -125,6 +125,7 @@ class Conversations:
         """`reset` drops what is unsent, and lets the client know that its answer is not whole."""
         if reset or conn.unsent:
             conn.reset()
+        self.room.forget(conn)
         conn.stream.close()
         self._ended(conn)
 

@@ -102,16 +102,33 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
         return self.connections_of.enter(self.number, conn.counted_as, MAX_PER_ADDRESS)
 
     def run_request(self, conn: Connection, request: bytes) -> None:
-        """Let the pool run `handle`, then gunicorn this thread `finish_request`."""
+        """Have it handled here if that is short, else in the pool; then this thread does `finish_request`."""
         conn.parser = RequestParser(self.cfg, [request], conn.client)
-        self.enqueue_req(conn)
+        if conn.ran_here or not self.is_short(conn.head[0]):
+            self.conversations.room.forget(conn)
+            self.enqueue_req(conn)
+            return
+        conn.ran_here = True  # once in a turn, lest one client's many requests keep all others waiting
+        done: Future[bool] = Future()
+        try:
+            done.set_result(self.handle(conn))
+        except Exception as error:
+            done.set_exception(error)
+        self.finish_request(conn, done)
+
+    def is_short(self, request_line: bytes) -> bool:
+        """Whether the application says so of it (`App.is_short`); one that says nothing has all in the pool."""
+        method, target, _ = request_line.decode().split(" ")
+        return hasattr(self.wsgi, "is_short") and self.wsgi.is_short(method, target.partition("?")[0])
 
     def handle(self, conn: Connection) -> bool:
         """In a pool thread. True if the connection may go on; whatever this raises cuts it off."""
         request = None
         try:
             request = next(conn.parser)
-            return bool(self.handle_request(request, conn))
+            keep = bool(self.handle_request(request, conn))
+            conn.flush_answer()
+            return keep
         except (Exception, SystemExit) as error:
             if conn.answering:  # half an answer cannot be taken back
                 raise

@@ -14,7 +14,9 @@ _since = attrgetter("waits_since")
 class WaitingRoom:
     """Hands a connection to `advance` once its client has done something. One thread only.
 
-    In the room a connection is registered with the poller, outside it is not: whoever takes one out owns it alone.
+    Whoever takes a connection out owns it alone. The poller may still know it, for most come back within the same
+    turn of the loop, and then nothing is to be changed there; it has to be forgotten before another thread or nobody
+    has it.
     """
 
     def __init__(self, poller: selectors.BaseSelector, advance: Callable[[Connection, Step], None]) -> None:
@@ -27,13 +29,21 @@ class WaitingRoom:
 
     def enter(self, conn: Connection, events: int, step: Step) -> None:
         """Take `step` with the connection as soon as one of `events` has happened."""
-        conn.events, conn.step = events, step
+        conn.step = step
         self._waiting.add(conn)
-        self._poller.register(conn, events, self._ready)
+        if conn.events != events:
+            self.forget(conn)
+            self._poller.register(conn, events, self._ready)
+            conn.events = events
+
+    def forget(self, conn: Connection) -> None:
+        """Whatever its client does, the loop hears nothing of it."""
+        if conn.events:
+            self._poller.unregister(conn)
+            conn.events = 0
 
     def take_out(self, conn: Connection) -> Connection:
         self._waiting.remove(conn)
-        self._poller.unregister(conn)
         return conn
 
     def take_overdue(self) -> list[Connection]:

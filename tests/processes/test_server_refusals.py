@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.processes.gunicorn_server import Server, gunicorn
+from tests.processes.gunicorn_server import Server, gunicorn, wait_until
 
 HOST = b"Host: localhost\r\n"
 LONG = b"a" * 8190
@@ -152,7 +152,7 @@ def test_an_application_that_raises_is_a_500_that_tells_nothing(server: Server) 
     answer = server.ask(get(HOSTED, line=b"GET /fails HTTP/1.1"))
     assert (answer.status, answer.code) == (500, "INTERNAL_ERROR")
     assert b"secret" not in answer.body
-    assert "secret cause" in server.log.read_text()
+    wait_until(lambda: "secret cause" in server.log.read_text())
 
 
 def test_an_answer_that_breaks_off_ends_in_a_reset(server: Server) -> None:
