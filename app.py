@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from backend.errors import AppError
 from backend.infrastructure import logs
 from backend.infrastructure.cache import CoherentCache
 from backend.infrastructure.database import Database
@@ -155,7 +154,8 @@ class App:
         ]
 
         # The middleware, outermost first.
-        self._router = Router(endpoint(route) for route in self.routes)
+        router = Router(endpoint(route) for route in self.routes)
+        self.is_short = router.is_short  # for the server
         self.middleware = [
             request_ids,
             client_addresses(settings.trusted_proxies),
@@ -163,7 +163,7 @@ class App:
             cross_origin(settings.cors_origins),
             error_answers,
             framing,
-            routing(self._router),
+            routing(router),
             authentication(self.logins.identify),
             limits.middleware,
         ]
@@ -173,13 +173,6 @@ class App:
         if not self.relay.started:
             self.relay.start()
         return self._handle(Request(environ))(environ, start_response)
-
-    def is_short(self, method: str, path: str) -> bool:
-        """Whether the route is declared `short`."""
-        try:
-            return self._router.find(method, path)[0].route.short
-        except AppError:
-            return False
 
     def close(self) -> None:
         """End what runs beside the requests, and this thread's connection."""

@@ -71,7 +71,6 @@ keepalive, timeout, graceful_timeout = 5, 30, 30  # seconds; `timeout` is the wo
 preload_app = False  # neither threads nor database handles may cross the fork
 loglevel = settings.log_level.lower()
 # gunicorn's own lines take our queue too: at a pipe that nobody reads, its master would wait for ever.
-logger_class = "backend.server.quiet_logger.QuietLogger"
 logconfig_dict = {
     "handlers": {"queue": {"()": logs.standard_error}},
     "root": {"level": settings.log_level, "handlers": ["queue"]},

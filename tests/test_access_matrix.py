@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
 
+from backend.infrastructure.database import Database
 from backend.web.handler import contract_of
 from backend.web.router import Access, Route
 from tests.conftest import Api
@@ -95,6 +97,16 @@ def test_every_route_declares_the_access_that_the_contract_gives_it(api):
     assert declared == {
         Access.ANYONE: OPEN, Access.USER: others, Access.SELF_OR_ADMIN: ONES_OWN_OR_ADMINS, Access.ADMIN: ADMINS,
     }  # fmt: skip
+
+
+def test_a_short_route_takes_no_lock_and_hashes_no_password(api, world, monkeypatch):
+    """The server runs them on the thread that all its clients share."""
+    short = [key for key, route in routes_of(api.app).items() if api.app.is_short(route.method, route.path)]
+    assert len(short) > 5
+    monkeypatch.delattr(Database, "transaction")
+    monkeypatch.setattr(bcrypt, "checkpw", None)
+    for key in short:
+        assert send(api, world, key, world.people["owner"]).status_code == 200
 
 
 @pytest.mark.parametrize("who", CALLERS)

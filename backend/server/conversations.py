@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from backend.errors import AppError, RequestTimeout
 from backend.server.connection import Connection, Step
+from backend.server.exchange import WholeRequest
 from backend.server.refusals import refusal
 from backend.server.request_reader import RequestReader
 from backend.server.waiting_room import WaitingRoom
@@ -32,7 +33,7 @@ class Conversations:
     def __init__(
         self,
         poller: selectors.BaseSelector,
-        run: Callable[[Connection, bytes], None],
+        run: Callable[[Connection, WholeRequest], None],
         ended: Callable[[Connection], None],
         patience: float,
         keepalive: float,
@@ -66,10 +67,8 @@ class Conversations:
 
     def dispatch(self, conn: Connection) -> None:
         """Have the next request run if it is whole, else wait for the rest of it."""
-        whole = conn.reader.take()
-        if whole:
-            conn.head, request = whole
-            conn.answering = False
+        request = conn.reader.take()
+        if request:
             return self._run(conn, request)
         if conn.reader.waits_for_continue:
             conn.reader.waits_for_continue = False
@@ -78,7 +77,7 @@ class Conversations:
 
     def answer(self, conn: Connection, keep: bool) -> None:
         """The answer is in the connection: see it out, and then await another request or part."""
-        conn.keep, conn.head, conn.parser = keep, [], None
+        conn.keep = keep
         conn.allow(self._patience)
         self.advance(conn, self.send)
 

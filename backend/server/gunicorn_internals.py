@@ -5,7 +5,6 @@ from types import CodeType
 from typing import Any
 
 import gunicorn
-from gunicorn.http.parser import Parser
 from gunicorn.workers.gthread import ThreadWorker
 
 TRIED_ON = "26.1.0, 26.2.0, 27.0.0 and 27.0.1"
@@ -16,10 +15,9 @@ INTERNALS: dict[Callable[..., Any], set[str]] = {
     | {"wait_for_and_dispatch_events", "is_parent_alive"},
     ThreadWorker.set_accept_enabled: {"poller", "register", "accept", "_accepting"},
     ThreadWorker.wait_for_and_dispatch_events: {"poller", "select", "data", "fileobj"},
-    ThreadWorker.enqueue_req: {"tpool", "handle", "method_queue", "finish_request"},
-    ThreadWorker.handle_request: {"alive", "sock", "client", "server", "should_close"},
+    ThreadWorker.enqueue_req: {"tpool", "submit", "method_queue", "defer", "add_done_callback"},
+    ThreadWorker.handle_request: {"nr", "max_requests", "alive", "wsgi"},
     ThreadWorker.handle_exit: {"alive"},
-    Parser.__init__: {"IterUnreader"},
 }
 
 

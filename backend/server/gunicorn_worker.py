@@ -23,17 +23,19 @@ import signal
 import socket
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from types import FrameType
 from typing import Any, ClassVar
 
-from gunicorn.http.parser import RequestParser
 from gunicorn.workers.gthread import ThreadWorker
 
+from backend.errors import InternalError
 from backend.server.address_counts import AddressCounts
 from backend.server.connection import Connection
 from backend.server.conversations import Conversations
+from backend.server.exchange import WholeRequest, answer
 from backend.server.gunicorn_internals import names_in, require_internals
-from backend.server.refusals import refusal, refusal_for
+from backend.server.refusals import refusal
 from backend.server.shutdown import shutting_down
 from backend.settings import Settings
 from backend.web.client_address import client_address, limit_key
@@ -101,53 +103,42 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
         conn.counted_as = limit_key(client_address(conn.address.partition("%")[0], "", trusted)) or "unix"
         return self.connections_of.enter(self.number, conn.counted_as, MAX_PER_ADDRESS)
 
-    def run_request(self, conn: Connection, request: bytes) -> None:
-        """Have it handled here if that is short, else in the pool; then this thread does `finish_request`."""
-        conn.parser = RequestParser(self.cfg, [request], conn.client)
-        if conn.ran_here or not self.is_short(conn.head[0]):
-            self.conversations.room.forget(conn)
-            self.enqueue_req(conn)
-            return
-        conn.ran_here = True  # once in a turn, lest one client's many requests keep all others waiting
-        done: Future[bool] = Future()
-        try:
-            done.set_result(self.handle(conn))
-        except Exception as error:
-            done.set_exception(error)
-        self.finish_request(conn, done)
+    def run_request(self, conn: Connection, request: WholeRequest) -> None:
+        """Have it handled here if that is short, else in the pool; then this thread sees to the answer."""
+        if not conn.ran_here and self.is_short(request):
+            conn.ran_here = True  # once in a turn, lest one client's many requests keep all others waiting
+            return self.conversations.answer(conn, keep=self.handle(conn, request))
+        self.conversations.room.forget(conn)
+        future: Future[bool] = self.tpool.submit(self.handle_and_send, conn, request)
+        return future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
-    def is_short(self, request_line: bytes) -> bool:
+    def is_short(self, request: WholeRequest) -> bool:
         """Whether the application says so of it (`App.is_short`); one that says nothing has all in the pool."""
-        method, target, _ = request_line.decode().split(" ")
+        method, target, _ = request.head[0].decode().split(" ")
         return hasattr(self.wsgi, "is_short") and self.wsgi.is_short(method, target.partition("?")[0])
 
-    def handle(self, conn: Connection) -> bool:
-        """In a pool thread. True if the connection may go on; whatever this raises cuts it off."""
-        request = None
+    def handle_and_send(self, conn: Connection, request: WholeRequest) -> bool:
+        """In a pool thread: as `handle`, and what the kernel takes of the answer goes out at once."""
+        keep = self.handle(conn, request)
+        with suppress(OSError):  # the loop will find the same
+            conn.flush()
+        return keep
+
+    def handle(self, conn: Connection, request: WholeRequest) -> bool:
+        """Put the answer into the connection. True if that may go on afterwards."""
+        self.nr += 1
+        if self.nr >= self.max_requests:
+            self.alive = False
+        keep = self.alive and request.keeps_connection
         try:
-            request = next(conn.parser)
-            keep = bool(self.handle_request(request, conn))
-            conn.flush_answer()
-            return keep
+            conn.put(answer(self.wsgi, request, conn.client, conn.server, keep))
         except (Exception, SystemExit) as error:
-            if conn.answering:  # half an answer cannot be taken back
-                raise
-            self.handle_error(request, conn, conn.client, error)
+            conn.put(refusal(InternalError(), request.head, conn.address, self.settings.cors_origins, error))
             return False
+        return keep
 
-    def handle_error(self, req: Any, client: Connection, addr: Any, exc: BaseException) -> None:
-        """In a pool thread: answer where the application did not."""
-        error = refusal_for(exc)
-        cause = exc if error.status >= 500 else None
-        client.sendall(refusal(error, client.head, client.address, self.settings.cors_origins, cause))
-
-    def finish_request(self, conn: Connection, future: "Future[bool]") -> None:
-        error = future.exception()
-        if error is None:
-            return self.conversations.answer(conn, keep=future.result())
-        if not isinstance(error, ConnectionError | StopIteration):  # at the latter, gunicorn has logged
-            log.error("an answer was cut off", exc_info=error)
-        return self.conversations.close(conn, reset=True)
+    def finish_request(self, conn: Connection, done: "Future[bool]") -> None:
+        self.conversations.answer(conn, keep=done.result())
 
     def forget(self, conn: Connection) -> None:
         self.nr_conns -= 1

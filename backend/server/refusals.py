@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 
-from gunicorn.http import errors as gunicorn_errors
-
-from backend.errors import AppError, BadRequest, HeadersTooLarge, InternalError, UriTooLong
+from backend.errors import AppError
 from backend.infrastructure.logs import request_id
 from backend.web.cross_origin import EXPOSED
 from backend.web.envelope import error_response
@@ -62,16 +60,3 @@ def header(head: Sequence[bytes], name: bytes) -> bytes:
     """The value of the header of that (lowercase) name, or nothing; several lines are joined by a comma."""
     lines = (line.partition(b":") for line in head[1:])
     return b",".join(value.strip(b" \t") for key, _, value in lines if key.lower() == name)
-
-
-def refusal_for(error: BaseException) -> AppError:
-    """What to say of something that gunicorn's parser or the application raised; the cause itself stays here."""
-    if isinstance(error, AppError):
-        return error
-    if isinstance(error, gunicorn_errors.LimitRequestLine):
-        return UriTooLong()
-    if isinstance(error, gunicorn_errors.LimitRequestHeaders):
-        return HeadersTooLarge()
-    # Some heirs of ParseException are about the response: the application's fault. Gunicorn 26 has none of those yet.
-    of_the_request = isinstance(error, gunicorn_errors.ParseException) and "Response" not in type(error).__name__
-    return BadRequest() if of_the_request else InternalError()

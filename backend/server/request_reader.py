@@ -1,8 +1,7 @@
 """Cuts the bytes of one connection into whole requests (RFC 9112), and refuses those no application should see.
 
 Only framing is read: where the head ends, how long the body is, and the limits. A line leaves the buffer once it is
-whole, so that a client that drips costs no more than its bytes. What is handed on is put together from the very lines
-that were judged: gunicorn, which parses it in earnest, cannot find another end of the request than we did.
+whole, so that a client that drips costs no more than its bytes.
 """
 
 import re
@@ -16,13 +15,16 @@ from backend.errors import (
     PayloadTooLarge,
     UriTooLong,
 )
+from backend.server.exchange import WholeRequest
 
 MAX_LINE = 8190  # bytes of the request line and of each header line, the line end not counted
 MAX_HEADERS = 100
 MAX_BODY = 64 * 1024
 
-REQUEST_LINE = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.[01]")
-TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+METHOD = rb"[!$%&'*+.^_`|~0-9A-Z-]{3,20}"  # RFC 9110 has them case-sensitive; none that is registered is otherwise
+TARGET = rb"(?:[A-Za-z][A-Za-z0-9+.-]*://|/)[!-~]*"
+REQUEST_LINE = re.compile(rb"(?:%b %b|OPTIONS \*) HTTP/1\.[01]" % (METHOD, TARGET))
+HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)")
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?)(?::(\d{0,5}))?")
 
 
@@ -33,7 +35,8 @@ class RequestReader:
         self.head: list[bytes] = []  # its whole lines so far, the request line first
         self.waits_for_continue = False  # the client holds its body back until it has seen a 100
         self._buffer = bytearray()
-        self._body_length = -1  # not known until the head is whole
+        self._headers: dict[bytes, list[bytes]] = {}  # once the head is whole
+        self._body_length = -1  # not known until then
 
     @property
     def begun(self) -> bool:
@@ -48,18 +51,16 @@ class RequestReader:
     def feed(self, data: bytes) -> None:
         self._buffer += data
 
-    def take(self) -> tuple[list[bytes], bytes] | None:
-        """The head of the next request and all of it, or None until it is whole. Raises what it is refused with."""
+    def take(self) -> WholeRequest | None:
+        """The next request, or None until it is whole. Raises what it is refused with."""
         if self._body_length < 0 and not self._read_head():
             return None
         if len(self._buffer) < self._body_length:
             return None
-        head, body = self.head, bytes(self._buffer[: self._body_length])
+        request = WholeRequest(self.head, self._headers, bytes(self._buffer[: self._body_length]))
         del self._buffer[: self._body_length]
         self.head, self._body_length, self.waits_for_continue = [], -1, False
-        # Expect has been dealt with; left in, it would make gunicorn send a second 100.
-        lines = [line for line in head if line[:7].lower() != b"expect:"]
-        return head, b"\r\n".join([*lines, b"", body])
+        return request
 
     def cut_short(self) -> AppError:
         """Why a request that ends here is refused: an application never sees part of one."""
@@ -77,7 +78,8 @@ class RequestReader:
                 if len(self.head) == 1 and not REQUEST_LINE.fullmatch(line):
                     raise BadRequest("The request line must be a method, a target and HTTP/1.1.")
             elif self.head:  # else an empty line before the request, which RFC 9112 §2.2 has us pass over
-                self._body_length, self.waits_for_continue = judge(self.head)
+                self._headers = headers_of(self.head)
+                self._body_length, self.waits_for_continue = judge(self._headers, self.head[0].endswith(b"0"))
                 return True
         self._check(bytes(self._buffer.removesuffix(b"\r")))
         return False
@@ -92,19 +94,25 @@ class RequestReader:
             raise BadRequest("A line of the head must end with CR LF.")
 
 
-def judge(head: list[bytes]) -> tuple[int, bool]:
-    """The body's length, and whether the client waits for a 100 before sending it. Raises AppError for a bad head."""
+def headers_of(head: list[bytes]) -> dict[bytes, list[bytes]]:
+    """The values by lowercase name. Raises BadRequest."""
     headers: dict[bytes, list[bytes]] = {}
     for line in head[1:]:
-        name, colon, value = line.partition(b":")
-        if not colon or not TOKEN.fullmatch(name):
+        match = HEADER_LINE.fullmatch(line)
+        if not match:
             raise BadRequest("A header line must be a name, a colon and a value.")
-        headers.setdefault(name.lower(), []).append(value.strip(b" \t"))
+        headers.setdefault(match[1].lower(), []).append(match[2].strip(b" \t"))
+    if len(headers.get(b"content-type", ())) > 1:
+        raise BadRequest("Exactly one Content-Type can be meant.")
+    return headers
+
+
+def judge(headers: dict[bytes, list[bytes]], is_1_0: bool) -> tuple[int, bool]:
+    """The body's length, and whether the client waits for a 100 before sending it. Raises AppError for a bad head."""
     if b"transfer-encoding" in headers:
         raise LengthRequired
     length = content_length(headers.get(b"content-length", []))
     # HTTP/1.0 knows no Host, and health checks of balancers send none; one that is sent must make sense all the same.
-    is_1_0 = head[0].endswith(b"0")
     check_host(headers.get(b"host", [b"localhost"] if is_1_0 else []))
     expectations = headers.get(b"expect", [])
     if any(value.lower() != b"100-continue" for value in expectations):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from backend.errors import MethodNotAllowed, NotFound
+from backend.errors import AppError, MethodNotAllowed, NotFound
 from backend.web.response import Response
 
 PARAMETER = "{id}"
@@ -76,6 +76,13 @@ class Router:
         if endpoint is None:
             raise MethodNotAllowed(node.allow())
         return endpoint, value
+
+    def is_short(self, method: str, path: str) -> bool:
+        """Whether that is a route that is `short`."""
+        try:
+            return self.find(method, path)[0].route.short
+        except AppError:
+            return False
 
     def allowed(self, path: str) -> str:
         """The sorted methods of a path, for `Allow`. Raises NotFound."""

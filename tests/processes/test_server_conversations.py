@@ -1,5 +1,6 @@
 """What well-behaved clients rely on stays right: keep-alive, pipelining, HEAD, large answers, Expect, a clean end."""
 
+import contextlib
 import signal
 import subprocess
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes.gunicorn_server import GET, Server, gunicorn, wait_until
+from tests.processes.gunicorn_server import GET, PROMPT, Server, gunicorn, wait_until
 from tests.processes.raw_client import Answer
 
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
@@ -38,6 +39,30 @@ def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
             for start in range(0, len(requests), size):
                 client.send(requests[start : start + size])
             assert [client.read_answer().body for _ in range(20)] == [b"%02d" % number for number in range(20)]
+
+
+def test_short_requests_overtake_nothing_on_their_own_connection(server: Server) -> None:
+    """They run elsewhere than the others, in front of them and behind them."""
+    paths = [b"/short" if number % 3 else b"/sleep/0.01" for number in range(200)]
+    with server.connect() as client:
+        for number, path in enumerate(paths):
+            client.send(b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n%03d" % (path, number))
+        assert [client.read_answer().body for _ in paths] == [b"%03d" % number for number in range(200)]
+
+
+def test_a_thousand_short_requests_at_once_are_answered(server: Server) -> None:
+    with server.connect() as client:
+        client.send(GET % b"/short" * 1000)
+        assert all(client.read_answer().status == 200 for _ in range(1000))
+
+
+def test_short_requests_are_answered_while_all_threads_are_busy(server: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        busy = [stack.enter_context(server.connect()).send(GET % b"/sleep/1") for _ in range(4)]
+        began = time.monotonic()
+        assert server.ask(GET % b"/short").status == 200
+        assert time.monotonic() - began < PROMPT
+        assert [client.read_answer().status for client in busy] == [200] * 4
 
 
 def test_a_client_that_pipelines_and_does_not_read_is_served_no_faster_than_it_reads(server: Server) -> None:

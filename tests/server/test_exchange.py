@@ -1,0 +1,153 @@
+"""Requests as the application gets them, and answers as they go out."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.http import wsgi
+from gunicorn.http.errors import ParseException
+from gunicorn.http.parser import RequestParser
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend.errors import AppError
+from backend.server.exchange import WholeRequest, answer, environ_of
+from backend.server.request_reader import RequestReader
+
+CLIENT, SERVER = ("192.0.2.7", 50_000), ("127.0.0.1", 8000)
+HOST = b"Host: localhost"
+GET = b"GET / HTTP/1.1"
+
+methods = st.sampled_from([b"GET", b"POST", b"OPTIONS", b"CONNECT", b"get", b"M-SEARCH", b"GO", b"A" * 21, b"G#T"])
+targets = st.one_of(
+    st.sampled_from(
+        [b"*", b"/", b"//a//b", b"/a?b#c?d", b"/%2F%c3%a9%zz%", b"http://h:1/p?q", b"http://h", b"a:1", b"?"]
+    ),
+    st.text("/?#%:.ab2F*", min_size=1, max_size=12).map(str.encode),
+)
+names = st.sampled_from(
+    [b"A", b"a", b"X-A", b"X_A", b"Content-Type", b"Content-Length", b"Connection", b"a b", b"", b"\xe9"]
+)
+values = st.one_of(st.sampled_from([b"", b"0", b"2", b" b ", b"a,b", b"\xc3\xa9"]), st.binary(max_size=4))
+heads = st.builds(
+    lambda method, target, version, lines: b"\r\n".join([b" ".join([method, target, version]), HOST, *lines, b"", b""]),
+    methods, targets, st.sampled_from([b"HTTP/1.1", b"HTTP/1.0"]),
+    st.lists(st.tuples(names, values).map(b":".join), max_size=4),
+)  # fmt: skip
+
+
+def taken(data: bytes) -> WholeRequest | None:
+    reader = RequestReader()
+    reader.feed(data)
+    return reader.take()
+
+
+def gunicorns(data: bytes) -> dict[str, Any]:
+    """What gunicorn, configured as ours, would hand to an application."""
+    config = Config()
+    for name, value in {"header_map": "drop", "forwarder_headers": "", "forwarded_allow_ips": ""}.items():
+        config.set(name, value)
+    request = next(RequestParser(config, [data], CLIENT))
+    _, environ = wsgi.create(request, None, CLIENT, SERVER, config)
+    return {**environ, "keep": not request.should_close(), "wsgi.input": environ["wsgi.input"].read()}
+
+
+@given(heads)
+def test_what_is_taken_means_the_same_to_us_and_to_gunicorn(head: bytes) -> None:
+    """Two parsers that were written apart; whatever gunicorn refuses we refuse too."""
+    try:
+        request = taken(head + b"xy")
+    except AppError:
+        return
+    assert request is not None
+    theirs = gunicorns(head + b"xy")
+    ours = {**environ_of(request, CLIENT, SERVER), "wsgi.input": request.body, "keep": request.keeps_connection}
+    own = {"wsgi.errors", "wsgi.multithread", "wsgi.multiprocess", "SERVER_ADDR"}
+    assert {name: value for name, value in ours.items() if name not in own} == {
+        name: value for name, value in theirs.items() if name in ours.keys() - own or name.startswith("HTTP_")
+    }
+
+
+@given(heads)
+def test_what_gunicorn_takes_is_taken(head: bytes) -> None:
+    """But for what RFC 9112 lets us refuse: a target of CONNECT, and more than one of what can be but one."""
+    try:
+        gunicorns(head + b"xy")
+    except ParseException:
+        return
+    try:
+        assert taken(head + b"xy") is not None
+    except AppError as error:
+        assert head.startswith(b"CONNECT ") or error.status in (411, 413), head
+
+
+@pytest.mark.parametrize(
+    ("lines", "keeps"),
+    [
+        ([GET], True),
+        ([GET, b"Connection: close"], False),
+        ([GET, b"Connection: upgrade, CLOSE"], False),
+        ([GET, b"Connection: a", b"Connection: close"], False),
+        ([GET[:-1] + b"0"], False),
+        ([GET[:-1] + b"0", b"Connection: Keep-Alive"], True),
+        ([GET[:-1] + b"0", b"Connection: keep-alive, close"], False),
+    ],
+)
+def test_a_connection_goes_on_as_its_client_wants(lines: list[bytes], keeps: bool) -> None:
+    request = taken(b"\r\n".join([*lines, HOST, b"", b""]))
+    assert request is not None
+    assert request.keeps_connection == keeps
+
+
+Parts = Iterable[bytes]
+
+
+def answered(status: str, headers: list[tuple[str, str]], parts: Parts, method: bytes = b"GET") -> bytes:
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Parts:
+        start_response(status, headers)
+        return parts
+
+    request = taken(method + b" / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert request is not None
+    return answer(application, request, CLIENT, SERVER, keep=True)
+
+
+def test_an_answer_is_its_status_its_headers_and_its_body() -> None:
+    head, _, body = answered("201 Created", [("ETag", '"1"')], [b"ab", b"c"]).partition(b"\r\n\r\n")
+    status, date, *headers = head.split(b"\r\n")
+    assert (status, body) == (b"HTTP/1.1 201 Created", b"abc")
+    assert date.startswith(b"Date: ")
+    assert date.endswith(b" GMT")
+    assert headers == [b"Connection: keep-alive", b'ETag: "1"', b"Content-Length: 3"]
+
+
+@pytest.mark.parametrize(
+    ("status", "method"), [("204 No Content", b"GET"), ("304 Not Modified", b"GET"), ("200 OK", b"HEAD")]
+)
+def test_where_no_body_may_be_there_is_none(status: str, method: bytes) -> None:
+    assert answered(status, [], [b"abc"], method).endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [[("Location", "/a\r\nSet-Cookie: b")], [("A", "b\nc")], [("A", "b\0")], [("A", "b\r")], [("Content-Length", "2")]],
+)
+def test_what_would_be_another_answer_is_none(headers: list[tuple[str, str]]) -> None:
+    with pytest.raises(ValueError, match="the answer"):
+        answered("200 OK", headers, [b"abc"])
+
+
+def test_an_answer_that_fails_half_way_is_closed() -> None:
+    closed = []
+
+    def parts() -> Iterator[bytes]:
+        try:
+            yield b"half"
+            raise OSError
+        finally:
+            closed.append(True)
+
+    with pytest.raises(OSError):
+        answered("200 OK", [], parts())
+    assert closed
