@@ -1,0 +1,121 @@
+"""What was measured, for people: a table on the terminal, the same in Markdown, and whether more than noise changed."""
+
+import os
+import platform
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
+from itertools import groupby
+
+from tests.bench.measure import OURS, Figure
+from tests.bench.targets import Target, Verdict
+
+Rows = Iterable[Sequence[str]]
+
+COLUMNS = ("target", "measured", "spread", "verdict")
+ROW = re.compile(
+    r"^\| (?P<text>.+?) \| (?P<median>[\d.,inf]+) \| (?P<low>\S+) – (?P<high>\S+) \| (?P<word>[^,|]+)", re.M
+)
+
+
+class Report:
+    """Of the figures of one run, and of what was to be reached."""
+
+    def __init__(self, figures: Sequence[Figure], targets: Sequence[Target]) -> None:
+        self.figures, self.targets = figures, targets
+
+    def terminal(self) -> str:
+        tables = [_columns(group, header, rows) for group, header, rows in self._tables(" ")]
+        return "\n\n".join([*tables, _columns("targets", COLUMNS, self._verdicts())]) + "\n"
+
+    def markdown(self) -> str:
+        parts = [f"# Measured\n\n{machine()} `make bench` writes this page and the picture.\n\n![](report.svg)"]
+        parts += [f"## targets\n\n{_markdown(COLUMNS, self._verdicts())}"]
+        parts += [f"## {group}\n\n{_markdown(header, rows)}" for group, header, rows in self._tables("<br>")]
+        return "\n\n".join([*parts, LEGEND]) + "\n"
+
+    def only_noise_since(self, before: str) -> bool:
+        """Whether no verdict is another than in the Markdown `before`, and each spread meets the one it had.
+
+        (That a median of five lies outside five others happens by chance once in six times; that all lie on one side
+        of all others, once in a hundred and twenty.)
+        """
+        then, now = _read(before), _read(self.markdown())
+        return then.keys() == now.keys() and all(_meet(then[text], now[text]) for text in now)
+
+    def _tables(self, between: str) -> Iterator[tuple[str, Sequence[str], Rows]]:
+        """For each group its name, the header, and a row a figure."""
+        for group, members in groupby(self.figures, lambda figure: figure.group):
+            figures = list(members)
+            contenders = list(dict.fromkeys(name for figure in figures for name in figure.rounds))
+            rows = [
+                [f"{figure.name}, {figure.unit}", *(_cell(figure, name, between) for name in contenders)]
+                for figure in figures
+            ]
+            yield group, [group, *contenders], rows
+
+    def _verdicts(self) -> Rows:
+        for target in self.targets:
+            verdict: Verdict = target.verdict(self.figures)
+            measured = verdict.measured
+            numbers = (shown(measured.median), _range(*measured[1:])) if measured else ("–", "–")
+            yield (target.text, *numbers, str(verdict))
+
+
+LEGEND = """Each cell is the median of all rounds and, in brackets, the least and the greatest; × is the median of what
+*ours* was of it in the same round (or, where *ours* does not take part, what it was of the first column)."""
+
+
+def machine() -> str:
+    """Whatever the figures depend on that can be told without naming the machine."""
+    cores = len(os.sched_getaffinity(0))
+    versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, gunicorn {version('gunicorn')}"
+    return f"{cores} cores, {versions}."
+
+
+def shown(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{shown(low)} – {shown(high)}"
+
+
+def _cell(figure: Figure, contender: str, between: str) -> str:
+    if contender not in figure.rounds:
+        return "–"
+    own = f"{shown(figure.median(contender))} ({_range(*figure.spread(contender))})"
+    base = OURS if OURS in figure.rounds else next(iter(figure.rounds))
+    if contender == base:
+        return own
+    ratio = figure.ratio(OURS, contender) if base == OURS else figure.ratio(contender, base)
+    return f"{own}{between}×{shown(ratio.median)}"
+
+
+def _columns(title: str, header: Sequence[str], rows: Rows) -> str:
+    """As wide as the widest cell of each."""
+    table = [[title, *header[1:]], *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
+
+
+def _markdown(header: Sequence[str], rows: Rows) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
+
+
+def _read(markdown: str) -> dict[str, tuple[float, float, str]]:
+    """Of each target in a report: the spread, and whether it held."""
+    return {
+        row["text"]: (_number(row["low"]), _number(row["high"]), row["word"].strip()) for row in ROW.finditer(markdown)
+    }
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
+def _meet(one: tuple[float, float, str], other: tuple[float, float, str]) -> bool:
+    return one[2] == other[2] and one[0] <= other[1] and other[0] <= one[1]
