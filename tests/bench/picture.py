@@ -1,4 +1,4 @@
-"""The figures that targets are about, as bars with the strictest limit as a mark: SVG, readable on white and on dark."""
+"""The figures with targets, as bars with the strictest limit as a mark: SVG, readable on white and on dark."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
