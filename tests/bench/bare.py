@@ -1,4 +1,4 @@
-"""The least that can answer: a WSGI function that does nothing else. What a request costs with it is the server's own."""
+"""The least that can answer, a WSGI function that does nothing else: what a request costs with it is the server's."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

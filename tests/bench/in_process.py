@@ -5,7 +5,7 @@ where ours verifies the token, asks the cache and SQLite whether it is still goo
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -14,24 +14,20 @@ import flask
 from werkzeug.wrappers import Request, Response
 
 from tests.bench import bare
-from tests.bench.measure import OURS, Figure, Size, interleaved
-from tests.bench.service import Environ, ask, asked_for_json, environ, folder, microseconds, service
+from tests.bench.measure import OURS, Figure, Size, microseconds
+from tests.bench.service import Environ, ask, asked_for_json, environ, folder, service
 from tests.conftest import Api, Person
 
-READS, WRITES = 500, 20  # calls at a time
+GROUP = "in process"
+READS, WRITES = 200, 5  # calls a turn
 
 
 def figures(size: Size) -> Iterator[Figure]:
     with folder() as path, service(path / "app.db") as api:
         ada, admin = api.sign_up("Ada"), api.admin()
-        yield compared("one user", one_user(api, ada), READS, size)
-        yield compared("product page", product_page(api, admin), READS, size)
-        yield compared("transfer", transfer(api, ada, admin), WRITES, size)
-
-
-def compared(name: str, calls: Mapping[str, Callable[[], object]], number: int, size: Size) -> Figure:
-    turns = {contender: partial(microseconds, call, number) for contender, call in calls.items()}
-    return Figure("in process", name, "µs", interleaved(turns, size.rounds))
+        yield Figure(GROUP, "one user", "µs", microseconds(one_user(api, ada), READS, size.rounds))
+        yield Figure(GROUP, "product page", "µs", microseconds(product_page(api, admin), READS, size.rounds))
+        yield Figure(GROUP, "transfer", "µs", microseconds(transfer(api, ada, admin), WRITES, size.rounds))
 
 
 def one_user(api: Api, ada: Person) -> dict[str, Callable[[], object]]:

@@ -1,13 +1,11 @@
 """The whole application in this process, and requests to it as gunicorn hands them over."""
 
 import contextlib
-import gc
 import io
 import json
 import os
 import sys
 import tempfile
-import timeit
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -86,11 +84,6 @@ def asked_for_json(application: Application, request: Environ) -> Any:
     if "error" in answer:
         raise RuntimeError(f"{request['RAW_URI']}: {answer['error']}")
     return answer
-
-
-def microseconds(call: Callable[[], object], calls: int, times: int = 15) -> float:
-    """What one call takes, in the fastest of so many times `calls`: whatever else the machine did is not in it."""
-    return min(timeit.repeat(call, gc.enable, number=calls, repeat=times)) / calls * 1e6  # timeit would stop it
 
 
 def _no_head(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> None:

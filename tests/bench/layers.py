@@ -1,0 +1,93 @@
+"""Where the time of an authenticated, cached `GET /users/{id}` goes: layer by layer, adding up to the whole.
+
+The chain is built again and again with one link more each time, its end an answer that is ready. What it takes more
+than the one before is that link's layer, so the layers add up to the whole by construction. Of what a link does beside
+other things, a call is timed alone on the same input; what is left of the layer is the link's own.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+from app import App
+from backend.web.envelope import data_response, to_json
+from backend.web.middleware import Middleware, chain
+from backend.web.request import Request
+from backend.web.response import Response
+from tests.bench.measure import OURS, Figure, Size, microseconds
+from tests.bench.service import Application, ask, environ, folder, service
+from tests.conftest import Person
+
+CALLS = 200  # a turn
+LINKS = {  # the layer of each function in `App.middleware`
+    "request_ids": "request id", "client_addresses": "client address", "access_log": "log",
+    "cross_origin": "cross origin", "error_answers": "errors", "framing": "framing", "routing": "route",
+    "authentication": "authentication", "RateLimits": "limit",
+}  # fmt: skip
+Rounds = Mapping[str, Sequence[float]]
+
+
+def figures(size: Size) -> Iterator[Figure]:
+    """A layer each, beside the whole: the ratio is its share."""
+    with folder() as path, service(path / "app.db") as api:
+        ada = api.sign_up("Ada")
+        chains, parts = chains_of(api.app, ada), parts_of(api.app, ada)
+        took = microseconds({**chains, **parts}, CALLS, size.rounds)
+    for name, values in layers(took, list(chains)).items():
+        yield Figure("layers", name, "µs", {OURS: values, "the whole": took["handler"]})
+
+
+def chains_of(app: App, ada: Person) -> dict[str, Callable[[], object]]:
+    """The call with no layer but the server's, with the first, with the first two …: each named by its last layer."""
+    request = environ("GET", f"/users/{ada.id}", ada)
+    body = ask(app, request)
+    chains: dict[str, Application] = {"server": ready(body), "parse": parsing(body), "response": linked([], body)}
+    for count, link in enumerate(app.middleware, 1):
+        chains[LINKS[link.__qualname__.partition(".")[0]]] = linked(app.middleware[:count], body)
+    chains["handler"] = app
+    return {name: partial(ask, application, request) for name, application in chains.items()}
+
+
+def ready(body: bytes) -> Application:
+    """The answer as a constant."""
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    return lambda environ, start_response: start_response("200 OK", headers) or [body]
+
+
+def parsing(body: bytes) -> Application:
+    answer = ready(body)
+    return lambda environ, start_response: answer(Request(environ).environ, start_response)
+
+
+def linked(links: Sequence[Middleware], body: bytes) -> Application:
+    handle = chain(links, lambda request: Response(200, body))
+    return lambda environ, start_response: handle(Request(environ))(environ, start_response)
+
+
+def parts_of(app: App, ada: Person) -> dict[str, Callable[[], object]]:
+    """What a link does beside other things."""
+    user = app.logins.identify(ada.access).user
+    return {
+        "token": lambda: app.logins._tokens.verify("access", ada.access),
+        "identify": lambda: app.logins.identify(ada.access),
+        "encode": lambda: data_response(200, to_json(user), "0" * 32),
+    }
+
+
+def layers(took: Rounds, chains: Sequence[str]) -> Rounds:
+    """What each layer took, round by round."""
+    found = {"server": took["server"]}
+    for before, name in itertools.pairwise(chains):
+        own = less(took[name], took[before])
+        if name == "authentication":
+            found |= {"token": took["token"], "identity cache": less(took["identify"], took["token"])}
+            own = less(own, took["identify"])
+        if name == "handler":
+            found["encode"] = took["encode"]
+            own = less(own, took["encode"])
+        found[name] = own
+    return found | {"all of them": [sum(values) for values in zip(*found.values(), strict=True)]}
+
+
+def less(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    return [a - b for a, b in zip(one, other, strict=True)]
