@@ -1,0 +1,121 @@
+"""What years of use cost: pages of a long ledger and of many users, the orders of many users, many strangers."""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from backend.infrastructure.keyring import Keyring
+from backend.web.pagination import CursorQuery, Cursors
+from backend.web.request import Request
+from tests.bench.grown_database import grow, id_of
+from tests.bench.measure import Figure, Size, microseconds
+from tests.bench.service import SECRET, Environ, ask, asked_for_json, environ, folder, service
+from tests.conftest import Api, Person
+from tests.journeys.test_query_counts import statements
+
+ROOT = Path(__file__).parents[2]
+PAGE = 20
+SMALL = 500  # rows, users
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A service with so many rows and users more than it had at its start."""
+
+    api: Api
+    admin: Person
+    busy: str  # the account with half of the ledger
+    users: int
+
+
+def figures(size: Size) -> Iterator[Figure]:
+    with (
+        folder() as path,
+        grown(path / "small.db", SMALL, SMALL) as small,
+        grown(path / "grown.db", size.rows, size.users) as big,
+    ):
+        yield Figure("growth", "page of 20 by cursor", "µs", microseconds(by_cursor(small, big), 50, size.rounds))
+        yield Figure("growth", "page of 20 by offset", "µs", microseconds(by_offset(small, big), 1, size.rounds))
+        yield from orders_of_users(big, size)
+    yield strangers(size)
+
+
+@contextlib.contextmanager
+def grown(database: Path, rows: int, users: int) -> Iterator[Grown]:
+    with service(database) as api:
+        ada, admin = api.sign_up("Ada"), api.admin()
+        busy = api.account(ada, balance=1000, admin=admin)
+        for number in range(3):
+            api.product(admin, f"SKU-{number}")
+    grow(database, busy, rows, users)
+    with service(database) as api:
+        yield Grown(api, admin, busy, users)
+
+
+def by_cursor(small: Grown, big: Grown) -> dict[str, Callable[[], object]]:
+    """`GET /accounts/{id}/transactions`, from its newest row on and from the row before the 20 oldest."""
+    cursor = cursor_after(environ("GET", f"/accounts/{big.busy}/transactions"), id_of(2 * PAGE))
+    pages = {
+        "small, first page": (small, ""), "grown, first page": (big, ""), "grown, last page": (big, f"cursor={cursor}"),
+    }  # fmt: skip
+    return {
+        name: page(whose, environ("GET", f"/accounts/{whose.busy}/transactions", whose.admin, query))
+        for name, (whose, query) in pages.items()
+    }
+
+
+def by_offset(small: Grown, big: Grown) -> dict[str, Callable[[], object]]:
+    """`GET /users`, whose total has to be counted and whose rows before the page have to be passed by."""
+    pages = {
+        "small, first page": (small, 1), "grown, first page": (big, 1), "grown, last page": (big, big.users // PAGE),
+    }  # fmt: skip
+    return {
+        name: page(whose, environ("GET", "/users", whose.admin, f"page={number}"))
+        for name, (whose, number) in pages.items()
+    }
+
+
+def page(whose: Grown, request: Environ) -> Callable[[], object]:
+    """The call for it, which was seen to answer a full page."""
+    if len(asked_for_json(whose.api.app, request)["data"]) != PAGE:
+        raise RuntimeError(f"no full page: {request['RAW_URI']}")
+    return partial(ask, whose.api.app, request)
+
+
+def cursor_after(request: Environ, last_id: str) -> str:
+    """The cursor that an admin would be given with a page of this list that ends with `last_id`."""
+    rows = [Row(last_id), Row("")]  # the second tells that there is a next page
+    given = Cursors(Keyring([SECRET])).page(Request(request), CursorQuery(limit=1), lambda before, limit: rows)
+    return str(given.pagination["nextCursor"])
+
+
+@dataclass(frozen=True)
+class Row:
+    id: str
+
+
+def orders_of_users(big: Grown, size: Size) -> Iterator[Figure]:
+    """`GET /users?include=orders`: for ten times as many users not one statement more."""
+    queries = {f"{count} users": f"pageSize={count}&include=orders" for count in (10, 100)}
+    counts = {
+        name: [float(len(statements(big.api, f"/users?{query}", big.admin)[0]))] * size.rounds
+        for name, query in queries.items()
+    }
+    calls = {
+        name: partial(ask, big.api.app, environ("GET", "/users", big.admin, query)) for name, query in queries.items()
+    }
+    yield Figure("growth: users with their orders", "SQL statements", "a request", counts)
+    yield Figure("growth: users with their orders", "time", "µs", microseconds(calls, 1, size.rounds))
+
+
+def strangers(size: Size) -> Figure:
+    """Memory of a process before and after clients came whose addresses it had never seen; measured by itself."""
+    command = [sys.executable, "-m", "tests.bench.strangers", str(size.strangers)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    before, after = map(float, done.stdout.split())
+    rounds = {"before": [before], f"after {size.strangers:,} clients": [after]}
+    return Figure("growth: distinct clients", "RSS", "MB", rounds)
