@@ -1,8 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+BENCH_INSTALLED := .venv/.bench-installed
 
-.PHONY: setup run serve migrate demo test check bench
+.PHONY: setup run serve migrate demo test check bench bench-quick
 
 setup: $(INSTALLED)  ## make .venv and install what development needs; only when pyproject.toml has changed
 
@@ -37,5 +38,12 @@ check: setup  ## style, types, house rules
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_house_rules.py
 
-bench: setup
-	@echo 'not yet'
+$(BENCH_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+bench: $(BENCH_INSTALLED)  ## measure everything beside what people would use instead; 6 minutes
+	$(BIN)/python -m tests.bench
+
+bench-quick: $(BENCH_INSTALLED)  ## the same in a minute, for a first look; no report is written
+	$(BIN)/python -m tests.bench --quick

@@ -15,7 +15,7 @@ from werkzeug.wrappers import Request, Response
 
 from tests.bench import bare
 from tests.bench.measure import OURS, Figure, Size, microseconds
-from tests.bench.service import Environ, ask, asked_for_json, environ, folder, service
+from tests.bench.service import Application, Environ, ask, asked_for_json, environ, folder, service
 from tests.conftest import Api, Person
 
 GROUP = "in process"
@@ -33,12 +33,12 @@ def figures(size: Size) -> Iterator[Figure]:
 def one_user(api: Api, ada: Person) -> dict[str, Callable[[], object]]:
     """`GET /users/{id}` of oneself, all of which the cache knows."""
     request = environ("GET", f"/users/{ada.id}", ada)
-    others = {"bare Werkzeug": bare_werkzeug, "Flask": flask_hello(), "Falcon": falcon_hello()}
+    others: dict[str, Application] = {"bare Werkzeug": bare_werkzeug, "Flask": flask_hello(), "Falcon": falcon_hello()}
     answers = [asked_for_json(api.app, request)["data"]["email"], *(ask(other, request) for other in others.values())]
     if answers != [ada.email, b"hello", b"hello", b"hello"]:
         raise RuntimeError(f"a contender does not answer as it should: {answers}")
-    contenders = {OURS: api.app, "bare WSGI": bare.application, **others}
-    return {name: partial(ask, application, request) for name, application in contenders.items()}
+    contenders: dict[str, Application] = {OURS: api.app, "bare WSGI": bare.application, **others}
+    return {name: partial(ask, contender, request) for name, contender in contenders.items()}
 
 
 def product_page(api: Api, admin: Person) -> dict[str, Callable[[], object]]:
@@ -48,7 +48,7 @@ def product_page(api: Api, admin: Person) -> dict[str, Callable[[], object]]:
     request = environ("GET", "/products")
     if len(asked_for_json(api.app, request)["data"]) != 20:
         raise RuntimeError("the page is not full")
-    return {OURS: partial(ask, api.app, request), "bare WSGI": partial(ask, bare.application, request)}
+    return {OURS: lambda: ask(api.app, request), "bare WSGI": lambda: ask(bare.application, request)}
 
 
 def transfer(api: Api, ada: Person, admin: Person) -> dict[str, Callable[[], object]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from tests.bench.measure import OURS, Figure
-from tests.bench.report import shown
+from tests.bench.report import label, shown
 from tests.bench.targets import Target
 
 WIDTH, LEFT, RIGHT = 760, 190, 90  # of the picture; of the names; of the values
@@ -17,7 +17,8 @@ STYLE = (
 
 def picture(figures: Sequence[Figure], targets: Sequence[Target]) -> str:
     """The whole SVG. It brings its own white sheet, so that a dark page changes nothing."""
-    drawn, y = [], 10
+    drawn: list[str] = []
+    y = 10
     for figure in figures:
         mine = [target for target in targets if target.of[:2] == (figure.group, figure.name) and target.limit]
         limits = [(limit, target) for target in mine if (limit := target.limit_on_scale(figures)) is not None]
@@ -43,12 +44,12 @@ def _panel(figure: Figure, limit: float, said: str, y: int) -> Iterator[str]:
     scale = (WIDTH - LEFT - RIGHT) / top
     bottom = y + 24 + ROW * len(figure.rounds)
     mark = LEFT + limit * scale
-    title = f"{figure.group} · {figure.name}, {figure.unit}"
+    title = f"{figure.group} · {label(figure)}"
     yield f'<text class="title" x="14" y="{y + 14}">{escape(title)}</text>'
     for row, contender in enumerate(figure.rounds):
         yield from _bar(figure, contender, scale, y + 24 + ROW * row)
     yield f'<path class="limit" d="M{mark:.1f} {y + 18}V{bottom}"/>'
-    yield f'<text class="said" x="{WIDTH - 14}" y="{y + 14}" text-anchor="end">ours {escape(said)}</text>'
+    yield f'<text class="said" x="{WIDTH - 14}" y="{y + 14}" text-anchor="end">{said}</text>'
 
 
 def _bar(figure: Figure, contender: str, scale: float, y: int) -> Iterator[str]:
@@ -57,4 +58,4 @@ def _bar(figure: Figure, contender: str, scale: float, y: int) -> Iterator[str]:
     yield f'<text x="{LEFT - 8}" y="{y + 12}" text-anchor="end">{escape(contender)}</text>'
     yield f'<rect class="{kind}" x="{LEFT}" y="{y + 2}" width="{middle * scale:.1f}" height="{ROW - 6}" rx="2"/>'
     yield f'<path class="spread" d="M{LEFT + low * scale:.1f} {y + 8}H{LEFT + high * scale:.1f}"/>'
-    yield f'<text x="{LEFT + high * scale + 6:.1f}" y="{y + 12}">{shown(middle)}</text>'
+    yield f'<text x="{WIDTH - 14}" y="{y + 12}" text-anchor="end">{shown(middle)}</text>'

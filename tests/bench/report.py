@@ -27,7 +27,7 @@ class Report:
 
     def terminal(self) -> str:
         tables = [_columns(group, header, rows) for group, header, rows in self._tables(" ")]
-        return "\n\n".join([*tables, _columns("targets", COLUMNS, self._verdicts())]) + "\n"
+        return "\n\n".join([*tables, _columns("targets", COLUMNS, self._verdicts()), LEGEND]) + "\n"
 
     def markdown(self) -> str:
         parts = [f"# Measured\n\n{machine()} `make bench` writes this page and the picture.\n\n![](report.svg)"]
@@ -49,10 +49,7 @@ class Report:
         for group, members in groupby(self.figures, lambda figure: figure.group):
             figures = list(members)
             contenders = list(dict.fromkeys(name for figure in figures for name in figure.rounds))
-            rows = [
-                [f"{figure.name}, {figure.unit}", *(_cell(figure, name, between) for name in contenders)]
-                for figure in figures
-            ]
+            rows = [[label(figure), *(_cell(figure, name, between) for name in contenders)] for figure in figures]
             yield group, [group, *contenders], rows
 
     def _verdicts(self) -> Rows:
@@ -72,6 +69,11 @@ def machine() -> str:
     cores = len(os.sched_getaffinity(0))
     versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, gunicorn {version('gunicorn')}"
     return f"{cores} cores, {versions}."
+
+
+def label(figure: Figure) -> str:
+    """Its name with the unit, unless the name has it."""
+    return figure.name if figure.unit == "1/s" else f"{figure.name}, {figure.unit}"
 
 
 def shown(value: float) -> str:

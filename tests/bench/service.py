@@ -27,7 +27,12 @@ Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 def service(database: Path, limiter: RateLimiter | None = None, **settings: Any) -> Iterator[Api]:
     """The application on this database, migrated if it was not, with all checks, cheap passwords and a log file."""
     migrate(database)
-    given = {"jwt_secrets": (SECRET,), "bcrypt_rounds": 4, "rate_limit_default": UNREACHED, "rate_limit_auth": None}
+    given: dict[str, Any] = {
+        "jwt_secrets": (SECRET,),
+        "bcrypt_rounds": 4,
+        "rate_limit_default": UNREACHED,
+        "rate_limit_auth": None,
+    }
     with open_log(database.parent / "log") as sink:
         app = create_app(Settings(database_path=database, **given | settings), limiter or RateLimiter(), log=sink)
         try:

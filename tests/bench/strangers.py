@@ -16,8 +16,8 @@ from tests.bench.service import ask, asked_for_json, environ, folder, service
 
 def main(count: int) -> None:
     limiter, limit = RateLimiter(), Limit(300, 60)
-    settings = {"trusted_proxies": Networks("127.0.0.1"), "rate_limit_default": limit, "limiter": limiter}
-    with folder() as path, service(path / "app.db", **settings) as api:
+    proxies = Networks("127.0.0.1")
+    with folder() as path, service(path / "app.db", limiter, trusted_proxies=proxies, rate_limit_default=limit) as api:
         request = environ("GET", "/products")
         asked_for_json(api.app, request)
         before = resident()

@@ -83,7 +83,7 @@ WRITES = "transfers/s, 16 clients"
 
 def _times(group: str, name: str, contender: str, at_least: float) -> Target:
     """At so many times the rate of another contender."""
-    said = f"≥ {at_least:g} × {contender}" if at_least > 1 else f"ahead of {contender}"
+    said = f"ahead of {contender}" if at_least == 1 else f"≥ {at_least:g} × {contender}"
     return Target(f"{name}: {said}", Series(group, name), Series(group, name, contender), at_least=at_least)
 
 
