@@ -5,6 +5,7 @@ It ends with 0 when everything was measured: a target that is missed is told, an
 
 import argparse
 import importlib
+import signal
 import sys
 import time
 import traceback
@@ -27,6 +28,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="under a minute, and no report is written")
     parser.add_argument("--only", choices=MODULES, action="append", help="this part alone, and no report is written")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as by Ctrl-C: whatever was started is stopped
     figures, failed = measure(options.only or list(MODULES), QUICK if options.quick else FULL)
     measured = {figure.group for figure in figures}
     targets = [target for target in TARGETS if target.of.group in measured or not options.only]

@@ -43,7 +43,8 @@ def chains_of(app: App, ada: Person) -> dict[str, Callable[[], object]]:
     body = ask(app, request)
     chains: dict[str, Application] = {"server": ready(body), "parse": parsing(body), "response": linked([], body)}
     for count, link in enumerate(app.middleware, 1):
-        chains[LINKS[link.__qualname__.partition(".")[0]]] = linked(app.middleware[:count], body)
+        function = link.__qualname__.partition(".")[0]
+        chains[LINKS.get(function, function)] = linked(app.middleware[:count], body)
     chains["handler"] = app
     return {name: partial(ask, application, request) for name, application in chains.items()}
 

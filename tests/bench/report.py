@@ -73,7 +73,7 @@ def machine() -> str:
 
 def label(figure: Figure) -> str:
     """Its name with the unit, unless the name has it."""
-    return figure.name if figure.unit == "1/s" else f"{figure.name}, {figure.unit}"
+    return figure.name if figure.unit in ("", "/s") else f"{figure.name}, {figure.unit}"
 
 
 def shown(value: float) -> str:

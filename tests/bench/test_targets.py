@@ -51,6 +51,7 @@ def test_contenders_that_missed_a_round_cannot_be_compared():
         ((4, 5, 6), {"at_least": 5}, "holds, within noise"),
         ((4, 4, 4), {"at_least": 5}, "misses"),
         ((6, 6, 6), {"at_least": 5, "stretch": 6}, "holds, and the stretch"),
+        ((5, 5, 5), {"at_least": 5, "stretch": 6}, "holds"),
         ((1, 1, 1), {"at_most": 2, "stretch": 1}, "holds, and the stretch"),
         ((2, 2, 2), {"at_most": 2, "stretch": 1}, "holds"),
     ],
@@ -74,7 +75,7 @@ def test_a_report_is_read_as_it_was_written():
     [
         ((3, 4, 9), True),  # the spreads meet
         ((3.5, 4, 9), False),  # slower than it ever was
-        ((0.5, 0.5, 0.5), False),  # faster, and the target holds now
+        ((0.5, 0.5, 2), False),  # the target holds now, though in one round it was as slow as before
     ],
 )
 def test_only_noise_has_changed_where_spreads_meet_and_no_verdict_is_another(ours, only_noise):
