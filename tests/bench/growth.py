@@ -38,8 +38,8 @@ def figures(size: Size) -> Iterator[Figure]:
         grown(path / "small.db", SMALL, SMALL) as small,
         grown(path / "grown.db", size.rows, size.users) as big,
     ):
-        yield Figure("growth", "page of 20 by cursor", "µs", microseconds(by_cursor(small, big), 50, size.rounds))
-        yield Figure("growth", "page of 20 by offset", "µs", microseconds(by_offset(small, big), 1, size.rounds))
+        yield Figure("growth", "page of 20 by cursor", "µs", microseconds(by_cursor(small, big), 50, 25, size.rounds))
+        yield Figure("growth", "page of 20 by offset", "µs", microseconds(by_offset(small, big), 1, 25, size.rounds))
         yield from orders_of_users(big, size)
     yield strangers(size)
 
@@ -109,7 +109,7 @@ def orders_of_users(big: Grown, size: Size) -> Iterator[Figure]:
         name: partial(ask, big.api.app, environ("GET", "/users", big.admin, query)) for name, query in queries.items()
     }
     yield Figure("growth: users with their orders", "SQL statements", "a request", counts)
-    yield Figure("growth: users with their orders", "time", "µs", microseconds(calls, 1, size.rounds))
+    yield Figure("growth: users with their orders", "time", "µs", microseconds(calls, 1, 25, size.rounds))
 
 
 def strangers(size: Size) -> Figure:

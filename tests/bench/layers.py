@@ -18,7 +18,7 @@ from tests.bench.measure import OURS, Figure, Size, microseconds
 from tests.bench.service import Application, ask, environ, folder, service
 from tests.conftest import Person
 
-CALLS = 200  # a turn
+CALLS, TURNS = 1000, 8  # as in in_process.py: what the log's thread does falls into the turn
 LINKS = {  # the layer of each function in `App.middleware`
     "request_ids": "request id", "client_addresses": "client address", "access_log": "log",
     "cross_origin": "cross origin", "error_answers": "errors", "framing": "framing", "routing": "route",
@@ -32,7 +32,7 @@ def figures(size: Size) -> Iterator[Figure]:
     with folder() as path, service(path / "app.db") as api:
         ada = api.sign_up("Ada")
         chains, parts = chains_of(api.app, ada), parts_of(api.app, ada)
-        took = microseconds({**chains, **parts}, CALLS, size.rounds)
+        took = microseconds({**chains, **parts}, CALLS, TURNS, size.rounds)
     for name, values in layers(took, list(chains)).items():
         yield Figure("layers", name, "µs", {OURS: values, "the whole": took["handler"]})
 

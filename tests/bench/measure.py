@@ -80,7 +80,7 @@ def interleaved(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[
 
 
 def microseconds(
-    calls: Mapping[str, Callable[[], object]], number: int, rounds: int, turns: int = 25
+    calls: Mapping[str, Callable[[], object]], number: int, turns: int, rounds: int
 ) -> dict[str, list[float]]:
     """What a call of each contender takes in a round: the fastest of its turns, each of them `number` calls.
 

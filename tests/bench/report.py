@@ -27,7 +27,8 @@ class Report:
 
     def terminal(self) -> str:
         tables = [_columns(group, header, rows) for group, header, rows in self._tables(" ")]
-        return "\n\n".join([*tables, _columns("targets", COLUMNS, self._verdicts()), LEGEND]) + "\n"
+        tables += [_columns("targets", COLUMNS, self._verdicts())] if self.targets else []
+        return "\n\n".join([*tables, LEGEND]) + "\n"
 
     def markdown(self) -> str:
         parts = [f"# Measured\n\n{machine()} `make bench` writes this page and the picture.\n\n![](report.svg)"]
