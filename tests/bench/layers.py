@@ -11,11 +11,12 @@ from functools import partial
 
 from app import App
 from backend.web.envelope import data_response, to_json
-from backend.web.middleware import Middleware, chain
+from backend.web.handler import endpoint
+from backend.web.middleware import Handle, Middleware, chain
 from backend.web.request import Request
 from backend.web.response import Response
 from tests.bench.measure import OURS, Figure, Size, microseconds
-from tests.bench.service import Application, ask, environ, folder, service
+from tests.bench.service import Application, Environ, ask, environ, folder, service
 from tests.conftest import Person
 
 CALLS, TURNS = 1000, 8  # as in in_process.py: what the log's thread does falls into the turn
@@ -41,27 +42,31 @@ def chains_of(app: App, ada: Person) -> dict[str, Callable[[], object]]:
     """The call with no layer but the server's, with the first, with the first two …: each named by its last layer."""
     request = environ("GET", f"/users/{ada.id}", ada)
     body = ask(app, request)
-    chains: dict[str, Application] = {"server": ready(body), "parse": parsing(body), "response": linked([], body)}
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    caller = app.logins.identify(ada.access)
+    found = endpoint(next(route for route in app.routes if route.path.endswith("/users/{id}")))
+
+    def server(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:
+        start_response("200 OK", headers)
+        return [body]
+
+    def parse(environ: Environ, start_response: Callable[..., object]) -> list[bytes]:
+        return server(Request(environ).environ, start_response)
+
+    def ready(request: Request) -> Response:
+        request.endpoint, request.caller = found, caller  # for the log line, which else would be another
+        return Response(200, body)
+
+    chains: dict[str, Application] = {"server": server, "parse": parse, "response": linked([], ready)}
     for count, link in enumerate(app.middleware, 1):
         function = link.__qualname__.partition(".")[0]
-        chains[LINKS.get(function, function)] = linked(app.middleware[:count], body)
+        chains[LINKS.get(function, function)] = linked(app.middleware[:count], ready)
     chains["handler"] = app
     return {name: partial(ask, application, request) for name, application in chains.items()}
 
 
-def ready(body: bytes) -> Application:
-    """The answer as a constant."""
-    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-    return lambda environ, start_response: start_response("200 OK", headers) or [body]
-
-
-def parsing(body: bytes) -> Application:
-    answer = ready(body)
-    return lambda environ, start_response: answer(Request(environ).environ, start_response)
-
-
-def linked(links: Sequence[Middleware], body: bytes) -> Application:
-    handle = chain(links, lambda request: Response(200, body))
+def linked(links: Sequence[Middleware], last: Handle) -> Application:
+    handle = chain(links, last)
     return lambda environ, start_response: handle(Request(environ))(environ, start_response)
 
 
