@@ -1,4 +1,7 @@
-"""What years of use cost: pages of a long ledger and of many users, the orders of many users, many strangers."""
+"""What years of use cost: pages of a long ledger and of many users, the orders of many users, many strangers.
+
+All through the whole application in this process, but for the strangers, whose process is one of their own.
+"""
 
 import contextlib
 import subprocess
@@ -57,7 +60,7 @@ def grown(database: Path, rows: int, users: int) -> Iterator[Grown]:
 
 
 def by_cursor(small: Grown, big: Grown) -> dict[str, Callable[[], object]]:
-    """`GET /accounts/{id}/transactions`, from its newest row on and from the row before the 20 oldest."""
+    """`GET /accounts/{id}/transactions`: the newest 20, and at the far end the oldest 20."""
     cursor = cursor_after(environ("GET", f"/accounts/{big.busy}/transactions"), id_of(2 * PAGE))
     pages = {
         "small, first page": (small, ""), "grown, first page": (big, ""), "grown, last page": (big, f"cursor={cursor}"),

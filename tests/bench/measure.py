@@ -82,7 +82,7 @@ def interleaved(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[
 def microseconds(
     calls: Mapping[str, Callable[[], object]], number: int, turns: int, rounds: int
 ) -> dict[str, list[float]]:
-    """What a call of each contender takes in a round: the fastest of its turns, each of them `number` calls.
+    """What a call of each contender takes, for each round: the fastest of its turns, each of them `number` calls.
 
     Turns are short and interleaved as well, so that all contenders have the same share of the machine's quiet moments.
     """

@@ -28,11 +28,8 @@ def service(database: Path, limiter: RateLimiter | None = None, **settings: Any)
     """The application on this database, migrated if it was not, with all checks, cheap passwords and a log file."""
     migrate(database)
     given: dict[str, Any] = {
-        "jwt_secrets": (SECRET,),
-        "bcrypt_rounds": 4,
-        "rate_limit_default": UNREACHED,
-        "rate_limit_auth": None,
-    }
+        "jwt_secrets": (SECRET,), "bcrypt_rounds": 4, "rate_limit_default": UNREACHED, "rate_limit_auth": None,
+    }  # fmt: skip
     with open_log(database.parent / "log") as sink:
         app = create_app(Settings(database_path=database, **given | settings), limiter or RateLimiter(), log=sink)
         try:
