@@ -1,0 +1,52 @@
+"""What every contender's database holds before the load begins: the same users, products, accounts and orders."""
+
+import itertools
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeAlias
+
+USERS, PRODUCTS = 200, 50
+CALLERS = 16  # of the users, who ask; each has an account that is never empty, and orders
+ORDERS, ITEMS = 40, 3  # of each caller, of each order
+PLENTY = 10**12
+
+Row: TypeAlias = dict[str, Any]
+Tables: TypeAlias = dict[str, list[Row]]
+
+
+def furniture(new_id: Callable[[], str]) -> Tables:
+    """The rows of all tables, in the order in which they refer to one another."""
+    users = [{"id": new_id(), "email": f"user{n}@example.com", "name": f"User {n}"} for n in range(USERS)]
+    products = [
+        {"id": new_id(), "sku": f"SKU-{n}", "name": f"Product {n}", "unit_price": 100 + n, "currency": "EUR",
+         "stock": 1000, "version": 1} for n in range(PRODUCTS)
+    ]  # fmt: skip
+    accounts = [
+        {"id": new_id(), "owner_id": user["id"], "currency": "EUR", "balance": PLENTY} for user in users[:CALLERS]
+    ]
+    orders = [
+        {"id": new_id(), "user_id": account["owner_id"], "account_id": account["id"], "status": "placed",
+         "currency": "EUR", "total": 600} for _ in range(ORDERS) for account in accounts
+    ]  # fmt: skip
+    wanted = itertools.cycle(products)
+    items = [
+        {"order_id": order["id"], "position": position, "product_id": product["id"], "sku": product["sku"],
+         "name": product["name"], "quantity": 2, "unit_price": 100}
+        for order in orders for position, product in enumerate(itertools.islice(wanted, ITEMS))
+    ]  # fmt: skip
+    return {"users": users, "products": products, "accounts": accounts, "orders": orders, "order_items": items}
+
+
+def fill(database: Path, tables: Tables, more: Mapping[str, Callable[[int, Row], Row]]) -> None:
+    """Insert the rows, each with the columns that `more` makes of its number and what it has already."""
+    with closing(sqlite3.connect(database)) as sqlite:
+        for table, rows in tables.items():
+            _insert(sqlite, table, [row | more[table](number, row) for number, row in enumerate(rows)])
+        sqlite.commit()
+
+
+def _insert(sqlite: sqlite3.Connection, table: str, rows: Iterable[Row]) -> None:
+    columns = ", ".join(first := next(iter(rows := list(rows))))
+    sqlite.executemany(f"INSERT INTO {table} ({columns}) VALUES ({', '.join(f':{name}' for name in first)})", rows)

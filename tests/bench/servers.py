@@ -1,0 +1,167 @@
+"""A contender's server: started on a free port of 127.0.0.1, loaded evenly, what it costs, and its end."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tests.bench.load import Job, Outcome, is_whole, run
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 20.0
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Server:
+    """One that runs. `jobs` is what it can be asked for; `greeting` a request that waits for no lock."""
+
+    def __init__(self, process: int, port: int, greeting: bytes) -> None:
+        self.process, self.address, self.greeting = process, ("127.0.0.1", port), greeting
+        self.jobs: Mapping[str, Job] = {}
+
+    def ask(self, request: bytes) -> bytes:
+        """The whole answer, on a connection of its own. Raises OSError."""
+        with socket.create_connection(self.address, timeout=10) as stream:
+            return _answer(stream, request)
+
+    def load(self, job: str, clients: int, seconds: float) -> Outcome:
+        """So many clients for so long, on connections that the workers share evenly."""
+        return run(self.address, self.connect(clients), self.jobs[job], seconds)
+
+    def connect(self, count: int) -> list[socket.socket]:
+        """New connections, each taken by the worker whose turn it is: the others are stopped until it has answered.
+
+        Left alone, the worker that wakes up first may take them all.
+        """
+        workers = self.workers()
+        streams = []
+        for turn, worker in enumerate(workers):
+            with _stopped([pid for pid in workers if pid != worker]):
+                for _ in range(turn, count, len(workers)):
+                    streams.append(socket.create_connection(self.address, timeout=10))
+                    _answer(streams[-1], self.greeting)
+        return streams
+
+    def workers(self) -> list[int]:
+        """Who takes connections: the children that hold the port, or the only process that there is."""
+        listening = _listening_socket(self.address[1])
+        holders = [pid for pid in _children_of(self.process) if listening in _files_of(pid)]
+        return holders or [self.process] * (listening in _files_of(self.process))
+
+    def cpu(self) -> float:
+        """Seconds of CPU so far, of the whole tree of processes that live."""
+        return sum(_cpu_of(pid) for pid in _tree_of(self.process))
+
+    def memory(self) -> float:
+        """Resident megabytes of a worker, on average."""
+        pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.workers()]
+        return sum(pages) * PAGE / len(pages) / 1e6
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[object], folder: Path, greeting: bytes, workers: int = 2, **environment: object
+) -> Iterator[Server]:
+    """Run the command, in which `{port}` becomes its port, until the block ends; what it says goes to a file.
+
+    Raises RuntimeError with that if not all workers answer the `greeting` in time.
+    """
+    port = _free_port()
+    words = [str(word).replace("{port}", str(port)) for word in command]
+    variables = {name: str(value).replace("{port}", str(port)) for name, value in environment.items()}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            words, cwd=ROOT, env=os.environ | variables, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        server = Server(process.pid, port, greeting)
+        if not _comes_up(server, process, workers):
+            raise RuntimeError(f"{words} does not answer: {(folder / 'log').read_text(errors='replace')[-2000:]}")
+        yield server
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _comes_up(server: Server, process: "subprocess.Popen[bytes]", workers: int) -> bool:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        # A worker that is not yet past its start is stopped with the rest for a moment; nobody minds.
+        with contextlib.suppress(OSError):
+            if len(server.workers()) == workers and server.ask(server.greeting)[9:10] == b"2":
+                for stream in server.connect(workers):
+                    stream.close()
+                return True
+        time.sleep(0.05)
+    return False
+
+
+def _answer(stream: socket.socket, request: bytes) -> bytes:
+    """Raises OSError, also if the connection is closed before the answer's end."""
+    stream.sendall(request)
+    answer = b""
+    while not is_whole(answer):
+        part = stream.recv(1 << 18)
+        if not part:
+            raise ConnectionError(f"closed after {answer!r}")
+        answer += part
+    return answer
+
+
+@contextlib.contextmanager
+def _stopped(processes: Sequence[int]) -> Iterator[None]:
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in processes:
+            os.kill(pid, signal.SIGCONT)
+
+
+def _free_port() -> int:
+    with socket.socket() as stream:
+        stream.bind(("127.0.0.1", 0))
+        return int(stream.getsockname()[1])
+
+
+def _listening_socket(port: int) -> str:
+    """As /proc writes it among a process's files; "" if nobody listens there."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, *_, inode = line.split()[:10]
+        if state == "0A" and int(local.partition(":")[2], 16) == port:
+            return f"socket:[{inode}]"
+    return ""
+
+
+def _files_of(pid: int) -> set[str]:
+    found = set()
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed while we look
+                found.add(str(link.readlink()))
+    return found
+
+
+def _children_of(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return []
+
+
+def _tree_of(pid: int) -> list[int]:
+    return [pid, *(below for child in _children_of(pid) for below in _tree_of(child))]
+
+
+def _cpu_of(pid: int) -> float:
+    with contextlib.suppress(OSError):
+        user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / TICKS
+    return 0.0
