@@ -39,12 +39,15 @@ class Outcome:
     """What came of a load of so many seconds.
 
     `answers` counts by status those in time; "lost" are those that a closed connection or the end cut off. `waits` are
-    of all answers and, for what got none, as long as the client has waited: milliseconds, in order.
+    of all answers and, for what got none, as long as the client has waited: milliseconds, in order. `cpu` is what the
+    server has used, in seconds, and `memory` what each of its workers has then, in megabytes: who started it knows.
     """
 
     seconds: float
     answers: Counter[str] = field(default_factory=Counter)
     waits: "array[float]" = field(default_factory=lambda: array("d"))
+    cpu: float = 0.0
+    memory: float = 0.0
 
     @property
     def good(self) -> int:

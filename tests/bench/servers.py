@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tests.bench.load import Job, Outcome, is_whole, run
@@ -31,7 +32,9 @@ class Server:
 
     def load(self, job: str, clients: int, seconds: float) -> Outcome:
         """So many clients for so long, on connections that the workers share evenly."""
-        return run(self.address, self.connect(clients), self.jobs[job], seconds)
+        connections, before = self.connect(clients), self.cpu()
+        outcome = run(self.address, connections, self.jobs[job], seconds)
+        return replace(outcome, cpu=self.cpu() - before, memory=self.memory())
 
     def connect(self, count: int) -> list[socket.socket]:
         """New connections, each taken by the worker whose turn it is: the others are stopped until it has answered.
