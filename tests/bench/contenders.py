@@ -6,11 +6,12 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 from uuid import uuid4
 
 import bcrypt
@@ -19,10 +20,10 @@ import jwt
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.migrations import migrate
 from backend.infrastructure.passwords import Passwords
-from tests.bench.furniture import CALLERS, Row, Tables, fill, furniture
+from tests.bench.furniture import CALLERS, Tables, fill, furniture
 from tests.bench.load import Job
 from tests.bench.measure import OURS
-from tests.bench.servers import Server, running
+from tests.bench.servers import ROOT, Server, running
 
 BARE, FLASK, FASTAPI, POCKETBASE = "bare WSGI", "Flask + SQLAlchemy", "FastAPI + SQLAlchemy", "PocketBase"
 ONE_USER, PRODUCT_PAGE, ORDER_LIST, TRANSFER = "one user", "product page", "order list", "transfer"
@@ -32,10 +33,12 @@ API = {ONE_USER: "/api/v1/users/{}", PRODUCT_PAGE: "/api/v1/products?limit=20", 
 POCKETBASE_API = {
     ONE_USER: "/api/collections/users/records/{}",
     PRODUCT_PAGE: "/api/collections/products/records?perPage=20&skipTotal=1&sort=-created",
-    ORDER_LIST: "/api/collections/orders/records?perPage=20&skipTotal=1&sort=-created&expand=order_items_via_order_id",
+    ORDER_LIST: "/api/orders",
     TRANSFER: "/api/transfers",
 }
-MARKERS = {ONE_USER: (b'"email"', 1), PRODUCT_PAGE: (b'"unit', 20), ORDER_LIST: (b'"quantity"', 60), TRANSFER: (b'"amount"', 1)}
+MARKERS = {
+    ONE_USER: (b'"email"', 1), PRODUCT_PAGE: (b'"unit', 20), ORDER_LIST: (b'"quantity"', 60), TRANSFER: (b'"amount"', 1),
+}  # fmt: skip
 PASSWORD, SECRET = "a quiet harbour", "a secret of the bench of 32 bytes and more"
 GTHREAD = (
     sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:{port}", "-k", "gthread", "-w", 2, "--threads", 8,
@@ -92,7 +95,7 @@ def our_database(path: Path) -> Tables:
 @contextmanager
 def bare(folder: Path, like: Server) -> Iterator[Server]:
     """A WSGI function that answers with as many bytes as `like`, to requests with the same headers."""
-    with running((*GTHREAD, "tests.bench.peers.bare:application"), folder, get("/1")) as server:
+    with running((*GTHREAD, "tests.bench.peers.bare_function:application"), folder, get("/1")) as server:
         server.jobs = {name: same_length(like, like.jobs[name]) for name in READS}
         yield server
 
@@ -124,7 +127,7 @@ def peer(folder: Path, command: Sequence[object]) -> Iterator[Server]:
     """One of those that share `peers/shop.py`."""
     variables = {"PEER_DATABASE": str(folder / "shop.db"), "PEER_SECRET": SECRET}
     create = "from tests.bench.peers import shop; shop.Base.metadata.create_all(shop.engine_of(1))"
-    subprocess.run([sys.executable, "-c", create], env=os.environ | variables, cwd=POCKETBASE_FILES.parents[3], check=True)
+    subprocess.run([sys.executable, "-c", create], env=os.environ | variables, cwd=ROOT, check=True)
     tables = furniture(lambda: str(uuid4()))
     both = {"created_at": (now := datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")), "updated_at": now}
     fill(folder / "shop.db", tables, {
@@ -141,7 +144,7 @@ def peer(folder: Path, command: Sequence[object]) -> Iterator[Server]:
 
 @contextmanager
 def pocketbase(folder: Path) -> Iterator[Server]:
-    """Its own API, and for the transfer a route of its hooks."""
+    """Its own API where it has the job; orders with their items, and transfers, by routes of its hooks."""
     binary = Path(os.environ.get("POCKETBASE", "") or Path(sysconfig.get_path("scripts")) / "pocketbase")
     options = ["--dir", folder / "data", "--hooksDir", POCKETBASE_FILES / "pb_hooks", "--hooksWatch=false",
                "--migrationsDir", POCKETBASE_FILES / "pb_migrations", "--automigrate=false"]  # fmt: skip
@@ -200,5 +203,5 @@ def _request(line: str, token: str, body: bytes) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def data_of(answer: bytes) -> dict:
+def data_of(answer: bytes) -> Any:
     return json.loads(answer.partition(b"\r\n\r\n")[2])
