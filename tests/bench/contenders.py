@@ -1,17 +1,15 @@
 """Those who are compared, all with the same furniture and two workers (PocketBase: two threads of Go)."""
 
-import json
 import os
 import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
 from uuid import uuid4
 
 import bcrypt
@@ -21,13 +19,11 @@ from backend.infrastructure.ids import new_id
 from backend.infrastructure.migrations import migrate
 from backend.infrastructure.passwords import Passwords
 from tests.bench.furniture import CALLERS, Tables, fill, furniture
-from tests.bench.load import Job
+from tests.bench.jobs import ONE_USER, ORDER_LIST, PRODUCT_PAGE, READS, TRANSFER, data_of, get, jobs, post, same_length
 from tests.bench.measure import OURS
 from tests.bench.servers import ROOT, Server, running
 
 BARE, FLASK, FASTAPI, POCKETBASE = "bare WSGI", "Flask + SQLAlchemy", "FastAPI + SQLAlchemy", "PocketBase"
-ONE_USER, PRODUCT_PAGE, ORDER_LIST, TRANSFER = "one user", "product page", "order list", "transfer"
-READS = (ONE_USER, PRODUCT_PAGE, ORDER_LIST)
 API = {ONE_USER: "/api/v1/users/{}", PRODUCT_PAGE: "/api/v1/products?limit=20", ORDER_LIST: "/api/v1/orders?limit=20",
        TRANSFER: "/api/v1/transfers"}  # fmt: skip
 POCKETBASE_API = {
@@ -36,26 +32,29 @@ POCKETBASE_API = {
     ORDER_LIST: "/api/orders",
     TRANSFER: "/api/transfers",
 }
-MARKERS = {
-    ONE_USER: (b'"email"', 1), PRODUCT_PAGE: (b'"unit', 20), ORDER_LIST: (b'"quantity"', 60), TRANSFER: (b'"amount"', 1),
-}  # fmt: skip
 PASSWORD, SECRET = "a quiet harbour", "a secret of the bench of 32 bytes and more"
+PATIENCE = 600  # seconds until gunicorn takes a worker that stands still for dead
 GTHREAD = (
     sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:{port}", "-k", "gthread", "-w", 2, "--threads", 8,
-    "--keep-alive", 5, "--no-control-socket",
+    "--keep-alive", 5, "--no-control-socket", "--timeout", PATIENCE,
 )  # fmt: skip
 POCKETBASE_FILES = Path(__file__).parent / "peers" / "pocketbase"
 
 
 @contextmanager
 def contenders(folder: Path, *names: str) -> Iterator[dict[str, Server]]:
-    """The servers of these names, furnished and up until the block ends; the bare one only after ours."""
+    """The servers of these names, furnished and up until the block ends; whoever is not under load stands still.
+
+    The bare one is started after ours: it gives answers as long as those.
+    """
     with ExitStack() as servers:
         found: dict[str, Server] = {}
         for name in names:
             (own := folder / name).mkdir()
             starting = bare(own, found[OURS]) if name == BARE else STARTS[name](own)
             found[name] = servers.enter_context(starting)
+        for server in found.values():
+            server.pause()
         yield found
 
 
@@ -67,8 +66,8 @@ def ours(folder: Path) -> Iterator[Server]:
         "BIND": "127.0.0.1:{port}", "DATABASE_URL": f"sqlite:///{folder / 'app.db'}", "JWT_SECRETS": SECRET,
         "WEB_CONCURRENCY": 2, "RATE_LIMIT_DEFAULT": "1000000/1", "RATE_LIMIT_AUTH": "1000000/1", "BCRYPT_ROUNDS": 4,
     }  # fmt: skip
-    command = (sys.executable, "-m", "gunicorn", "-c", "python:backend.gunicorn_conf")
-    with running(command, folder, get("/healthz"), **environment) as server:
+    command = (sys.executable, "-m", "gunicorn", "-c", "python:backend.gunicorn_conf", "--timeout", PATIENCE)
+    with running(command, folder, get("/healthz"), environment) as server:
         bodies = [{"email": user["email"], "password": PASSWORD} for user in tables["users"][:CALLERS]]
         tokens = [data_of(server.ask(post("/api/v1/auth/login", body)))["data"]["accessToken"] for body in bodies]
         server.jobs = jobs(tables, tokens, API)
@@ -95,15 +94,9 @@ def our_database(path: Path) -> Tables:
 @contextmanager
 def bare(folder: Path, like: Server) -> Iterator[Server]:
     """A WSGI function that answers with as many bytes as `like`, to requests with the same headers."""
-    with running((*GTHREAD, "tests.bench.peers.bare_function:application"), folder, get("/1")) as server:
-        server.jobs = {name: same_length(like, like.jobs[name]) for name in READS}
+    with running((*GTHREAD, "tests.bench.peers.bare_function:application"), folder, get("/1"), {}) as server:
+        server.jobs = {name: same_length(job := like.jobs[name], like.ask(job.requests[0])) for name in READS}
         yield server
-
-
-def same_length(like: Server, job: Job) -> Job:
-    length = len(like.ask(job.requests[0]).partition(b"\r\n\r\n")[2])
-    requests = [b"GET /%d HTTP/1.1\r\n" % length + request.partition(b"\r\n")[2] for request in job.requests]
-    return Job(requests, b".", length + 1)  # one in the status line
 
 
 @contextmanager
@@ -137,7 +130,7 @@ def peer(folder: Path, command: Sequence[object]) -> Iterator[Server]:
     })  # fmt: skip
     claims = {"iss": "shop", "aud": "shop", "exp": int(time.time()) + 3600, "ver": 1}
     tokens = [jwt.encode({**claims, "sub": user["id"]}, SECRET) for user in tables["users"][:CALLERS]]
-    with running(command, folder, get("/api/v1/products?limit=1"), **variables) as server:
+    with running(command, folder, get("/api/v1/products?limit=1"), variables) as server:
         server.jobs = jobs(tables, tokens, API)
         yield server
 
@@ -145,9 +138,11 @@ def peer(folder: Path, command: Sequence[object]) -> Iterator[Server]:
 @contextmanager
 def pocketbase(folder: Path) -> Iterator[Server]:
     """Its own API where it has the job; orders with their items, and transfers, by routes of its hooks."""
-    binary = Path(os.environ.get("POCKETBASE", "") or Path(sysconfig.get_path("scripts")) / "pocketbase")
-    options = ["--dir", folder / "data", "--hooksDir", POCKETBASE_FILES / "pb_hooks", "--hooksWatch=false",
-               "--migrationsDir", POCKETBASE_FILES / "pb_migrations", "--automigrate=false"]  # fmt: skip
+    binary = Path(sysconfig.get_path("scripts")) / "pocketbase"
+    options: list[str | Path] = [
+        "--dir", folder / "data", "--hooksDir", POCKETBASE_FILES / "pb_hooks", "--hooksWatch=false",
+        "--migrationsDir", POCKETBASE_FILES / "pb_migrations", "--automigrate=false",
+    ]  # fmt: skip
     subprocess.run([binary, "migrate", "up", *options], check=True, stdout=subprocess.DEVNULL, cwd=folder)
     tables = furniture(lambda: token_hex(7) + "0")
     password = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
@@ -161,7 +156,7 @@ def pocketbase(folder: Path) -> Iterator[Server]:
         "order_items": lambda *_: {"id": token_hex(7) + "0", **both},
     })  # fmt: skip
     command = [binary, "serve", "--http", "127.0.0.1:{port}", *options]
-    with running(command, folder, get("/api/health"), workers=1, GOMAXPROCS=2) as server:
+    with running(command, folder, get("/api/health"), {"GOMAXPROCS": 2}, workers=1) as server:
         bodies = [{"identity": user["email"], "password": PASSWORD} for user in tables["users"][:CALLERS]]
         login = "/api/collections/users/auth-with-password"
         tokens = [data_of(server.ask(post(login, body)))["token"] for body in bodies]
@@ -170,38 +165,3 @@ def pocketbase(folder: Path) -> Iterator[Server]:
 
 
 STARTS = {OURS: ours, FLASK: flask, FASTAPI: fastapi, POCKETBASE: pocketbase}
-
-
-def jobs(tables: Tables, tokens: Sequence[str], paths: Mapping[str, str]) -> dict[str, Job]:
-    """Each caller asks for himself, for his orders, and gives money to the next."""
-    users, accounts = tables["users"], [account["id"] for account in tables["accounts"]]
-    callers = list(zip(users, tokens, strict=False))
-    requests = {
-        ONE_USER: [get(paths[ONE_USER].format(user["id"]), token) for user, token in callers],
-        PRODUCT_PAGE: [get(paths[PRODUCT_PAGE])],
-        ORDER_LIST: [get(paths[ORDER_LIST], token) for _, token in callers],
-        TRANSFER: [
-            post(paths[TRANSFER], {"fromAccountId": source, "toAccountId": target, "amount": 1}, token)
-            for source, target, token in zip(accounts, [*accounts[1:], accounts[0]], tokens, strict=True)
-        ],
-    }
-    return {name: Job(asked, *MARKERS[name]) for name, asked in requests.items()}
-
-
-def get(path: str, token: str = "") -> bytes:
-    return _request(f"GET {path}", token, b"")
-
-
-def post(path: str, body: Mapping[str, object], token: str = "") -> bytes:
-    return _request(f"POST {path}", token, json.dumps(body).encode())
-
-
-def _request(line: str, token: str, body: bytes) -> bytes:
-    lines = [f"{line} HTTP/1.1", "Host: localhost", "Accept: application/json", "User-Agent: bench"]
-    lines += [f"Authorization: Bearer {token}"] * bool(token)
-    lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"] * bool(body)
-    return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-def data_of(answer: bytes) -> Any:
-    return json.loads(answer.partition(b"\r\n\r\n")[2])

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from tests.bench.contenders import BARE, FASTAPI, FLASK, POCKETBASE, READS, contenders
-from tests.bench.load import Outcome
+from tests.bench.client import Outcome
+from tests.bench.contenders import BARE, FASTAPI, FLASK, POCKETBASE, contenders
+from tests.bench.jobs import READS
 from tests.bench.measure import OURS, Figure, Size, interleaved
 from tests.bench.service import folder
 

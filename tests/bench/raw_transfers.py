@@ -8,8 +8,6 @@ import itertools
 import sqlite3
 import threading
 import time
-from array import array
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,8 +16,8 @@ from typing import Any
 from unittest.mock import patch
 
 from backend.infrastructure.ids import new_id
+from tests.bench.client import Outcome
 from tests.bench.contenders import PASSWORD, our_database
-from tests.bench.load import Outcome
 from tests.bench.service import service
 
 Statement = tuple[str, Any]
@@ -43,7 +41,7 @@ class RawTransfers:
 
     def load(self, seconds: float) -> Outcome:
         """One transfer after the other for so long."""
-        outcome = Outcome(seconds, Counter(), array("d"))
+        outcome = Outcome(seconds)
         end = time.perf_counter() + seconds
         while (began := time.perf_counter()) < end:
             values = next(self._pairs) | {value: new_id() for value in self._made}
@@ -51,7 +49,6 @@ class RawTransfers:
                 self._sqlite.execute(sql, replaced(parameters, values)).fetchall()
             outcome.answers["201"] += 1
             outcome.waits.append((time.perf_counter() - began) * 1000)
-        outcome.waits = array("d", sorted(outcome.waits))
         return outcome
 
     def close(self) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench.load import Job, Outcome, is_whole, run
+from tests.bench.client import Outcome, is_whole
+from tests.bench.jobs import Job
+from tests.bench.load import run
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 20.0
@@ -31,10 +33,14 @@ class Server:
             return _answer(stream, request)
 
     def load(self, job: str, clients: int, seconds: float) -> Outcome:
-        """So many clients for so long, on connections that the workers share evenly."""
-        connections, before = self.connect(clients), self.cpu()
-        outcome = run(self.address, connections, self.jobs[job], seconds)
-        return replace(outcome, cpu=self.cpu() - before, memory=self.memory())
+        """So many clients for so long, on connections that the workers share evenly. It stands still afterwards."""
+        self.wake()
+        try:
+            connections, before = self.connect(clients), self.cpu()
+            outcome = run(self.address, connections, self.jobs[job], seconds)
+            return replace(outcome, cpu=self.cpu() - before, memory=self.memory())
+        finally:
+            self.pause()
 
     def connect(self, count: int) -> list[socket.socket]:
         """New connections, each taken by the worker whose turn it is: the others are stopped until it has answered.
@@ -49,6 +55,13 @@ class Server:
                     streams.append(socket.create_connection(self.address, timeout=10))
                     _answer(streams[-1], self.greeting)
         return streams
+
+    def pause(self) -> None:
+        """All its processes stand still: what it has still to do shall not burden the next."""
+        os.killpg(self.process, signal.SIGSTOP)
+
+    def wake(self) -> None:
+        os.killpg(self.process, signal.SIGCONT)
 
     def workers(self) -> list[int]:
         """Who takes connections: the children that hold the port, or the only process that there is."""
@@ -68,9 +81,9 @@ class Server:
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[object], folder: Path, greeting: bytes, workers: int = 2, **environment: object
+    command: Sequence[object], folder: Path, greeting: bytes, environment: Mapping[str, object], workers: int = 2
 ) -> Iterator[Server]:
-    """Run the command, in which `{port}` becomes its port, until the block ends; what it says goes to a file.
+    """Run the command until the block ends; `{port}` becomes its port, and what it says goes to a file.
 
     Raises RuntimeError with that if not all workers answer the `greeting` in time.
     """
@@ -110,7 +123,7 @@ def _answer(stream: socket.socket, request: bytes) -> bytes:
     stream.sendall(request)
     answer = b""
     while not is_whole(answer):
-        part = stream.recv(1 << 18)
+        part = stream.recv(1 << 16)
         if not part:
             raise ConnectionError(f"closed after {answer!r}")
         answer += part

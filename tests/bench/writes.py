@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 
-from tests.bench.contenders import FASTAPI, FLASK, POCKETBASE, TRANSFER, contenders
-from tests.bench.load import Outcome
+from tests.bench.client import Outcome
+from tests.bench.contenders import FASTAPI, FLASK, POCKETBASE, contenders
+from tests.bench.jobs import TRANSFER
 from tests.bench.measure import OURS, Figure, Size, interleaved
 from tests.bench.over_gunicorn import WARM_UP_SECONDS, values
 from tests.bench.raw_transfers import RawTransfers

@@ -13,4 +13,4 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
 
 @cache
 def _body(path: str) -> bytes:
-    return b"." * int(path[1:])
+    return b"_" * int(path[1:])

@@ -17,9 +17,9 @@ sessions = sessionmaker(shop.engine_of(threads=8), expire_on_commit=False)
 
 def session() -> Session:
     """The request's session, opened when first needed."""
-    if "session" not in g:
-        g.session = sessions()
-    return g.session
+    found: Session = g.setdefault("session", None) or sessions()
+    g.session = found
+    return found
 
 
 @app.teardown_request
