@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from tests.bench.jobs import Job
 
-GRACE_SECONDS = 1.0  # for answers that are still awaited at the end
+GRACE_SECONDS = 1.0
 LOST = "lost"
 CHUNK_BORDER = re.compile(rb"\r\n[0-9a-f]+\r\n")  # JSON has no line ends that it could be mistaken for
 
@@ -27,9 +27,10 @@ class WrongAnswer(Exception):
 class Outcome:
     """What came of a load of so many seconds.
 
-    `answers` counts by status those in time, and those that a closed connection or the end cut off as "lost". `waits`
-    are milliseconds: of all answers and, for what got none, as long as the client has waited. `cpu`, the seconds that
-    the server has used, and `memory`, the megabytes of each of its workers, are put in by who knows its processes.
+    `answers` counts by status those in time, and as "lost" those that a closed connection cut off. `waits` are
+    milliseconds: of all answers and, for those that had not come GRACE_SECONDS after the end, as long as the client
+    has waited. `cpu`, the seconds that the server has used, and `memory`, the megabytes of each of its workers, are
+    put in by who knows its processes.
     """
 
     seconds: float
@@ -44,7 +45,7 @@ class Outcome:
 
     @property
     def refused(self) -> int:
-        """Whatever was not answered with a 2xx."""
+        """Those that were answered with something else than a 2xx, or cut off."""
         return self.answers.total() - self.good
 
     @property
@@ -92,7 +93,6 @@ class Clients:
             for descriptor, _ in self._poll.poll(0.05):
                 self._take(self._conversations[descriptor], outcome, end)
         for conversation in list(self._conversations.values()):
-            outcome.answers[LOST] += 1
             outcome.waits.append((clock() - conversation.began) * 1000)
             self._close(conversation)
         return outcome

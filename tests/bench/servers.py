@@ -16,6 +16,7 @@ from tests.bench.load import run
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 20.0
+LEAVE_SECONDS = 0.02  # for a server to see that its clients have gone
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -40,6 +41,7 @@ class Server:
             outcome = run(self.address, connections, self.jobs[job], seconds)
             return replace(outcome, cpu=self.cpu() - before, memory=self.memory())
         finally:
+            time.sleep(LEAVE_SECONDS)
             self.pause()
 
     def connect(self, count: int) -> list[socket.socket]:
