@@ -1,6 +1,5 @@
 """Those who are compared, all with the same furniture and two workers (PocketBase: two threads of Go)."""
 
-import os
 import subprocess
 import sys
 import sysconfig
@@ -21,7 +20,8 @@ from backend.infrastructure.passwords import Passwords
 from tests.bench.furniture import CALLERS, Tables, fill, furniture
 from tests.bench.jobs import ONE_USER, ORDER_LIST, PRODUCT_PAGE, READS, TRANSFER, data_of, get, jobs, post, same_length
 from tests.bench.measure import OURS
-from tests.bench.servers import ROOT, Server, running
+from tests.bench.peers import shop
+from tests.bench.servers import Server, running
 
 BARE, FLASK, FASTAPI, POCKETBASE = "bare WSGI", "Flask + SQLAlchemy", "FastAPI + SQLAlchemy", "PocketBase"
 API = {ONE_USER: "/api/v1/users/{}", PRODUCT_PAGE: "/api/v1/products?limit=20", ORDER_LIST: "/api/v1/orders?limit=20",
@@ -119,8 +119,9 @@ def fastapi(folder: Path) -> Iterator[Server]:
 def peer(folder: Path, command: Sequence[object]) -> Iterator[Server]:
     """One of those that share `peers/shop.py`."""
     variables = {"PEER_DATABASE": str(folder / "shop.db"), "PEER_SECRET": SECRET}
-    create = "from tests.bench.peers import shop; shop.Base.metadata.create_all(shop.engine_of(1))"
-    subprocess.run([sys.executable, "-c", create], env=os.environ | variables, cwd=ROOT, check=True)
+    engine = shop.engine_of(variables["PEER_DATABASE"], threads=1)
+    shop.Base.metadata.create_all(engine)
+    engine.dispose()
     tables = furniture(lambda: str(uuid4()))
     both = {"created_at": (now := datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")), "updated_at": now}
     fill(folder / "shop.db", tables, {

@@ -7,14 +7,14 @@ from functools import partial
 from tests.bench.client import Outcome
 from tests.bench.contenders import FASTAPI, FLASK, POCKETBASE, contenders
 from tests.bench.jobs import TRANSFER
-from tests.bench.measure import OURS, Figure, Size, interleaved
+from tests.bench.measure import OURS, QUICK, Figure, Size, interleaved
 from tests.bench.over_gunicorn import WARM_UP_SECONDS, values
 from tests.bench.raw_transfers import RawTransfers
 from tests.bench.service import folder
 
 GROUP = "writes"
 RAW = "raw sqlite3"
-CLIENTS = (1, 8, 16, 64)
+CLIENTS, QUICK_CLIENTS = (1, 8, 16, 64), (1, 16, 64)
 SHORTEST = 0.3  # seconds
 MEASURES: dict[str, tuple[str, Callable[[Outcome], float]]] = {
     "transfers/s": ("/s", lambda outcome: outcome.rate),
@@ -33,7 +33,7 @@ def figures(size: Size) -> Iterator[Figure]:
         for server in servers.values():
             server.load(TRANSFER, size.clients, WARM_UP_SECONDS)
         seconds = max(SHORTEST, size.seconds / 2)  # shorter than reads, of which there are fewer
-        for clients in CLIENTS:
+        for clients in QUICK_CLIENTS if size == QUICK else CLIENTS:
             loads = {name: partial(server.load, TRANSFER, clients, seconds) for name, server in servers.items()}
             outcomes = interleaved({**loads, RAW: partial(raw.load, seconds / 2)}, size.rounds)
             for name, (unit, measure) in MEASURES.items():

@@ -1,5 +1,6 @@
 """The jobs in FastAPI and SQLAlchemy, written plainly; runs under uvicorn. Endpoints that wait for SQLite are `def`."""
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Generic, TypeVar
@@ -17,7 +18,9 @@ from tests.bench.peers import shop
 T = TypeVar("T")
 
 app = FastAPI()
-sessions = sessionmaker(shop.engine_of(threads=40), expire_on_commit=False)  # as many as FastAPI has threads
+engine = shop.engine_of(os.environ["PEER_DATABASE"], threads=40)  # as many as FastAPI has
+sessions = sessionmaker(engine, expire_on_commit=False)
+SECRET = os.environ["PEER_SECRET"]
 
 
 class Model(BaseModel):
@@ -115,7 +118,7 @@ def current_user(
 ) -> shop.User:
     try:
         claims = jwt.decode(
-            credentials.credentials, shop.SECRET, algorithms=["HS256"], audience="shop", issuer="shop"
+            credentials.credentials, SECRET, algorithms=["HS256"], audience="shop", issuer="shop"
         )  # fmt: skip
     except jwt.InvalidTokenError:
         raise HTTPException(401) from None

@@ -1,5 +1,6 @@
 """The jobs in Flask and SQLAlchemy, written plainly; runs under gunicorn's gthread."""
 
+import os
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -12,7 +13,8 @@ from werkzeug.exceptions import HTTPException
 from tests.bench.peers import shop
 
 app = Flask(__name__)
-sessions = sessionmaker(shop.engine_of(threads=8), expire_on_commit=False)
+sessions = sessionmaker(shop.engine_of(os.environ["PEER_DATABASE"], threads=8), expire_on_commit=False)
+SECRET = os.environ["PEER_SECRET"]
 
 
 def session() -> Session:
@@ -33,7 +35,7 @@ def current_user() -> shop.User:
     if scheme != "Bearer":
         abort(401)
     try:
-        claims = jwt.decode(token, shop.SECRET, algorithms=["HS256"], audience="shop", issuer="shop")
+        claims = jwt.decode(token, SECRET, algorithms=["HS256"], audience="shop", issuer="shop")
     except jwt.InvalidTokenError:
         abort(401)
     user = session().get(shop.User, claims["sub"])

@@ -5,15 +5,12 @@ taken before anything is read that the write depends on), and without what ours 
 idempotency keys, no events, no log.
 """
 
-import os
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Engine, ForeignKey, Index, create_engine, event, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
-
-SECRET = os.environ.get("PEER_SECRET", "")
 
 
 class Base(DeclarativeBase):
@@ -113,9 +110,9 @@ class Refused(Exception):
     """A rule forbids the transfer; the message says which."""
 
 
-def engine_of(threads: int) -> Engine:
+def engine_of(database: str, threads: int) -> Engine:
     """One a process, with a connection for each thread that may want one: none has to wait for another's."""
-    engine = create_engine(f"sqlite:///{os.environ['PEER_DATABASE']}", pool_size=threads, connect_args={"timeout": 5})
+    engine = create_engine(f"sqlite:///{database}", pool_size=threads, connect_args={"timeout": 5})
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: object) -> None:
