@@ -21,7 +21,7 @@ from tests.bench.furniture import CALLERS, Tables, fill, furniture
 from tests.bench.jobs import ONE_USER, ORDER_LIST, PRODUCT_PAGE, READS, TRANSFER, data_of, get, jobs, post, same_length
 from tests.bench.measure import OURS
 from tests.bench.peers import shop
-from tests.bench.servers import Server, running
+from tests.bench.servers import GTHREAD, GUNICORN, PATIENCE, Server, running
 
 BARE, FLASK, FASTAPI, POCKETBASE = "bare WSGI", "Flask + SQLAlchemy", "FastAPI + SQLAlchemy", "PocketBase"
 API = {ONE_USER: "/api/v1/users/{}", PRODUCT_PAGE: "/api/v1/products?limit=20", ORDER_LIST: "/api/v1/orders?limit=20",
@@ -33,11 +33,6 @@ POCKETBASE_API = {
     TRANSFER: "/api/transfers",
 }
 PASSWORD, SECRET = "a quiet harbour", "a secret of the bench of 32 bytes and more"
-PATIENCE = 600  # seconds until gunicorn takes a worker that stands still for dead
-GTHREAD = (
-    sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:{port}", "-k", "gthread", "-w", 2, "--threads", 8,
-    "--keep-alive", 5, "--no-control-socket", "--timeout", PATIENCE,
-)  # fmt: skip
 POCKETBASE_FILES = Path(__file__).parent / "peers" / "pocketbase"
 
 
@@ -66,7 +61,7 @@ def ours(folder: Path) -> Iterator[Server]:
         "BIND": "127.0.0.1:{port}", "DATABASE_URL": f"sqlite:///{folder / 'app.db'}", "JWT_SECRETS": SECRET,
         "WEB_CONCURRENCY": 2, "RATE_LIMIT_DEFAULT": "1000000/1", "RATE_LIMIT_AUTH": "1000000/1", "BCRYPT_ROUNDS": 4,
     }  # fmt: skip
-    command = (sys.executable, "-m", "gunicorn", "-c", "python:backend.gunicorn_conf", "--timeout", PATIENCE)
+    command = (*GUNICORN, "-c", "python:backend.gunicorn_conf", "--timeout", PATIENCE)
     with running(command, folder, get("/healthz"), environment) as server:
         bodies = [{"email": user["email"], "password": PASSWORD} for user in tables["users"][:CALLERS]]
         tokens = [data_of(server.ask(post("/api/v1/auth/login", body)))["data"]["accessToken"] for body in bodies]

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,12 @@ from tests.bench.load import run
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 20.0
 LEAVE_SECONDS = 0.02  # for a server to see that its clients have gone
+PATIENCE = 600  # seconds until gunicorn takes a worker that stands still for dead
+GUNICORN = (sys.executable, "-m", "gunicorn")
+GTHREAD = (  # as plain as it comes
+    *GUNICORN, "-b", "127.0.0.1:{port}", "-k", "gthread", "-w", 2, "--threads", 8,
+    "--keep-alive", 5, "--no-control-socket", "--timeout", PATIENCE,
+)  # fmt: skip
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.bench.client import Clients, Outcome, WrongAnswer, is_whole
-from tests.bench.contenders import GTHREAD
 from tests.bench.furniture import ITEMS, ORDERS, furniture
 from tests.bench.jobs import Job, get
-from tests.bench.servers import running
+from tests.bench.servers import GTHREAD, running
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
