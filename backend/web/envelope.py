@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache, lru_cache
+from json.encoder import encode_basestring
 from typing import Any, get_type_hints
 
 from backend.domain import Timestamp
@@ -18,11 +19,13 @@ from backend.web.shapes import camel_case
 encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def to_json(value: object) -> str:
+def to_json(value: Any) -> str:
     """JSON text of a noun of the domain, a list of them, or plain data. Times become RFC 3339, names camelCase."""
     if isinstance(value, (list, tuple)):
         return f"[{','.join([to_json(entry) for entry in value])}]"
-    return _versioned_to_json(value) if hasattr(value, "version") else encode(_plain(value))
+    if hasattr(value, "version"):
+        return _versioned_to_json(value)
+    return _writer(value.__class__)(value) if hasattr(value, "__dataclass_fields__") else encode(value)
 
 
 def data_response(status: int, data: str, request_id: str, meta: Mapping[str, Any] | None = None) -> Response:
@@ -51,21 +54,22 @@ def _meta(request_id: str, extra: Mapping[str, Any] | None) -> str:
 
 @lru_cache(4096)  # what has a version is cached as an object, and asked for again; tokens must not be kept
 def _versioned_to_json(noun: Any) -> str:
-    return encode(_plain(noun))
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: present(getattr(value, attribute)) for attribute, name, present in _fields(value.__class__)}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return value
+    return _writer(noun.__class__)(noun)
 
 
 @cache
-def _fields(noun: Any) -> list[tuple[str, str, Callable[[Any], Any]]]:
+def _writer(noun: type[Any]) -> Callable[[Any], str]:
+    """What one would write by hand: `lambda noun: f'{{"id":{text(noun.id)},"total":{noun.total}}}'`.
+
+    It is compiled, as dataclasses compile their `__init__`, because it takes a third as long as the standard encoder
+    does, which wants a dict of each noun first: half of the time of a list of orders.
+    """
     hints = get_type_hints(noun)
-    return [
-        (field.name, camel_case(field.name), iso_time if hints[field.name] is Timestamp else _plain)
-        for field in fields(noun)
-    ]
+    written = {str: "text", int: "", Timestamp: "time"}
+    pairs = [f'"{camel_case(f.name)}":{{{written.get(hints[f.name], "other")}(noun.{f.name})}}' for f in fields(noun)]
+    names = {"text": encode_basestring, "time": _time_to_json, "other": to_json}
+    return eval(f"lambda noun: f'{{{{{','.join(pairs)}}}}}'", names)  # type: ignore[no-any-return]  # noqa: S307
+
+
+def _time_to_json(milliseconds: int) -> str:
+    return f'"{iso_time(milliseconds)}"'
