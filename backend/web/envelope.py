@@ -5,7 +5,7 @@ Answers are encoded once: a handler's result becomes JSON text here, and the env
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache
 from json.encoder import encode_basestring
 from typing import Any, get_type_hints
@@ -21,11 +21,7 @@ encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 def to_json(value: Any) -> str:
     """JSON text of a noun of the domain, a list of them, or plain data. Times become RFC 3339, names camelCase."""
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join([to_json(entry) for entry in value])}]"
-    if hasattr(value, "version"):
-        return _versioned_to_json(value)
-    return _writer(value.__class__)(value) if hasattr(value, "__dataclass_fields__") else encode(value)
+    return _writer(value.__class__)(value)
 
 
 def data_response(status: int, data: str, request_id: str, meta: Mapping[str, Any] | None = None) -> Response:
@@ -52,13 +48,17 @@ def _meta(request_id: str, extra: Mapping[str, Any] | None) -> str:
     return f'"meta":{{"requestId":"{request_id}","timestamp":"{iso_now()}"{more}}}'
 
 
-@lru_cache(4096)  # what has a version is cached as an object, and asked for again; tokens must not be kept
-def _versioned_to_json(noun: Any) -> str:
-    return _writer(noun.__class__)(noun)
-
-
 @cache
-def _writer(noun: type[Any]) -> Callable[[Any], str]:
+def _writer(kind: type[Any]) -> Callable[[Any], str]:
+    if issubclass(kind, (list, tuple)):
+        return lambda values: f"[{','.join([to_json(value) for value in values])}]"
+    if not is_dataclass(kind):
+        return encode
+    # What has a version is cached as an object, and asked for again; the text of tokens must not be kept.
+    return lru_cache(4096)(_noun_writer(kind)) if "version" in get_type_hints(kind) else _noun_writer(kind)
+
+
+def _noun_writer(noun: type[Any]) -> Callable[[Any], str]:
     """What one would write by hand: `lambda noun: f'{{"id":{text(noun.id)},"total":{noun.total}}}'`.
 
     It is compiled, as dataclasses compile their `__init__`, because it takes a third as long as the standard encoder
