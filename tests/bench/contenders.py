@@ -18,7 +18,20 @@ from backend.infrastructure.ids import new_id
 from backend.infrastructure.migrations import migrate
 from backend.infrastructure.passwords import Passwords
 from tests.bench.furniture import CALLERS, Tables, fill, furniture
-from tests.bench.jobs import ONE_USER, ORDER_LIST, PRODUCT_PAGE, READS, TRANSFER, data_of, get, jobs, post, same_length
+from tests.bench.jobs import (
+    LOGIN,
+    ONE_USER,
+    ORDER_LIST,
+    PRODUCT_PAGE,
+    READS,
+    TRANSFER,
+    Job,
+    data_of,
+    get,
+    jobs,
+    post,
+    same_length,
+)
 from tests.bench.measure import OURS
 from tests.bench.peers import shop
 from tests.bench.servers import GTHREAD, GUNICORN, PATIENCE, Server, running
@@ -54,18 +67,20 @@ def contenders(folder: Path, *names: str) -> Iterator[dict[str, Server]]:
 
 
 @contextmanager
-def ours(folder: Path) -> Iterator[Server]:
+def ours(folder: Path, bcrypt_rounds: int = 4) -> Iterator[Server]:
     """As in production, limiter and access log included; its limits are high enough for one caller to be the load."""
     tables = our_database(folder / "app.db")
     environment = {
         "BIND": "127.0.0.1:{port}", "DATABASE_URL": f"sqlite:///{folder / 'app.db'}", "JWT_SECRETS": SECRET,
-        "WEB_CONCURRENCY": 2, "RATE_LIMIT_DEFAULT": "1000000/1", "RATE_LIMIT_AUTH": "1000000/1", "BCRYPT_ROUNDS": 4,
+        "WEB_CONCURRENCY": 2, "RATE_LIMIT_DEFAULT": "1000000/1", "RATE_LIMIT_AUTH": "1000000/1",
+        "BCRYPT_ROUNDS": bcrypt_rounds,
     }  # fmt: skip
     command = (*GUNICORN, "-c", "python:backend.gunicorn_conf", "--timeout", PATIENCE)
     with running(command, folder, get("/healthz"), environment) as server:
         bodies = [{"email": user["email"], "password": PASSWORD} for user in tables["users"][:CALLERS]]
-        tokens = [data_of(server.ask(post("/api/v1/auth/login", body)))["data"]["accessToken"] for body in bodies]
-        server.jobs = jobs(tables, tokens, API)
+        logins = [post("/api/v1/auth/login", body) for body in bodies]
+        tokens = [data_of(server.ask(login))["data"]["accessToken"] for login in logins]
+        server.jobs = jobs(tables, tokens, API) | {LOGIN: Job(logins, b'"accessToken"', 1)}
         yield server
 
 

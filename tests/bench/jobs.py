@@ -8,6 +8,7 @@ from typing import Any
 from tests.bench.furniture import Tables
 
 ONE_USER, PRODUCT_PAGE, ORDER_LIST, TRANSFER = "one user", "product page", "order list", "transfer"
+LOGIN = "login"
 READS = (ONE_USER, PRODUCT_PAGE, ORDER_LIST)
 MARKERS = {
     ONE_USER: (b'"email"', 1), PRODUCT_PAGE: (b'"sku"', 20), ORDER_LIST: (b'"quantity"', 60), TRANSFER: (b'"amount"', 1)
