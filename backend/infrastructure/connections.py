@@ -1,7 +1,7 @@
-"""One SQLite connection for each thread: opened on first use, closed with its thread, never carried over a fork.
+"""Connections to SQLite: one for each thread to read with, opened on first use, closed with its thread.
 
-Never open or close a raw descriptor of the database, its `-wal` or its `-shm` in a process that serves: POSIX drops all
-locks that a process has on a file when it closes any descriptor of it. (`os.stat` is fine.)
+None is carried over a fork. Never open or close a raw descriptor of the database, its `-wal` or its `-shm` in a process
+that serves: POSIX drops all locks that a process has on a file when it closes any descriptor of it. (`os.stat` is fine.)
 """
 
 import math
@@ -20,7 +20,6 @@ PRAGMAS = (
     "synchronous = FULL",  # an answered write is on disk, power loss included
     "foreign_keys = ON",
     "trusted_schema = OFF",
-    "query_only = ON",  # lifted for the length of a write transaction alone
 )
 STATEMENTS = 512  # prepared and kept: all of ours
 File: TypeAlias = tuple[int, int] | None  # device and number, None if there is none
@@ -29,10 +28,11 @@ STEPS = 10_000  # of SQLite's virtual machine, some 0.2 ms, between two looks at
 
 
 class Connection:
-    """A thread's connection. `sqlite` is what SQL goes to; `deadline` (monotonic) interrupts whatever runs past it."""
+    """`sqlite` is what SQL goes to; `deadline` (monotonic) interrupts whatever runs past it. One thread at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, query_only: bool) -> None:
         self.deadline = math.inf
+        self._lock_tenths = -1
         self.process = os.getpid()
         # mode=rw: a vanished file is an error, not a new and empty database.
         self.sqlite = sqlite3.connect(
@@ -41,8 +41,17 @@ class Connection:
         )  # fmt: skip
         for pragma in PRAGMAS:
             self.sqlite.execute(f"PRAGMA {pragma}")
+        # Once and for all: to switch it makes SQLite prepare every statement anew, 0.2 ms for each transaction.
+        self.sqlite.execute(f"PRAGMA query_only = {int(query_only)}")
         this = proxy(self)  # a handler that held the connection would keep it open for ever
         self.sqlite.set_progress_handler(lambda: time.monotonic() > this.deadline, STEPS)
+
+    def wait_for_lock(self, seconds: float) -> None:
+        """How long BEGIN IMMEDIATE may wait, to the next tenth of a second: said again only when it differs."""
+        tenths = math.ceil(seconds * 10)
+        if tenths != self._lock_tenths:
+            self.sqlite.execute(f"PRAGMA busy_timeout = {tenths * 100}")
+            self._lock_tenths = tenths
 
     def close(self) -> None:
         """A parent's connection, after a fork, is kept aside instead: to be neither used nor closed here."""
@@ -77,9 +86,14 @@ class Connections(threading.local):
         connection = self._connection
         if connection is None or connection.process != os.getpid():
             self.drop()
-            connection = self._connection = Connection(self._path)
+            connection = self._connection = Connection(self._path, query_only=True)
             self.opened += 1
         return connection
+
+    @property
+    def in_transaction(self) -> bool:
+        mine = self._connection
+        return mine is not None and mine.process == os.getpid() and mine.sqlite.in_transaction
 
     def check_file(self) -> None:
         """Raises Unavailable if the file is not the one that was there at the start.

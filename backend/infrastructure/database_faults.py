@@ -28,8 +28,12 @@ def is_passing(error: sqlite3.Error) -> bool:
     return bool(PASSING & {_code(error), _code(error) & PRIMARY})
 
 
-def is_broken(error: sqlite3.Error) -> bool:
-    return not is_passing(error) and _code(error) & PRIMARY in BROKEN
+def is_broken(error: BaseException | None) -> bool:
+    return isinstance(error, sqlite3.Error) and not is_passing(error) and _code(error) & PRIMARY in BROKEN
+
+
+def is_fault(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.Error) and (is_passing(error) or is_broken(error))
 
 
 def is_duplicate(error: sqlite3.Error) -> bool:

@@ -54,6 +54,14 @@ class FileLock:
             self._line.append(turn)
         return turn.came.acquire(timeout=max(0.0, timeout_seconds)) or not self._left(turn)
 
+    def pass_on(self) -> bool:
+        """Give the lock as it is, not let go of, to whoever of this process has waited longest. False if nobody has."""
+        with self._mutex:
+            if not self._line:
+                return False
+            self._line.popleft().came.release()
+            return True
+
     def release(self) -> None:
         if self._held is None:
             raise RuntimeError("released, but not held")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backend.errors import Unavailable
-from backend.infrastructure.database import write_gate
+from backend.infrastructure.write_gate import write_lock
 
 DIRECTORY = Path(__file__).parents[2] / "sql" / "sqlite"
 RECORDS = """CREATE TABLE IF NOT EXISTS schema_migrations
@@ -24,7 +24,7 @@ class SchemaMismatch(Exception):
 def migrate(path: Path, directory: Path = DIRECTORY, busy_timeout: float = 30.0) -> list[str]:
     """Bring the database at `path`, made if absent, to the newest schema; the names of what was applied."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    gate = write_gate(path)
+    gate = write_lock(path)
     if not gate.acquire(busy_timeout):
         raise Unavailable("Another process is writing to the database.")
     try:

@@ -45,10 +45,10 @@ def test_each_thread_has_a_view_of_its_own(database, write):
     assert texts(database) == ["a"]
 
 
-def test_the_version_tells_of_others_commits(database, outsider, write):
-    """Not of one's own, of reads, or of what was rolled back."""
-    first = database.version()
+def test_the_version_tells_of_commits(database, outsider, write):
+    """One's own, another thread's and an outsider's; not of reads, or of what was rolled back."""
     write("a")
+    first = database.version()
     texts(database)
     outsider.execute("BEGIN IMMEDIATE")
     outsider.execute("INSERT INTO notes (text) VALUES ('b')")
@@ -57,7 +57,9 @@ def test_the_version_tells_of_others_commits(database, outsider, write):
     outsider.execute("INSERT INTO notes (text) VALUES ('b')")
     second = database.version()
     in_a_thread(lambda: write("c"))
-    assert len({first, second, database.version()}) == 3
+    third = database.version()
+    write("d")
+    assert len({first, second, third, database.version()}) == 4
 
 
 def test_the_version_tells_of_a_new_connection(database, write):
@@ -69,7 +71,7 @@ def test_the_version_tells_of_a_new_connection(database, write):
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 def test_a_connection_is_closed_with_its_thread(database, notes_path, write):
-    """One for each of ten threads, none when they are over; `close` closes this thread's."""
+    """One for each of ten threads to read with, none when they are over; `close` closes the one for writing."""
     all_in = threading.Barrier(10, action=lambda: opened.append(descriptors_of(notes_path)))
     opened: list[int] = []
 
@@ -95,6 +97,8 @@ def test_what_fails_in_an_ended_thread_leaves_no_connection_behind(database, not
 
     for _ in range(3):
         in_a_thread(fail)
+    assert descriptors_of(notes_path) == 1  # the process's own, to write with
+    database.close()
     assert descriptors_of(notes_path) == 0
 
 

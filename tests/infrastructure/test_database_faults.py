@@ -155,7 +155,7 @@ def test_a_file_that_is_no_database_is_told_from_a_wrong_statement(tmp_path, dat
 
 def test_a_connection_lost_inside_a_transaction_does_not_keep_the_gate_shut(database, write):
     with pytest.raises(sqlite3.ProgrammingError), database.transaction():
-        database.close()
+        database._writers._connection.sqlite.close()
     write("a")
     assert count(database) == 1
 

@@ -10,8 +10,8 @@ import pytest
 
 from app import create_app
 from backend.errors import Unavailable
-from backend.infrastructure.database import write_gate
 from backend.infrastructure.migrations import DIRECTORY, SchemaMismatch, check_schema, migrate
+from backend.infrastructure.write_gate import write_lock
 from backend.settings import Settings
 from tests.at_once import at_once
 from tests.forked import Forked
@@ -128,7 +128,7 @@ def test_a_kill_between_two_statements_leaves_nothing(path, files):
 
 def test_who_cannot_have_the_database_is_told_so(path, files):
     path.parent.mkdir()
-    gate = write_gate(path)
+    gate = write_lock(path)
     assert gate.acquire(0)
     with pytest.raises(Unavailable):
         migrate(path, files(a="CREATE TABLE a (x);"), busy_timeout=0.05)

@@ -1,0 +1,206 @@
+"""Group commit: the waiting writers of a process share one BEGIN IMMEDIATE, one COMMIT, and so one wait for the disk.
+
+Who comes first passes the gate (`write_gate.py`) and begins a transaction on the one connection that the process has
+for writing. Others come while he works, and wait at the gate. When he is done he does not commit: he hands the gate on,
+and with it the connection and the open transaction, to whoever has waited longest, who works inside a SAVEPOINT, and
+so on. Who finds nobody waiting any more, or the group OPEN_SECONDS old, commits for all and opens the gate. Only
+then do they all go on, each with what he wanted to do after the commit. A thread is in a group at most once, for it
+waits for the commit; so a group is no larger than the number of threads. A writer who is alone notices none of this.
+
+Promised: each member sees the work of those before him, and nobody else sees any of it before the COMMIT. A member that
+raises is rolled back alone. He too waits for the COMMIT: what he refuses, or does not find, may follow from what those
+before him have done, so nobody must hear of it unless that is on disk.
+
+Not promised: that one member's misfortune is his alone. What SQLite answers by rolling back everything (disk full, an
+input or output error, interrupted at the deadline), or a COMMIT that fails, fails them all: each gets Unavailable, and
+nothing of any is written.
+"""
+
+import logging
+import math
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from weakref import WeakMethod
+
+from backend.domain import Timestamp
+from backend.errors import Unavailable
+from backend.infrastructure.connections import Connection
+from backend.infrastructure.database_faults import is_broken, is_fault
+from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.write_gate import WriteGate
+
+OPEN_SECONDS = 0.03  # then other processes have their turn
+
+log = logging.getLogger(__name__)
+
+BeforeCommit = Callable[[Transaction], Callable[[], None]]
+
+
+class GroupCommit:
+    """The writers of a process. Thread-safe."""
+
+    def __init__(
+        self, gate: WriteGate, connect: Callable[[], Connection], check_file: Callable[[], None],
+        before_commit: Sequence[BeforeCommit], now: Callable[[], Timestamp],
+    ) -> None:  # fmt: skip
+        self._gate = gate
+        self._connect = connect
+        self._check_file = check_file
+        self._before_commit = before_commit
+        self._now = now
+        self._begin()
+        begin = WeakMethod(self._begin)
+        os.register_at_fork(after_in_child=lambda: (again := begin()) and again())
+
+    def _begin(self) -> None:
+        """Nobody writes: true at the start, and after a fork, where those who did are the parent's threads."""
+        self._connection: Connection | None = None  # this and the group are the gate's holder's
+        self._group: _Group | None = None
+        self._mine = threading.local()
+
+    @property
+    def inside(self) -> bool:
+        """Whether this thread is in a transaction."""
+        return getattr(self._mine, "inside", False)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """All or nothing; `actions` are left to the caller. Raises sqlite3.Error, Unavailable."""
+        group = self._joined()
+        self._mine.inside = True
+        tx = Transaction(group.connection.sqlite, self._now())  # with the lock: times follow the order of commits
+        try:
+            with group.member():
+                yield tx
+        finally:
+            tx.end()
+            self._mine.inside = False
+            self._part(group)
+
+    def close(self) -> None:
+        """Close the connection, unless somebody uses it; the next use opens another."""
+        with suppress(OSError):
+            if self._connection is not None and self._gate.lock.acquire(0):
+                self._connection = None
+                self._gate.lock.release()
+
+    def _joined(self) -> "_Group":
+        """The open group, or a new one, with the gate ours."""
+        with self._gate.entered() as seconds_left:
+            if self._group is None:
+                self._group = self._opened(seconds_left)
+            self._group.connection.deadline = time.monotonic() + self._gate.busy_timeout + seconds_left
+            return self._group
+
+    def _opened(self, seconds_left: float) -> "_Group":
+        self._check_file()  # it may have gone while we waited
+        if self._connection is None:
+            self._connection = self._connect()
+        try:
+            self._connection.wait_for_lock(seconds_left)
+            self._connection.sqlite.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            if is_broken(error):
+                self._connection = None
+            raise
+        return _Group(self._connection)
+
+    def _part(self, group: "_Group") -> None:
+        """Hand the gate on, or commit for all; either way it is committed when this returns."""
+        if group.is_open() and self._gate.lock.pass_on():
+            group.wait()
+        else:
+            self._commit(group)
+
+    def _commit(self, group: "_Group") -> None:
+        sqlite, actions = group.connection.sqlite, []
+        try:
+            if group.lost is None:
+                tx = Transaction(sqlite, self._now())
+                actions = [hook(tx) for hook in self._before_commit]
+                self._check_file()
+                sqlite.execute("COMMIT")
+        except BaseException as error:
+            group.lost = error
+            raise
+        finally:
+            try:
+                self._let_go(group)
+            finally:  # even if the connection is lost: kept shut, the gate would end all writing
+                self._group = None
+                self._gate.lock.release()
+                for action in actions if group.lost is None else ():
+                    run_logged(action)
+                group.settle()
+
+    def _let_go(self, group: "_Group") -> None:
+        connection = group.connection
+        connection.deadline = math.inf
+        with suppress(sqlite3.Error):
+            if connection.sqlite.in_transaction:  # not so after SQLITE_FULL, which has rolled back by itself
+                connection.sqlite.execute("ROLLBACK")
+            if not is_broken(group.lost):
+                return
+        self._connection = None  # the next group opens a new one: recovery without a restart
+        connection.close()
+
+
+class _Group:
+    """An open transaction and those who share it; only the gate's holder touches it, until it is settled."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.lost: BaseException | None = None  # why nothing of it will be committed
+        self._until = time.monotonic() + OPEN_SECONDS
+        self._members = 0
+        self._settled = threading.Lock()  # shut until then; an Event would take five times as long
+        self._settled.acquire()
+
+    @contextmanager
+    def member(self) -> Iterator[None]:
+        """One member's work: what he has written is undone if the block raises, and only that if it can be."""
+        sqlite, self._members = self.connection.sqlite, self._members + 1
+        alone = self._members == 1  # needs no savepoint: if he fails there is nobody else's work to be kept
+        try:
+            if not alone:
+                sqlite.execute("SAVEPOINT member")
+            yield
+            if not alone:
+                sqlite.execute("RELEASE member")
+        except BaseException as error:
+            self.connection.deadline = math.inf
+            if alone or is_fault(error) or not self._undone():
+                self.lost = error
+            raise
+
+    def _undone(self) -> bool:
+        try:
+            self.connection.sqlite.execute("ROLLBACK TO member")
+            self.connection.sqlite.execute("RELEASE member")
+        except sqlite3.Error:  # there is no transaction any more
+            return False
+        return True
+
+    def is_open(self) -> bool:
+        return self.lost is None and time.monotonic() < self._until
+
+    def settle(self) -> None:
+        self._settled.release()
+
+    def wait(self) -> None:
+        """Until it is settled. Raises Unavailable if nothing was committed."""
+        with self._settled:  # and open again for the next who waits
+            pass
+        if self.lost is not None:
+            raise Unavailable("The database cannot do this just now.") from self.lost
+
+
+def run_logged(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except Exception:
+        log.exception("an after-commit action failed; the write stands")
