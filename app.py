@@ -94,7 +94,7 @@ class App:
         subscribers = [audit_log.subscriber(), mailer.subscriber(), *webhooks(settings)]
         self.relay = Relay(self.database, subscribers)
         events.subscribe(*subscribers)
-        events.listen(lambda _: self.relay.wake())
+        events.listen(self.relay.wake)
 
         # Routes: what the URLs are, and who may call them.
         users = UserRoutes(self.users)

@@ -1,7 +1,7 @@
 """Connections to SQLite: one for each thread to read with, opened on first use, closed with its thread.
 
-None is carried over a fork. Never open or close a raw descriptor of the database, its `-wal` or its `-shm` in a process
-that serves: POSIX drops all locks that a process has on a file when it closes any descriptor of it. (`os.stat` is fine.)
+None outlives a fork. Never open or close a raw descriptor of the database, its `-wal` or its `-shm` in a process that
+serves: POSIX drops all locks that a process has on a file when it closes any descriptor of it. (`os.stat` is fine.)
 """
 
 import math

@@ -1,7 +1,7 @@
 """What repositories get as `tx`: SQL inside a transaction that somebody else began and will end."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 from backend.domain import Timestamp
@@ -17,10 +17,11 @@ class Duplicate(Exception):
 class Transaction:
     """SQL with `:name` parameters, and one time for the whole transaction. Used by one thread."""
 
-    __slots__ = ("_execute", "actions", "now")
+    __slots__ = ("_execute", "_execute_each", "actions", "now")
 
     def __init__(self, connection: sqlite3.Connection, now: Timestamp) -> None:
         self._execute: Callable[..., sqlite3.Cursor] = connection.execute
+        self._execute_each: Callable[..., sqlite3.Cursor] = connection.executemany
         self.actions: list[Callable[[], None]] = []
         self.now = now
 
@@ -32,6 +33,10 @@ class Transaction:
             if is_duplicate(error):
                 raise Duplicate from error
             raise
+
+    def run_each(self, sql: str, parameters: Iterable[Mapping[str, object]]) -> None:
+        """Run one statement many times."""
+        self._execute_each(sql, parameters)
 
     def row(self, sql: str, **parameters: object) -> Row | None:
         """The first row, or None. The rest is read too: an open cursor would hold the snapshot."""
@@ -54,7 +59,7 @@ class Transaction:
 
     def end(self) -> None:
         """The connection is another's from now on."""
-        self._execute = _refuse
+        self._execute = self._execute_each = _refuse
 
 
 def _refuse(sql: str, parameters: object) -> NoReturn:

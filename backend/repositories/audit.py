@@ -1,6 +1,6 @@
 """The table `audit`: who did what, when, in which request."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from backend.domain import AuditEntry, Event
 from backend.infrastructure.transaction import Transaction
@@ -8,13 +8,17 @@ from backend.infrastructure.transaction import Transaction
 COLUMNS = "id, user_id, action, resource_type, resource_id, request_id, created_at"
 
 
-def insert(tx: Transaction, event: Event) -> None:
+def insert(tx: Transaction, events: Iterable[Event]) -> None:
     """Again changes nothing."""
-    tx.run(
-        f"""INSERT INTO audit ({COLUMNS})
-            VALUES (:id, :user_id, :action, :type, :resource_id, :request_id, :created_at) ON CONFLICT DO NOTHING""",
-        id=event.id, user_id=event.user_id, action=event.name, type=event.resource_type, resource_id=event.resource_id,
-        request_id=event.request_id, created_at=event.created_at,
+    tx.run_each(
+        f"INSERT INTO audit ({COLUMNS}) VALUES (:id, :user, :name, :type, :of, :request, :at) ON CONFLICT DO NOTHING",
+        (
+            {
+                "id": event.id, "user": event.user_id, "name": event.name, "type": event.resource_type,
+                "of": event.resource_id, "request": event.request_id, "at": event.created_at,
+            }
+            for event in events
+        ),
     )  # fmt: skip
 
 

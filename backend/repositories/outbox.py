@@ -55,10 +55,11 @@ def due(tx: Transaction, subscriber: str, longest_wait: int, limit: int) -> Sequ
     return [_delivery(*row) for row in rows]
 
 
-def set_delivered(tx: Transaction, subscriber: str, seq: int) -> bool:
-    """False if it was already."""
-    owed = "DELETE FROM deliveries WHERE seq = :seq AND subscriber = :subscriber"
-    return tx.run(owed, seq=seq, subscriber=subscriber) == 1
+def set_delivered(tx: Transaction, subscriber: str, seqs: Sequence[int]) -> None:
+    tx.run_each(
+        "DELETE FROM deliveries WHERE seq = :seq AND subscriber = :subscriber",
+        ({"seq": seq, "subscriber": subscriber} for seq in seqs),
+    )
 
 
 def set_failed(tx: Transaction, subscriber: str, seq: int, due_at: int | None) -> None:

@@ -5,7 +5,7 @@ it: their deliveries are written in the same transaction, and the relay (`relay.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from backend.domain import Event
@@ -15,6 +15,7 @@ from backend.infrastructure.transaction import Transaction
 from backend.repositories import outbox
 
 Listener = Callable[[Event], None]
+Recorder = Callable[[Transaction, Sequence[Event]], None]
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +29,12 @@ class Subscriber:
     """Somebody to whom every event that he `wants` is owed under his `name`, which must never change.
 
     `deliver` takes it out of this service, outside any transaction; whatever it raises, it will be called again.
-    `record` takes it down in this database, in the transaction that marks it delivered: so exactly once.
+    `record` takes many down in this database, in the transaction that marks them delivered: so exactly once.
     """
 
     name: str
     deliver: Callable[[Event], None] | None = None
-    record: Callable[[Transaction, Event], None] | None = None
+    record: Recorder | None = None
     wants: Callable[[Event], bool] = lambda event: True
 
 

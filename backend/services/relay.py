@@ -4,8 +4,8 @@ An event and a row for each of its subscribers are written in the transaction th
 one thread a subscriber looks for such rows, at once when the process itself has committed and else once a second, and
 
   delivers  a batch, in the order of commits. Only the holder of the machine's one lease (`lease.py`) may, and nothing
-            else does so at the same time. A subscriber that only `record`s needs no lease: his effect and the mark
-            "delivered" are one transaction.
+            else does so at the same time. A subscriber that only `record`s needs no lease: the batch, its effect and
+            the mark "delivered" are one transaction, in whichever process.
   marks     in a short transaction afterwards. Who is killed between the two delivers again: so at least once.
   retries   what failed, further and further apart (`tries.py`). Meanwhile later events of the same aggregate (resource
             type and id) wait, others do not. After the last try it is a dead letter: a row that waits for nothing.
@@ -24,17 +24,20 @@ import time
 from collections.abc import Callable, Sequence
 from weakref import WeakMethod
 
+from backend.domain import Event
 from backend.errors import Unavailable
 from backend.infrastructure.database import Database
 from backend.infrastructure.lease import RENEW_SECONDS, Lease
+from backend.infrastructure.transaction import Transaction
 from backend.repositories import outbox
 from backend.repositories.outbox import Delivery
-from backend.services.events import Subscriber
+from backend.services.events import Recorder, Subscriber
 from backend.services.tries import LONGEST_WAIT, attempt, log_failure, next_try
 
 POLL_SECONDS = 1.0  # between two looks for what other processes have committed, and for retries
 PAUSE_SECONDS = 0.2  # between two batches: under load many events share a transaction
 BATCH = 100
+RECORDED = 500  # at once, where a process can do five times as many in a second
 BATCH_SECONDS = 1.0  # of deliveries that may have to be made again
 KEPT = 7 * 86_400_000  # milliseconds
 LAG = 60_000  # milliseconds that something may be due without alarm
@@ -84,15 +87,17 @@ class Relay:
                     thread.start()
                 self.started = True
 
-    def wake(self) -> None:
-        """There is something new."""
-        for bell in self._bells.values():
-            bell.set()
+    def wake(self, event: Event) -> None:
+        """There is something new, for those who want it: each bell that rings costs a look into the outbox."""
+        for subscriber in self._subscribers:
+            if subscriber.wants(event):
+                self._bells[subscriber.name].set()
 
     def stop(self) -> None:
         """Begin nothing more. If what runs ends within STOP_SECONDS, another process may go on at once."""
         self._stopping.set()
-        self.wake()
+        for bell in self._bells.values():
+            bell.set()
         end = time.monotonic() + STOP_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
@@ -126,6 +131,8 @@ class Relay:
         """False if nothing was to be done, or not by us, or not now."""
         try:
             if self._due(subscriber, 1) and self._may_deliver(subscriber):
+                if subscriber.record:
+                    return self._record(subscriber, subscriber.record)
                 self._delivering.add(subscriber.name)
                 outcomes = self._outcomes(subscriber, self._due(subscriber, BATCH))  # again: now it is ours alone
                 self._mark(subscriber, outcomes)
@@ -137,6 +144,14 @@ class Relay:
         finally:
             self._delivering.discard(subscriber.name)
         return False
+
+    def _record(self, subscriber: Subscriber, record: Recorder) -> bool:
+        with self._database.transaction() as tx:  # whatever others have recorded meanwhile is not due any more
+            due = outbox.due(tx, subscriber.name, LONGEST_WAIT, RECORDED)
+            record(tx, [delivery.event for delivery in due])
+            outbox.set_delivered(tx, subscriber.name, [delivery.seq for delivery in due])
+            self._tidy(tx)
+        return bool(due)
 
     def _due(self, subscriber: Subscriber, limit: int) -> Sequence[Delivery]:
         with self._database.snapshot() as tx:
@@ -169,15 +184,17 @@ class Relay:
 
     def _mark(self, subscriber: Subscriber, outcomes: Sequence[Outcome]) -> None:
         with self._database.transaction() as tx:
+            outbox.set_delivered(tx, subscriber.name, [delivery.seq for delivery, problem in outcomes if not problem])
             for delivery, problem in outcomes:
                 if problem:
                     outbox.set_failed(tx, subscriber.name, delivery.seq, next_try(delivery, tx.now))
-                elif outbox.set_delivered(tx, subscriber.name, delivery.seq) and subscriber.record:
-                    subscriber.record(tx, delivery.event)
-            outbox.prune(tx, tx.now - KEPT, 2 * BATCH)
-            if not self._tidied:
-                outbox.give_up_but(tx, self._bells)
-                self._tidied = True
+            self._tidy(tx)
         for delivery, problem in outcomes:
             if problem:
                 log_failure(subscriber, delivery, problem)
+
+    def _tidy(self, tx: Transaction) -> None:
+        outbox.prune(tx, tx.now - KEPT, 2 * RECORDED)
+        if not self._tidied:
+            outbox.give_up_but(tx, self._bells)
+            self._tidied = True

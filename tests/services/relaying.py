@@ -38,7 +38,7 @@ class Process:
         self.events.subscribe(*subscribers)
         self.relay = Relay(self.database, subscribers, *([monotonic] if monotonic else []))
         if wakes:
-            self.events.listen(lambda _: self.relay.wake())
+            self.events.listen(self.relay.wake)
         self.number = 0
 
     def publish(self, *resource_ids):

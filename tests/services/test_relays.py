@@ -167,8 +167,9 @@ def test_what_is_recorded_is_recorded_once_by_however_many(process, monkeypatch)
     assert process(Inbox()).relay._lease.hold()
     recorded = Subscriber(
         "ledger",
-        record=lambda tx, event: tx.run(
-            "INSERT INTO audit VALUES (:id, NULL, 'x', 'x', 'x', 'x', :n)", id=new_id(), n=event.payload["number"]
+        record=lambda tx, events: tx.run_each(
+            "INSERT INTO audit VALUES (:id, NULL, 'x', 'x', 'x', 'x', :n)",
+            ({"id": new_id(), "n": event.payload["number"]} for event in events),
         ),
     )
     four = [process(recorded) for _ in range(4)]
