@@ -8,11 +8,10 @@ this process has obeyed. Then:
           finished objects are cached, not rows). If so it reads the log from `applied` on and forgets those keys.
   miss    reads in one snapshot the end of the log (`as_of`) and then the data. The value is stored only if `applied`
           has not passed `as_of` meanwhile: that is the lease. A late value is still returned: its read began earlier.
-  write   data_version does not tell a connection of its own commits. So before COMMIT the writer reads the log from
-          `applied` on, others' entries included, and obeys it after COMMIT. (Advancing to its own entry alone would
-          skip those of others: stale reads.)
-  prune   the log keeps its last entries; who finds a gap between `applied` and what is left forgets everything, and
-          so does who finds the log ending before `applied`: a backup was put in the database's place.
+  write   has nothing to do: it goes through a connection that nobody reads with, so whoever looks next, the writer
+          himself too, is told of it like of anybody's. (data_version is silent on a connection's own commits.)
+  prune   a trigger keeps the log's last entries; who finds a gap between `applied` and what is left forgets
+          everything, and so does who finds the log ending before `applied`: a backup was put in its place.
 
 Promise: a read that begins after a write was answered never shows older data. A time-to-live is a safety net, and the
 bound for absent rows, which are cached too. Not promised: that two reads of different keys show one moment.
@@ -33,7 +32,6 @@ T = TypeVar("T")
 
 ABSENT: Final = object()  # cached for "there is no such row": None would look like a miss
 ABSENT_TTL_SECONDS = 5.0  # clients choose which absent ids they ask for
-KEPT = 10_000  # entries of the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,6 @@ class CoherentCache:
         self._cleared = 0  # how many gaps were found; what began to load before one is not stored after it
         self._seen = threading.local()  # each thread's connection has a version of its own
         self._flights: SingleFlight[Any] = SingleFlight()
-        database.before_commit.append(self._before_commit)
 
     def get_or_load(self, key: Hashable, load: Callable[[Transaction], T | None], topics: tuple[str, ...]) -> T | None:
         """What `load` reads, from the cache if it may be; any change of a row named in `topics` forgets it.
@@ -112,12 +109,6 @@ class CoherentCache:
             news = self._read_log(tx)
         self._obey(news)
         self._seen.version = version  # read before the log: a commit between the two shows at the next look
-
-    def _before_commit(self, tx: Transaction) -> Callable[[], None]:
-        news = self._read_log(tx)
-        if news.end // 1000 > self._applied // 1000:
-            tx.run("DELETE FROM cache_invalidations WHERE seq <= :old", old=news.end - KEPT)
-        return lambda: self._obey(news)
 
     def _read_log(self, tx: Transaction) -> _News:
         applied = self._applied

@@ -22,7 +22,7 @@ from backend.domain import Timestamp
 from backend.errors import Unavailable
 from backend.infrastructure.connections import Connection, Connections, file_at
 from backend.infrastructure.database_faults import is_broken, is_fault
-from backend.infrastructure.group_commit import BeforeCommit, GroupCommit, run_logged
+from backend.infrastructure.group_commit import GroupCommit
 from backend.infrastructure.transaction import Transaction
 from backend.infrastructure.write_gate import WriteGate
 
@@ -32,16 +32,15 @@ UNSEEN_SECONDS = 0.1  # of the file, before what is read from the cache: a look 
 
 
 class Database:
-    """Thread-safe; `before_commit` hooks see each commit last and return what to do after it."""
+    """Thread-safe."""
 
     def __init__(
         self, path: Path, busy_timeout: float = 5.0, clock: Callable[[], float] = time.time, patient: int = 4
     ) -> None:
-        self.before_commit: list[BeforeCommit] = []
         self._connections = Connections(path, file_at(path))
         self._writers = GroupCommit(
             WriteGate(path, busy_timeout, patient), lambda: Connection(path, query_only=False),
-            self._connections.check_file, self.before_commit, self.now,
+            self._connections.check_file, self.now,
         )  # fmt: skip
         self._clock = clock
 
@@ -69,7 +68,7 @@ class Database:
             with self._writers.transaction() as tx:
                 yield tx
         for action in tx.actions:
-            run_logged(action)
+            _logged(action)
 
     def version(self) -> tuple[int, int]:
         """Differs from what this thread got last time if anybody has committed since (`PRAGMA data_version`)."""
@@ -118,3 +117,10 @@ class Database:
             self._connections.drop()  # the next use opens a new one: recovery without a restart
         log.warning("database fault: %s (%s)", error, getattr(error, "sqlite_errorname", "?"))
         raise Unavailable("The database cannot do this just now.") from error
+
+
+def _logged(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except Exception:
+        log.exception("an after-commit action failed; the write stands")

@@ -88,6 +88,8 @@ class FileLock:
             if self._line:
                 self._held = locked
                 self._line.popleft().came.release()
+            else:
+                flock(locked.number, LOCK_UN)  # as in `release`
             self._porter_waits = bool(self._line)
             return self._line[0].descriptor if self._line else None
 

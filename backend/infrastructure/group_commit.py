@@ -16,13 +16,12 @@ input or output error, interrupted at the deadline), or a COMMIT that fails, fai
 nothing of any is written.
 """
 
-import logging
 import math
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from weakref import WeakMethod
 
@@ -35,22 +34,17 @@ from backend.infrastructure.write_gate import WriteGate
 
 OPEN_SECONDS = 0.03  # then other processes have their turn
 
-log = logging.getLogger(__name__)
-
-BeforeCommit = Callable[[Transaction], Callable[[], None]]
-
 
 class GroupCommit:
     """The writers of a process. Thread-safe."""
 
     def __init__(
         self, gate: WriteGate, connect: Callable[[], Connection], check_file: Callable[[], None],
-        before_commit: Sequence[BeforeCommit], now: Callable[[], Timestamp],
+        now: Callable[[], Timestamp],
     ) -> None:  # fmt: skip
         self._gate = gate
         self._connect = connect
         self._check_file = check_file
-        self._before_commit = before_commit
         self._now = now
         self._begin()
         begin = WeakMethod(self._begin)
@@ -72,12 +66,10 @@ class GroupCommit:
         """All or nothing; `actions` are left to the caller. Raises sqlite3.Error, Unavailable."""
         group = self._joined()
         self._mine.inside = True
-        tx = Transaction(group.connection.sqlite, self._now())  # with the lock: times follow the order of commits
         try:
-            with group.member():
+            with group.member(self._now) as tx:
                 yield tx
         finally:
-            tx.end()
             self._mine.inside = False
             self._part(group)
 
@@ -117,13 +109,10 @@ class GroupCommit:
             self._commit(group)
 
     def _commit(self, group: "_Group") -> None:
-        sqlite, actions = group.connection.sqlite, []
         try:
             if group.lost is None:
-                tx = Transaction(sqlite, self._now())
-                actions = [hook(tx) for hook in self._before_commit]
                 self._check_file()
-                sqlite.execute("COMMIT")
+                group.connection.sqlite.execute("COMMIT")
         except BaseException as error:
             group.lost = error
             raise
@@ -133,8 +122,6 @@ class GroupCommit:
             finally:  # even if the connection is lost: kept shut, the gate would end all writing
                 self._group = None
                 self._gate.lock.release()
-                for action in actions if group.lost is None else ():
-                    run_logged(action)
                 group.settle()
 
     def _let_go(self, group: "_Group") -> None:
@@ -161,14 +148,15 @@ class _Group:
         self._settled.acquire()
 
     @contextmanager
-    def member(self) -> Iterator[None]:
+    def member(self, now: Callable[[], Timestamp]) -> Iterator[Transaction]:
         """One member's work: what he has written is undone if the block raises, and only that if it can be."""
         sqlite, self._members = self.connection.sqlite, self._members + 1
         alone = self._members == 1  # needs no savepoint: if he fails there is nobody else's work to be kept
+        tx = Transaction(sqlite, now())  # with the lock: times follow the order of commits
         try:
             if not alone:
                 sqlite.execute("SAVEPOINT member")
-            yield
+            yield tx
             if not alone:
                 sqlite.execute("RELEASE member")
         except BaseException as error:
@@ -176,6 +164,8 @@ class _Group:
             if alone or is_fault(error) or not self._undone():
                 self.lost = error
             raise
+        finally:
+            tx.end()
 
     def _undone(self) -> bool:
         try:
@@ -197,10 +187,3 @@ class _Group:
             pass
         if self.lost is not None:
             raise Unavailable("The database cannot do this just now.") from self.lost
-
-
-def run_logged(action: Callable[[], None]) -> None:
-    try:
-        action()
-    except Exception:
-        log.exception("an after-commit action failed; the write stands")

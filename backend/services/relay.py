@@ -37,7 +37,7 @@ from backend.services.tries import LONGEST_WAIT, attempt, log_failure, next_try
 POLL_SECONDS = 1.0  # between two looks for what other processes have committed, and for retries
 PAUSE_SECONDS = 0.2  # between two batches: under load many events share a transaction
 BATCH = 100
-RECORDED = 500  # at once, where a process can do five times as many in a second
+RECORDED = 600  # at once, where a process can do five times as many in a second
 BATCH_SECONDS = 1.0  # of deliveries that may have to be made again
 KEPT = 7 * 86_400_000  # milliseconds
 LAG = 60_000  # milliseconds that something may be due without alarm

@@ -139,26 +139,6 @@ def test_what_fails_after_a_commit_is_logged_and_the_write_stands(database, writ
     assert record.exc_info[0] is ZeroDivisionError
 
 
-def test_a_hook_before_the_commit_sees_the_write_and_can_prevent_it(database, written, write):
-    """Its own writes belong to the transaction; what it returns runs after the commit, before `after_commit`."""
-    seen = []
-
-    def hook(tx):
-        if tx.rows("SELECT * FROM notes WHERE text = 'bad'"):
-            raise RuntimeError("not this one")
-        tx.run("INSERT INTO notes (text) VALUES ('of the hook')")
-        return lambda: seen.append(written())
-
-    database.before_commit.append(hook)
-    with database.transaction() as tx:
-        tx.run("INSERT INTO notes (text) VALUES ('good')")
-        tx.after_commit(lambda: seen.append("after"))
-    assert seen == [["good", "of the hook"], "after"]
-    with pytest.raises(RuntimeError, match="not this one"):
-        write("bad")
-    assert written() == ["good", "of the hook"]
-
-
 def test_a_transaction_has_one_time(database, clock):
     """In milliseconds, and the next has a later one."""
     for block in (database.transaction, database.snapshot):

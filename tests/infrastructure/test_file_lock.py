@@ -80,6 +80,20 @@ def test_who_has_gone_away_is_handed_nothing(lock: FileLock) -> None:
     assert lock.acquire(5)
 
 
+def test_what_comes_for_nobody_is_free_at_once_although_a_child_was_forked_meanwhile(lock: FileLock) -> None:
+    """The child shares the descriptor that this process's porter waited with."""
+    leave, idle_until = Signal(), Signal()
+    child = held_by_a_child(lock, leave)
+    assert not lock.acquire(0.01)
+    idle = Forked(idle_until.wait)
+    leave.say()
+    child.result()
+    time.sleep(0.1)
+    assert Forked(lambda: lock.acquire(1)).result()
+    idle_until.say()
+    idle.result()
+
+
 def test_a_turn_that_comes_just_after_the_time_is_over_is_taken(tmp_path: Path) -> None:
     """Else the lock would be handed to nobody, and this process would keep it for ever."""
 
@@ -124,6 +138,47 @@ def test_first_come_first_served(lock: FileLock) -> None:
     for thread in threads:
         thread.join()
     assert served == list(range(20))
+
+
+def test_passed_on_it_goes_to_who_has_waited_longest_here_and_nobody_comes_between(lock: FileLock) -> None:
+    """Although another process has waited longer than he; to him it comes when it is released."""
+    begin, got = Signal(), Signal()
+
+    def work() -> None:
+        begin.wait()
+        assert lock.acquire(5)
+        got.say()
+
+    child = Forked(work)
+    assert lock.acquire(0)
+    begin.say()
+    time.sleep(0.1)
+    served: list[int] = []
+
+    def wait(number: int) -> None:
+        assert lock.acquire(5)
+        served.append(number)
+        if not lock.pass_on():
+            lock.release()
+
+    threads = [threading.Thread(target=wait, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.02)
+    assert lock.pass_on()
+    for thread in threads:
+        thread.join()
+    assert served == [0, 1, 2]
+    got.wait()
+    child.result()
+
+
+def test_what_nobody_waits_for_cannot_be_passed_on_and_is_kept(lock: FileLock) -> None:
+    assert lock.acquire(0)
+    assert not lock.pass_on()
+    assert not lock.acquire(0)
+    lock.release()
+    assert lock.acquire(5)
 
 
 def test_nobody_waits_much_longer_than_the_others_over_all_threads_and_processes(lock: FileLock) -> None:
