@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, cast
 
 from backend.domain import Timestamp
 from backend.infrastructure.database_faults import is_duplicate
@@ -17,18 +17,17 @@ class Duplicate(Exception):
 class Transaction:
     """SQL with `:name` parameters, and one time for the whole transaction. Used by one thread."""
 
-    __slots__ = ("_execute", "_execute_each", "actions", "now")
+    __slots__ = ("_connection", "actions", "now")
 
     def __init__(self, connection: sqlite3.Connection, now: Timestamp) -> None:
-        self._execute: Callable[..., sqlite3.Cursor] = connection.execute
-        self._execute_each: Callable[..., sqlite3.Cursor] = connection.executemany
+        self._connection = connection
         self.actions: list[Callable[[], None]] = []
         self.now = now
 
     def run(self, sql: str, **parameters: object) -> int:
         """Run one statement; the number of rows it changed. Raises Duplicate."""
         try:
-            return self._execute(sql, parameters).rowcount
+            return self._connection.execute(sql, parameters).rowcount
         except sqlite3.IntegrityError as error:
             if is_duplicate(error):
                 raise Duplicate from error
@@ -36,15 +35,15 @@ class Transaction:
 
     def run_each(self, sql: str, parameters: Iterable[Mapping[str, object]]) -> None:
         """Run one statement many times."""
-        self._execute_each(sql, parameters)
+        self._connection.executemany(sql, parameters)
 
     def row(self, sql: str, **parameters: object) -> Row | None:
         """The first row, or None. The rest is read too: an open cursor would hold the snapshot."""
-        rows = self._execute(sql, parameters).fetchall()
+        rows = self._connection.execute(sql, parameters).fetchall()
         return rows[0] if rows else None
 
     def rows(self, sql: str, **parameters: object) -> list[Row]:
-        return self._execute(sql, parameters).fetchall()
+        return self._connection.execute(sql, parameters).fetchall()
 
     def rows_for(self, sql: str, ids: Sequence[str]) -> list[Row]:
         """The rows for many ids at once: `IN (:ids)` becomes as many parameters as there are ids. No ids, no query."""
@@ -59,8 +58,9 @@ class Transaction:
 
     def end(self) -> None:
         """The connection is another's from now on."""
-        self._execute = self._execute_each = _refuse
+        self._connection = cast(sqlite3.Connection, _Over())
 
 
-def _refuse(sql: str, parameters: object) -> NoReturn:
-    raise RuntimeError("this transaction is over")
+class _Over:
+    def __getattr__(self, name: str) -> NoReturn:
+        raise RuntimeError("this transaction is over")

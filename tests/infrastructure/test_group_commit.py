@@ -35,7 +35,7 @@ class Crowd:
         try:
             with self._database.transaction() as tx:
                 tx.run("INSERT INTO notes (text) VALUES ('first')")
-                tx._execute.__self__.set_trace_callback(self._count)
+                tx._connection.set_trace_callback(self._count)
                 for number, member in enumerate(self._members, 1):
                     self._threads.append(threading.Thread(target=self._live, args=member))
                     self._threads[-1].start()

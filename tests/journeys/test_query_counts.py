@@ -16,6 +16,7 @@ def api(make_api):
 def statements(api, path, by):
     """The statements that a request runs, and the data of its answer."""
     seen = []
+    api.get(path, by)  # so that the cache has heard of the writes before
     with api.app.database.snapshot() as tx:
         connection = tx._connection  # this thread's, in which the request will run as well
     connection.set_trace_callback(seen.append)

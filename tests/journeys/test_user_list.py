@@ -147,6 +147,7 @@ def test_users_are_shown_without_orders_unless_asked(api, admin, buyers):
 def statements(api, admin, query):
     """How many SQL statements one answer takes."""
     seen = []
+    api.get("/users", admin)  # so that the cache has heard of the writes before
     with api.app.database.snapshot() as tx:
         connection = tx._connection  # this thread's, which answers the request as well
     connection.set_trace_callback(seen.append)

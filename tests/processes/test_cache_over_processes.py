@@ -39,11 +39,6 @@ WHOLE_LIST = PRODUCTS  # the number under which a reader asks for all at once
 MUTANTS = {
     "without the lease": ("self._cleared == cleared and self._applied <= as_of", "True"),
     "without a look at the log": ('if version == getattr(self._seen, "version", None):', "if True:"),
-    "with only its own entries obeyed after an own write": (
-        "return lambda: self._obey(news)",
-        """own = tx.rows("SELECT key FROM cache_invalidations ORDER BY seq DESC LIMIT 2")
-        return lambda: self._obey(_News([topic for (topic,) in own], news.end))""",
-    ),
 }
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,17 @@ STOCK, MOST_STEPS = 1000, 200
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
 
 
-def die_at(step: int) -> None:
-    """This process dies before statement number `step` from the next BEGIN IMMEDIATE on: COMMIT and triggers count."""
+def die_at(step: int) -> Callable[[str], None]:
+    """This process dies before statement number `step` from the next BEGIN IMMEDIATE on: COMMIT and triggers count.
+
+    So does what is told to the function that is returned.
+    """
     connect, count = sqlite3.connect, 0
 
     def on_statement(sql: str) -> None:
         nonlocal count
         count += bool(count) or sql == "BEGIN IMMEDIATE"
-        if count == step:
+        if count == step > 0:
             os._exit(1)
 
     def watched(*arguments: Any, **options: Any) -> sqlite3.Connection:
@@ -34,6 +38,7 @@ def die_at(step: int) -> None:
         return connection
 
     sqlite3.connect = watched  # type: ignore[assignment]  # in this child alone
+    return on_statement
 
 
 @dataclass
@@ -49,11 +54,11 @@ class Write:
         """The id of what was made, and whether it had been before. Raises EOFError if the process died."""
 
         def work() -> tuple[str, bool]:
-            if dies_at:
-                die_at(dies_at)
+            step = die_at(dies_at)
             memo = {"memo": key} if self.path == "/transfers" else {}
             answer = self.api.post(self.path, self.by, self.body | memo, key=key)
             assert answer.status_code == 201, answer.text
+            step("answer")  # which nobody hears of
             return answer.json["data"]["id"], "Idempotency-Replayed" in answer.headers
 
         id, replayed = Forked(work).result()
