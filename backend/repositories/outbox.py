@@ -27,18 +27,14 @@ class Delivery:
 
 def insert(tx: Transaction, event: Event, subscribers: Iterable[str]) -> None:
     """Write the event, owed to the `subscribers` from now on."""
-    tx.run(
+    (seq,) = tx.rows(
         f"""INSERT INTO outbox ({COLUMNS})
-            VALUES (:id, :name, :type, :resource_id, :user_id, :request_id, :payload, :created_at)""",
+            VALUES (:id, :name, :type, :resource_id, :user_id, :request_id, :payload, :created_at) RETURNING seq""",
         id=event.id, name=event.name, type=event.resource_type, resource_id=event.resource_id, user_id=event.user_id,
         request_id=event.request_id, payload=json.dumps(event.payload), created_at=event.created_at,
-    )  # fmt: skip
+    )[0]  # fmt: skip
     for subscriber in subscribers:
-        tx.run(
-            """INSERT INTO deliveries (seq, subscriber, tries, due_at)
-               SELECT seq, :subscriber, 0, 0 FROM outbox WHERE id = :id""",
-            subscriber=subscriber, id=event.id,
-        )  # fmt: skip
+        tx.run("INSERT INTO deliveries VALUES (:seq, :subscriber, 0, 0)", seq=seq, subscriber=subscriber)
 
 
 def due(tx: Transaction, subscriber: str, longest_wait: int, limit: int) -> Sequence[Delivery]:
