@@ -194,7 +194,7 @@ class Relay:
                 log_failure(subscriber, delivery, problem)
 
     def _tidy(self, tx: Transaction) -> None:
-        outbox.prune(tx, tx.now - KEPT, 2 * RECORDED)
+        outbox.prune(tx, tx.now - KEPT, RECORDED)
         if not self._tidied:
             outbox.give_up_but(tx, self._bells)
             self._tidied = True
