@@ -49,10 +49,13 @@ class FileLock:
                     flock(turn.descriptor.number, LOCK_EX | LOCK_NB)
                     self._held = turn.descriptor
                     return True
+            if timeout_seconds <= 0:  # who does not wait must not be handed anything
+                return False
+            if not self._porter_waits:
                 threading.Thread(target=self._wait_for_kernel, args=[turn.descriptor], daemon=True).start()
                 self._porter_waits = True
             self._line.append(turn)
-        return turn.came.acquire(timeout=max(0.0, timeout_seconds)) or not self._left(turn)
+        return turn.came.acquire(timeout=timeout_seconds) or not self._left(turn)
 
     def pass_on(self) -> bool:
         """Give the lock as it is, not let go of, to whoever of this process has waited longest. False if nobody has."""

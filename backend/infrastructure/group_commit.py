@@ -76,7 +76,7 @@ class GroupCommit:
     def close(self) -> None:
         """Close the connection, unless somebody uses it; the next use opens another."""
         with suppress(OSError):
-            if self._connection is not None and self._gate.lock.acquire(0):
+            if self._connection is not None and self._gate.lock.acquire(0):  # and so no group is open
                 self._connection = None
                 self._gate.lock.release()
 

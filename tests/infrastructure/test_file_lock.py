@@ -69,6 +69,14 @@ def test_a_held_lock_is_not_had_when_the_time_is_over(lock: FileLock) -> None:
     child.result()
 
 
+def test_who_does_not_wait_is_not_in_line(lock: FileLock) -> None:
+    """So nobody waits in his place either, and whoever passes the lock on does not hand it to him."""
+    assert lock.acquire(0)
+    before = threading.active_count()
+    assert not lock.acquire(0)
+    assert threading.active_count() == before
+
+
 def test_who_has_gone_away_is_handed_nothing(lock: FileLock) -> None:
     """The lock that the porter gets after all goes back, so that this process and any other can have it."""
     leave = Signal()
