@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 Headers = Sequence[tuple[str, str]]
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-SCHEME_AND_HOST = re.compile(r"[^/?:]+://[^/?#]*")  # of a target in absolute form, RFC 9112 §3.2.2
+SCHEME_AND_HOST = re.compile(r"\A[^/?:]+://[^/?#]*")  # of a target in absolute form, RFC 9112 §3.2.2
 FIXED = {
     "wsgi.version": (1, 0),
     "wsgi.url_scheme": "http",
@@ -38,11 +38,12 @@ class WholeRequest(NamedTuple):
 
     @property
     def keeps_connection(self) -> bool:
-        """Whether the client means to send another one (RFC 9112 §9.3)."""
-        options = {
-            option.strip() for value in self.headers.get(b"connection", ()) for option in value.lower().split(b",")
-        }
-        return b"close" not in options and (self.head[0].endswith(b"1") or b"keep-alive" in options)
+        """Whether the client means to send another one (RFC 9112 §9.3); after CONNECT it would be no request."""
+        values = self.headers.get(b"connection", ())
+        options = {option.strip() for value in values for option in value.lower().split(b",")}
+        if b"close" in options or self.head[0].startswith(b"CONNECT "):
+            return False
+        return self.head[0].endswith(b"1") or b"keep-alive" in options
 
 
 def answer(application: Application, request: WholeRequest, client: Any, server: Any, keep: bool) -> bytes:
