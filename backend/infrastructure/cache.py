@@ -32,6 +32,11 @@ T = TypeVar("T")
 
 ABSENT: Final = object()  # cached for "there is no such row": None would look like a miss
 ABSENT_TTL_SECONDS = 5.0  # clients choose which absent ids they ask for
+# The log's first and last entry, and the keys that are new: in one statement, for that needs no transaction around it.
+# (Two subqueries are two steps in the index; min and max in one are a scan.)
+NEWS = """SELECT coalesce((SELECT min(seq) FROM cache_invalidations), 1),
+                 coalesce((SELECT max(seq) FROM cache_invalidations), 0),
+                 (SELECT group_concat(DISTINCT key) FROM cache_invalidations WHERE seq > :applied)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ class CoherentCache:
     def _load(self, key: Hashable, load: Callable[[Transaction], Any], topics: tuple[str, ...]) -> Any:
         cleared = self._cleared
         with self._database.snapshot() as tx:
-            _, as_of = _log_range(tx)
+            as_of = tx.rows("SELECT max(seq) FROM cache_invalidations")[0][0] or 0
             value = load(tx)
         kept = ABSENT if value is None else value
         ttl = min(self._ttl, ABSENT_TTL_SECONDS) if value is None else self._ttl
@@ -105,18 +110,15 @@ class CoherentCache:
         version = self._database.version()
         if version == getattr(self._seen, "version", None):
             return
-        with self._database.snapshot() as tx:
-            news = self._read_log(tx)
-        self._obey(news)
+        self._obey(self._news())
         self._seen.version = version  # read before the log: a commit between the two shows at the next look
 
-    def _read_log(self, tx: Transaction) -> _News:
+    def _news(self) -> _News:
         applied = self._applied
-        first, end = _log_range(tx)
+        first, end, topics = self._database.only_row(NEWS, applied=applied)
         if not first - 1 <= applied <= end:  # pruned too far, or another database was put in its place
             return _News(None, end)
-        rows = tx.rows("SELECT DISTINCT key FROM cache_invalidations WHERE seq > :applied", applied=applied)
-        return _News([topic for (topic,) in rows], end)
+        return _News(topics.split(",") if topics else [], end)
 
     def _obey(self, news: _News) -> None:
         with self._lock:
@@ -139,10 +141,3 @@ class CoherentCache:
             keys.discard(key)
             if not keys:
                 del self._by_topic[topic]
-
-
-def _log_range(tx: Transaction) -> tuple[int, int]:
-    """The log's first and last entry. Two subqueries are two steps in the index; min and max in one are a scan."""
-    found = tx.rows("SELECT (SELECT min(seq) FROM cache_invalidations), (SELECT max(seq) FROM cache_invalidations)")
-    first, end = found[0]
-    return (1, 0) if first is None else (first, end)

@@ -23,7 +23,7 @@ from backend.errors import Unavailable
 from backend.infrastructure.connections import Connection, Connections, file_at
 from backend.infrastructure.database_faults import is_broken, is_fault
 from backend.infrastructure.group_commit import GroupCommit
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Row, Transaction
 from backend.infrastructure.write_gate import WriteGate
 
 log = logging.getLogger(__name__)
@@ -72,9 +72,14 @@ class Database:
 
     def version(self) -> tuple[int, int]:
         """Differs from what this thread got last time if anybody has committed since (`PRAGMA data_version`)."""
-        connection = self._idle_connection(UNSEEN_SECONDS)  # idle: it is frozen inside a transaction
+        (version,) = self.only_row("PRAGMA data_version")  # it is frozen inside a transaction
+        return self._connections.opened, version
+
+    def only_row(self, sql: str, **parameters: object) -> Row:
+        """What a single statement finds, which is a snapshot of its own: for the cache. Raises Unavailable."""
+        connection = self._idle_connection(UNSEEN_SECONDS)
         try:
-            return self._connections.opened, connection.sqlite.execute("PRAGMA data_version").fetchone()[0]
+            return connection.sqlite.execute(sql, parameters).fetchall()[0]
         except sqlite3.Error as error:
             self._raise_fault(error)
             raise
