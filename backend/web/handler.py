@@ -89,6 +89,7 @@ def endpoint(route: Route) -> Endpoint:
         raise TypeError(f"{route.method} {route.path} does not say who may call it")
     find = getattr(handler, "__self__", None)
     changes = route.method != "GET"
+    no_query = wants.query()  # the defaults; frozen, so one is enough
 
     def call(request: Request) -> Response:
         _authorise(request, route.access)
@@ -100,7 +101,8 @@ def endpoint(route: Route) -> Endpoint:
             sent = request.json_body() if wants.body else request.no_body()
         if wants.attempt:
             arguments["attempt"] = _attempt(request)
-        query = read_query(wants.query, request.query_parameters())
+        given = request.query_parameters()
+        query = read_query(wants.query, given) if given else no_query
         if changes:
             body = read_body(wants.body or Empty, sent)
             if wants.body:
