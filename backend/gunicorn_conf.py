@@ -76,9 +76,10 @@ logconfig_dict = {
     "root": {"level": settings.log_level, "handlers": ["queue"]},
     "loggers": {"gunicorn.error": {"propagate": True}},
 }
+control_socket_disable = True
+# For another kind of worker that `-k` may put in: ours reads requests itself, by the same rules.
 limit_request_line, limit_request_fields, limit_request_field_size = 8190, 100, 8192  # the last counts the line end
 header_map, forwarder_headers = "drop", ""  # no X_Forwarded_For for X-Forwarded-For, no SCRIPT_NAME from a client
 forwarded_allow_ips = proxy_allow_ips = ""  # whom to believe is the application's to judge, by TRUSTED_PROXIES
 secure_scheme_headers: dict[str, str] = {}
-http_protocols, http2_cleartext, control_socket_disable = "h1", "off", True
-sendfile = False  # answers go through the worker, which never blocks
+http_protocols, http2_cleartext = "h1", "off"
