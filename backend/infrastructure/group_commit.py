@@ -77,7 +77,7 @@ class GroupCommit:
         """Close the connection, unless somebody uses it; the next use opens another."""
         with suppress(OSError):
             if self._connection is not None and self._gate.lock.acquire(0):  # and so no group is open
-                self._connection = None
+                self._drop()
                 self._gate.lock.release()
 
     def _joined(self) -> "_Group":
@@ -95,11 +95,11 @@ class GroupCommit:
         try:
             self._connection.wait_for_lock(seconds_left)
             self._connection.sqlite.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            if is_broken(error):
-                self._connection = None
+            return _Group(self._connection)
+        except BaseException as error:
+            if is_broken(error) or not is_fault(error):  # in want of memory too: it may have begun
+                self._drop()
             raise
-        return _Group(self._connection)
 
     def _part(self, group: "_Group") -> None:
         """Hand the gate on, or commit for all; either way it is committed when this returns."""
@@ -125,15 +125,21 @@ class GroupCommit:
                 group.settle()
 
     def _let_go(self, group: "_Group") -> None:
-        connection = group.connection
-        connection.deadline = math.inf
-        with suppress(sqlite3.Error):
-            if connection.sqlite.in_transaction:  # not so after SQLITE_FULL, which has rolled back by itself
-                connection.sqlite.execute("ROLLBACK")
-            if not is_broken(group.lost):
-                return
-        self._connection = None  # the next group opens a new one: recovery without a restart
-        connection.close()
+        sound, group.connection.deadline = False, math.inf
+        try:
+            with suppress(sqlite3.Error):
+                if group.connection.sqlite.in_transaction:  # not so after SQLITE_FULL, which has rolled back by itself
+                    group.connection.sqlite.execute("ROLLBACK")
+                sound = not is_broken(group.lost)
+        finally:
+            if not sound:  # in want of memory too: still in its transaction, it would end all writing
+                self._drop()
+
+    def _drop(self) -> None:
+        """Close the connection, whatever still refers to it; the next group opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 class _Group:
@@ -161,19 +167,21 @@ class _Group:
                 sqlite.execute("RELEASE member")
         except BaseException as error:
             self.connection.deadline = math.inf
-            if alone or is_fault(error) or not self._undone():
-                self.lost = error
+            self.lost = error
+            if not (alone or is_fault(error)):
+                self._undo()
+                self.lost = None
             raise
         finally:
             tx.end()
 
-    def _undone(self) -> bool:
+    def _undo(self) -> None:
+        """Raises Unavailable if there is no transaction any more: then nothing is so that he may have refused for."""
         try:
             self.connection.sqlite.execute("ROLLBACK TO member")
             self.connection.sqlite.execute("RELEASE member")
-        except sqlite3.Error:  # there is no transaction any more
-            return False
-        return True
+        except sqlite3.Error as error:
+            raise Unavailable("The database cannot do this just now.") from error
 
     def is_open(self) -> bool:
         return self.lost is None and time.monotonic() < self._until

@@ -1,6 +1,7 @@
 """Writers that wait together are committed together: one COMMIT, nobody heard before it, all or none after a fault."""
 
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -155,6 +156,71 @@ def test_a_fault_of_the_database_loses_the_group_and_no_more(notes_path, written
         tx.run("INSERT INTO notes (text) VALUES ('c')")
     assert written() == ["c"]
     database.close()
+
+
+class Failing:
+    """A connection to SQLite that fails at one statement, at first or, if it is to be `done`, just after it."""
+
+    def __init__(self, sqlite: sqlite3.Connection, at: str, error: Exception, done: bool = False) -> None:
+        self._sqlite, self._at, self._error, self._done = sqlite, at, error, done
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._sqlite, name)
+
+    def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+        if sql != self._at:
+            return self._sqlite.execute(sql, *parameters)
+        if self._done:
+            self._sqlite.execute(sql, *parameters)
+        raise self._error
+
+
+def fail(database: Database, at: str, error: Exception, done: bool = False) -> None:
+    connection = database._writers._connection
+    connection.sqlite = Failing(connection.sqlite, at, error, done)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(sqlite3.OperationalError("no such savepoint"), Unavailable), (MemoryError(), MemoryError)],
+    ids=["SQLite had rolled back everything", "no memory"],
+)
+def test_who_cannot_be_rolled_back_alone_loses_the_group(crowd, database, written, error, told):
+    """Nothing of his is written; and his refusal, which may follow from what is not written either, is not heard."""
+
+    def refuse_badly(tx):
+        fail(database, "ROLLBACK TO member", error)
+        raise NotFound
+
+    crowd.add("a")
+    crowd.add("b", refuse_badly)
+    with pytest.raises(Unavailable):
+        crowd.write()
+    assert crowd.outcomes == {"a": Unavailable, "b": told}
+    assert written() == []
+
+
+@pytest.mark.parametrize(("at", "done"), [("BEGIN IMMEDIATE", True), ("ROLLBACK", False)])
+def test_a_transaction_in_which_a_want_of_memory_left_the_connection_ends_with_it(
+    database, write, written, outsider, at, done
+):
+    """Else nobody could write any more, in whichever process."""
+    write("a")
+    fail(database, at, MemoryError(), done)
+    with pytest.raises(MemoryError), database.transaction():
+        raise NotFound
+    outsider.execute("INSERT INTO notes (text) VALUES ('b')")
+    write("c")
+    assert written() == ["a", "b", "c"]
+
+
+def test_a_connection_is_closed_whoever_still_refers_to_it(database, write):
+    """As the error of a failed commit does, until somebody collects the garbage."""
+    write("a")
+    connection = database._writers._connection
+    database.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        connection.sqlite.execute("SELECT 1")
 
 
 def test_a_group_that_is_old_takes_nobody_in(crowd, monkeypatch):
