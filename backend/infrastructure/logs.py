@@ -12,9 +12,11 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cache, lru_cache
+from select import PIPE_BUF
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")  # narrates; nothing decides on it
 
@@ -78,10 +80,23 @@ class LogSink:
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
                 lines.append(json.dumps({"time": iso_now(), "level": "WARNING", "droppedLines": dropped}))
-            _write_all(self._descriptor, "".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
+            for piece in _pieces(f"{line}\n".encode("utf-8", "replace") for line in lines):
+                _write_all(self._descriptor, piece)
             self._writing = False
             if self._lines:
                 self._wake.set()
+
+
+def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Whole lines, as many as a pipe takes without parting them: up to PIPE_BUF bytes, no other worker's come between
+    (POSIX). A longer line goes alone, and may be parted."""
+    piece = b""
+    for line in lines:
+        if piece and len(piece) + len(line) > PIPE_BUF:
+            yield piece
+            piece = b""
+        piece += line
+    yield piece
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

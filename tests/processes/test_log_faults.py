@@ -152,3 +152,27 @@ def test_what_waits_to_be_written_at_a_fork_is_written_by_the_parent_alone() -> 
     sink.close()
     os.close(heard)
     os.close(said)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_lines_of_several_workers_stay_whole_in_a_pipe_that_is_read_slowly() -> None:
+    """A pipe parts what is longer than PIPE_BUF as soon as it is full, and another's bytes come between."""
+    heard, said = os.pipe()
+    children = [Forked(lambda name=name: log_often(LogSink(said), name * 250)) for name in "abc"]
+    os.close(said)
+    text = b""
+    while data := os.read(heard, PIPE_BYTES):
+        text += data
+    for child in children:
+        child.result()
+    os.close(heard)
+    lines = text.decode().splitlines()
+    assert {len(line) for line in lines} == {250}
+    assert {len(set(line)) for line in lines} == {1}
+    assert len(lines) == 6000
+
+
+def log_often(sink: LogSink, line: str) -> None:
+    for _ in range(2000):
+        sink.put(line)
+    sink.flush(20)
