@@ -5,6 +5,7 @@ import pytest
 from tests.conftest import PASSWORD
 
 ROWS = 30
+STEPS_AT_ONCE = 10
 
 
 @pytest.fixture
@@ -119,3 +120,37 @@ def test_what_the_cache_knows_takes_no_statement_but_the_question_for_news(make_
         api.get(path, admin)
         seen, _ = statements(api, path, admin)
         assert set(seen) == {"PRAGMA data_version"}
+
+
+@pytest.mark.parametrize(
+    ("fill", "path"),
+    [
+        (orders, "/orders"),
+        (orders, "/orders?status=placed"),
+        (orders, "/orders?status=fulfilled"),
+        (accounts, "/accounts"),
+        (movements, "/accounts/{made}/transactions"),
+    ],
+)
+def test_what_others_have_makes_ones_own_list_no_longer_to_read(api, admin, ada, fill, path):
+    """By the steps of SQLite's machine. The server's loop runs these lists: none may grow with the business."""
+    made = fill(api, admin, ada)
+    alone = steps(api, path.format(made=made), ada)
+    for status in ("placed", "fulfilled"):
+        stranger = api.sign_up(status)
+        orders(api, admin, ada, stranger)
+        with api.app.database.transaction() as tx:
+            tx.run("UPDATE orders SET status = :status WHERE user_id = :id", status=status, id=stranger.id)
+    assert steps(api, path.format(made=made), ada) <= alone + ROWS  # less than one for each of theirs
+
+
+def steps(api, path, by):
+    """How many steps SQLite's machine takes for a request, about."""
+    seen = []
+    api.get(path, by)
+    with api.app.database.snapshot() as tx:
+        connection = tx._connection
+    connection.set_progress_handler(lambda: seen.append(1) and None, STEPS_AT_ONCE)
+    assert api.get(path, by).status_code == 200
+    connection.set_progress_handler(None, 0)
+    return len(seen) * STEPS_AT_ONCE
