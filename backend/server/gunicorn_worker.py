@@ -118,7 +118,7 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
     def is_short(self, request: WholeRequest) -> bool:
         """Whether the application says so of it (`App.is_short`); one that says nothing has all in the pool."""
         method, target, _ = request.head[0].decode().split(" ")
-        return hasattr(self.wsgi, "is_short") and self.wsgi.is_short(method, target.partition("?")[0])
+        return hasattr(self.wsgi, "is_short") and self.wsgi.is_short(method, target)
 
     def handle_and_send(self, conn: Connection, request: WholeRequest) -> bool:
         """In a pool thread: as `handle`, and what the kernel takes of the answer goes out at once."""

@@ -1,9 +1,10 @@
 """The router: from method and path to an endpoint, by walking a tree of segments.
 
 A path is static segments and at most one `{id}`. It must match exactly: no redirects, no trailing or doubled slashes.
-A static segment goes before `{id}`, so `/users/me` is not a user whose id is "me". No regular expression is run.
+A static segment goes before `{id}`, so `/users/me` is not a user whose id is "me". No regular expression finds a route.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -13,6 +14,7 @@ from backend.errors import AppError, MethodNotAllowed, NotFound
 from backend.web.response import Response
 
 PARAMETER = "{id}"
+MAYBE_LONG = re.compile(r"limit=(?!(1?\d|20)(&|\Z))|%")  # of a query: more of a list than its default; or a disguise
 
 
 class Access(Enum):
@@ -32,7 +34,8 @@ class Route:
     """One row of the URL table.
 
     `auth_limited`: the `auth` policy counts it too. `short`: it takes about a millisecond at most, and waits for
-    nothing but the disk's cache: no write, no bcrypt, no scan. So a server may run it on the thread of its loop.
+    nothing but the disk's cache: no write, no bcrypt, no scan. So a server may run it on the thread of its loop, unless
+    a list longer than its default is asked for.
     """
 
     method: str
@@ -77,10 +80,11 @@ class Router:
             raise MethodNotAllowed(node.allow())
         return endpoint, value
 
-    def is_short(self, method: str, path: str) -> bool:
-        """Whether that is a route that is `short`."""
+    def is_short(self, method: str, target: str) -> bool:
+        """Whether that is a route that is `short`, and no long list of it."""
+        path, _, query = target.partition("?")
         try:
-            return self.find(method, path)[0].route.short
+            return self.find(method, path)[0].route.short and not MAYBE_LONG.search(query)
         except AppError:
             return False
 

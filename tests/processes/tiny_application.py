@@ -22,7 +22,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     return fails_late(answer) if path == "/fails-late" else [answer] if environ["REQUEST_METHOD"] != "HEAD" else []
 
 
-application.is_short = lambda method, path: path == "/short"  # type: ignore[attr-defined]
+application.is_short = lambda method, target: target == "/short"  # type: ignore[attr-defined]
 
 
 def fails_late(answer: bytes) -> Iterator[bytes]:
