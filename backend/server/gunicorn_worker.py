@@ -134,7 +134,8 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
             self.alive = False
         keep = self.alive and request.keeps_connection
         try:
-            conn.put(answer(self.wsgi, request, conn.client, conn.server, keep))
+            for piece in answer(self.wsgi, request, conn.client, conn.server, keep):
+                conn.put(piece)
         except (Exception, SystemExit) as error:
             conn.put(refusal(InternalError(), request.head, conn.address, self.settings.cors_origins, error))
             return False

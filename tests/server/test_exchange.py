@@ -124,7 +124,7 @@ def answered(status: str, headers: list[tuple[str, str]], parts: Parts, method: 
 
     request = taken(method + b" / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert request is not None
-    return answer(application, request, CLIENT, SERVER, keep=True)
+    return b"".join(answer(application, request, CLIENT, SERVER, keep=True))
 
 
 def test_an_answer_is_its_status_its_headers_and_its_body() -> None:
