@@ -129,7 +129,7 @@ def lines_of_code(path: Path) -> int:
 
 
 def test_the_whole_backend_can_be_read_in_an_afternoon():
-    assert sum(map(lines_of_code, SOURCES.values())) <= 5_665
+    assert sum(map(lines_of_code, SOURCES.values())) <= 5_700
 
 
 def test_functions_are_short():
