@@ -142,7 +142,11 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
         return keep
 
     def finish_request(self, conn: Connection, done: "Future[bool]") -> None:
-        self.conversations.answer(conn, keep=done.result())
+        error = done.exception()
+        if error is None:
+            return self.conversations.answer(conn, keep=done.result())
+        log.error("an answer was cut off", exc_info=error)
+        return self.conversations.close(conn, reset=True)
 
     def forget(self, conn: Connection) -> None:
         self.nr_conns -= 1

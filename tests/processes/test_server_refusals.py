@@ -155,6 +155,16 @@ def test_an_application_that_raises_is_a_500_that_tells_nothing(server: Server) 
     wait_until(lambda: "secret cause" in server.log.read_text())
 
 
+def test_what_nobody_should_catch_costs_its_own_client_the_answer_and_nobody_else_the_worker(server: Server) -> None:
+    worker = server.workers()
+    with server.connect() as client:
+        client.send(get(HOSTED, line=b"GET /interrupts HTTP/1.1"))
+        with pytest.raises(ConnectionResetError):
+            client.read_answer()
+    assert server.ask(get(HOSTED)).status == 200
+    assert server.workers() == worker
+
+
 def test_an_application_that_fails_in_the_middle_of_its_answer_is_a_500(server: Server) -> None:
     """What it has given so far is not sent."""
     answer = server.ask(get(HOSTED, b"Content-Length: 3", line=b"GET /fails-late HTTP/1.1") + b"abc")

@@ -14,6 +14,8 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     path, body = environ["PATH_INFO"], environ["wsgi.input"].read()
     if path.startswith("/sleep/"):
         time.sleep(float(path[7:]))
+    if path == "/interrupts":
+        raise KeyboardInterrupt
     if path == "/fails":
         raise OSError("secret cause")
     answer = {"/big": BIG, "/pid": b"%d" % os.getpid(), "/readyz": b"%d" % shutting_down.is_set()}.get(path, body)
