@@ -68,6 +68,7 @@ def _noun_writer(noun: type[Any]) -> Callable[[Any], str]:
     written = {str: "text", int: "", Timestamp: "time"}
     pairs = [f'"{camel_case(f.name)}":{{{written.get(hints[f.name], "other")}(noun.{f.name})}}' for f in fields(noun)]
     names = {"text": encode_basestring, "time": _time_to_json, "other": to_json}
+    # S307: nothing but the names of our own fields is in the text; eval's result is Any.
     return eval(f"lambda noun: f'{{{{{','.join(pairs)}}}}}'", names)  # type: ignore[no-any-return]  # noqa: S307
 
 

@@ -63,7 +63,7 @@ def answers(
     """Mark a handler with its contract."""
 
     def mark(handler: Handler) -> Handler:
-        handler.contract = Contract(status, errors, location, etag, public, media)  # type: ignore[attr-defined]
+        handler.contract = Contract(status, errors, location, etag, public, media)  # type: ignore[attr-defined]  # for contract_of
         return handler
 
     return mark

@@ -96,7 +96,7 @@ def running(
 
     Raises RuntimeError with that if not all workers answer the `greeting` in time.
     """
-    port = _free_port()
+    port = free_port()
     words = [str(word).replace("{port}", str(port)) for word in command]
     variables = {name: str(value).replace("{port}", str(port)) for name, value in environment.items()}
     with (folder / "log").open("wb") as log:
@@ -150,7 +150,7 @@ def _stopped(processes: Sequence[int]) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as stream:
         stream.bind(("127.0.0.1", 0))
         return int(stream.getsockname()[1])

@@ -9,13 +9,12 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 from backend.infrastructure.migrations import migrate
 from tests.bench.measure import OURS, Figure, Size, interleaved
+from tests.bench.servers import ROOT, free_port
 from tests.bench.service import SECRET, folder
 
-ROOT = Path(__file__).parents[2]
 PATIENCE = 20.0  # seconds for an answer
 OUR_OPTIONS = ("-c", "python:backend.gunicorn_conf")
 BARE_OPTIONS = ("-k", "gthread", "--workers", "2", "--threads", "8", "tests.bench.bare:application")
@@ -69,12 +68,6 @@ def answers(address: tuple[str, int]) -> bool:
             return client.recv(100).startswith(b"HTTP/1.1 200 ")
     except OSError:
         return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def seconds_to_import(module: str) -> float:

@@ -40,7 +40,7 @@ class Crowd:
                 for number, member in enumerate(self._members, 1):
                     self._threads.append(threading.Thread(target=self._live, args=member))
                     self._threads[-1].start()
-                    wait_until(lambda: len(self._database._writers._gate.lock._line) == number)  # noqa: B023
+                    wait_until(lambda: len(self._database._writers._gate.lock._line) == number)  # noqa: B023 - at once
         finally:
             for thread in self._threads:
                 thread.join()

@@ -37,7 +37,7 @@ def die_at(step: int) -> Callable[[str], None]:
         connection.set_trace_callback(on_statement)
         return connection
 
-    sqlite3.connect = watched  # type: ignore[assignment]  # in this child alone
+    sqlite3.connect = watched  # in this child alone
     return on_statement
 
 

@@ -67,10 +67,10 @@ def test_a_worker_killed_at_any_moment_costs_at_most_the_hit_it_was_making() -> 
     for _ in range(30):
         limiter = RateLimiter(slots=8)
         counted, tells = os.pipe()
-        doomed = Forked(lambda limiter=limiter, tells=tells: [  # type: ignore[misc]
+        doomed = Forked(lambda limiter=limiter, tells=tells: [
             os.write(tells, b".") for _ in range(QUOTA) if limiter.hit(NEVER_BACK, "a").allowed
         ])  # fmt: skip
-        other = Forked(lambda limiter=limiter: allowed_of(limiter, QUOTA // 2))  # type: ignore[misc]
+        other = Forked(lambda limiter=limiter: allowed_of(limiter, QUOTA // 2))
         time.sleep(random.uniform(0, 0.004))
         doomed.kill()
         os.close(tells)
@@ -88,7 +88,7 @@ def test_a_worker_killed_between_two_stores_gives_nobody_the_count_of_another(st
             limiter.hit(NEVER_BACK, f"held back {n}")
 
     def work() -> None:
-        limiter._words = FatalWords(limiter._words, stores)  # type: ignore[assignment]
+        limiter._words = FatalWords(limiter._words, stores)
         limiter.hit(NEVER_BACK, "new")
 
     child = Forked(work)

@@ -24,7 +24,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     return fails_late(answer) if path == "/fails-late" else [answer] if environ["REQUEST_METHOD"] != "HEAD" else []
 
 
-application.is_short = lambda method, target: target == "/short"  # type: ignore[attr-defined]
+application.is_short = lambda method, target: target == "/short"
 
 
 def fails_late(answer: bytes) -> Iterator[bytes]:

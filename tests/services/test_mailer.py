@@ -127,7 +127,8 @@ def test_a_repeated_mail_has_the_same_id(make_api, server):
     deliver_again(api)
     wait_until(lambda: len(server.mails) == 2)
     first, second = (message_from_string(mail)["Message-ID"] for mail in server.mails)
-    assert first == second != None  # noqa: E711
+    assert first is not None
+    assert first == second
 
 
 def test_without_a_server_a_developer_finds_the_mail_in_a_file(make_api, settings, caplog):

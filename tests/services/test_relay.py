@@ -119,7 +119,7 @@ def test_tries_come_further_and_further_apart(process, clock, monkeypatch):
     one.relay.start()
     waits = []
     for tries in range(1, 14):
-        wait_until(lambda: one.rows("SELECT tries FROM deliveries") == [(tries,)])  # noqa: B023
+        wait_until(lambda: one.rows("SELECT tries FROM deliveries") == [(tries,)])  # noqa: B023 - called at once, in this turn
         ((due_at,),) = one.rows("SELECT due_at FROM deliveries")
         waits.append(due_at / 1000 - clock())
         clock.advance(due_at / 1000 - clock())
@@ -145,7 +145,7 @@ def test_after_the_last_try_it_is_a_dead_letter_and_the_aggregate_goes_on(proces
     one.publish("a")
     one.relay.start()
     for tries in (1, 2):
-        wait_until(lambda: one.rows("SELECT tries FROM deliveries") == [(tries,)])  # noqa: B023
+        wait_until(lambda: one.rows("SELECT tries FROM deliveries") == [(tries,)])  # noqa: B023 - called at once, in this turn
         clock.advance(DAY)
     wait_until(lambda: one.rows("SELECT seq, tries, due_at FROM deliveries") == [(1, 3, None)])
     inbox.failing.clear()
