@@ -1,4 +1,4 @@
-"""The command line: `python app.py COMMAND` (api.md §13). Without a command it serves."""
+"""The command line: `python app.py COMMAND`. Without a command it serves."""
 
 import argparse
 import getpass

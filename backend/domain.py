@@ -135,7 +135,7 @@ class UserWithOrders(User):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try of a request that may be sent twice (api.md §9): its key, if it has one, and what it asks for."""
+    """One try of a request that may be sent twice: its key, if it has one, and what it asks for."""
 
     key: str | None
     fingerprint: bytes  # of method, path and body

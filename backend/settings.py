@@ -1,4 +1,4 @@
-"""Settings: one frozen dataclass read from the environment (api.md §12). A bad value stops the start, by name."""
+"""Settings: one frozen dataclass read from the environment. A bad value stops the start, by name."""
 
 import base64
 import ipaddress

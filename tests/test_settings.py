@@ -1,4 +1,4 @@
-"""Settings: each variable's default, good and bad values; a bad one stops the start by name (api.md §12)."""
+"""Settings: each variable's default, good and bad values; a bad one stops the start by name."""
 
 from pathlib import Path
 

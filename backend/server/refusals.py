@@ -1,6 +1,6 @@
 """Answers of the server itself, as bytes: to requests that no application saw, and where an application gave none.
 
-They are the envelope of api.md §1, and they end the connection: nobody knows where the next request would begin.
+They are the envelope, and they end the connection: nobody knows where the next request would begin.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Who is at the other end: the socket's peer, or what trusted proxies say stands behind it (api.md §10)."""
+"""Who is at the other end: the socket's peer, or what trusted proxies say stands behind it."""
 
 import ipaddress
 from functools import lru_cache

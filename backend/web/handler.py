@@ -1,4 +1,4 @@
-"""The handler wrapper: everything between a matched route and its handler, in the order that api.md §14 promises.
+"""The handler wrapper: everything between a matched route and its handler, in the promised order.
 
     token → role → `{id}` → headers and body → query → handler → envelope
 

@@ -1,4 +1,4 @@
-"""Rate limits (api.md §10): the `default` policy on everything, the `auth` policy on what guesses or sends mail.
+"""Rate limits: the `default` policy on everything, the `auth` policy on what guesses or sends mail.
 
 `default` counts a user, or the address of who has not said who he is. `auth` counts the address, and one e-mail address
 apart, so that neither many addresses against one user nor one address against many users get far.

@@ -1,4 +1,4 @@
-"""Tokens by themselves: their times to the second, and the keys (api.md §4, §14). Over HTTP: web/test_tokens.py."""
+"""Tokens by themselves: their times to the second, and the keys. Over HTTP: web/test_tokens.py."""
 
 import jwt
 import pytest

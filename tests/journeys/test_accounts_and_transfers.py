@@ -1,4 +1,4 @@
-"""Accounts and money over HTTP: who may see and move what, and the bounds of amounts (api.md §7, §14)."""
+"""Accounts and money over HTTP: who may see and move what, and the bounds of amounts."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The audit log: who did what, when, in which request (api.md §11)."""
+"""The audit log: who did what, when, in which request."""
 
 import shutil
 import sqlite3

@@ -1,4 +1,4 @@
-"""Idempotency keys over HTTP: the same request again has no second effect, and the first answer (api.md §9, §14)."""
+"""Idempotency keys over HTTP: the same request again has no second effect, and the first answer."""
 
 import json
 import sqlite3

@@ -1,4 +1,4 @@
-"""Idempotency keys and rights: whoever has lost the right to a request has lost it to its replay (api.md §14)."""
+"""Idempotency keys and rights: whoever has lost the right to a request has lost it to its replay."""
 
 
 def refusal(answer):

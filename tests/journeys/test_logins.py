@@ -1,4 +1,4 @@
-"""Logging in, the list of one's logins, ending them (api.md §4)."""
+"""Logging in, the list of one's logins, ending them."""
 
 import jwt
 import pytest

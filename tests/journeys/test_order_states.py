@@ -1,4 +1,4 @@
-"""What becomes of a placed order: cancelled by its owner or an admin, or fulfilled by an admin (api.md §8)."""
+"""What becomes of a placed order: cancelled by its owner or an admin, or fulfilled by an admin."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Orders over HTTP: placing, cancelling and fulfilling them, and who sees which (api.md §8, §14)."""
+"""Orders over HTTP: placing, cancelling and fulfilling them, and who sees which."""
 
 import pytest
 

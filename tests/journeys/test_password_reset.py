@@ -1,4 +1,4 @@
-"""A forgotten password: asking for a reset, the mail, setting a new one with its token (api.md §4)."""
+"""A forgotten password: asking for a reset, the mail, setting a new one with its token."""
 
 import pytest
 

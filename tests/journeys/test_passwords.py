@@ -1,4 +1,4 @@
-"""Passwords: which may be chosen, that every character counts, and changing one's own (api.md §1, §4)."""
+"""Passwords: which may be chosen, that every character counts, and changing one's own."""
 
 import unicodedata
 

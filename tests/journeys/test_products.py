@@ -1,4 +1,4 @@
-"""Products over HTTP: the catalogue, its upkeep by admins, and its versions (api.md §6, §14)."""
+"""Products over HTTP: the catalogue, its upkeep by admins, and its versions."""
 
 import re
 

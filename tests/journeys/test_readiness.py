@@ -1,4 +1,4 @@
-"""`/readyz`: whether the service can do its work, and what is wrong if it cannot (api.md §11)."""
+"""`/readyz`: whether the service can do its work, and what is wrong if it cannot."""
 
 import shutil
 import sqlite3

@@ -1,4 +1,4 @@
-"""Refresh tokens: each works once, a lost answer can be had again, reuse ends the whole login (api.md §4)."""
+"""Refresh tokens: each works once, a lost answer can be had again, reuse ends the whole login."""
 
 import jwt
 import pytest

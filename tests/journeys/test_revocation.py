@@ -1,4 +1,4 @@
-"""What takes effect on the very next request, on every worker, although access tokens are JWTs (api.md §4).
+"""What takes effect on the very next request, on every worker, although access tokens are JWTs.
 
 Two applications over one file, each with a cache of its own, stand for two workers. The second one knows Ada before
 the first is told of the change, so whatever it answers from a cache that was not told would be wrong.

@@ -1,4 +1,4 @@
-"""What admins do to users: roles, activity, deletion; and that one active admin always remains (api.md §5, §14)."""
+"""What admins do to users: roles, activity, deletion; and that one active admin always remains."""
 
 import pytest
 

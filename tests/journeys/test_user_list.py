@@ -1,4 +1,4 @@
-"""The admin's list of users: search, filter, order, pages, and their orders along with them (api.md §3, §5)."""
+"""The admin's list of users: search, filter, order, pages, and their orders along with them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Users over HTTP: signing up, seeing oneself and others, changing oneself (api.md §5)."""
+"""Users over HTTP: signing up, seeing oneself and others, changing oneself."""
 
 import unicodedata
 

@@ -1,4 +1,4 @@
-"""The `auth` policy (api.md §10, §14): one count an address over four routes, one an e-mail over login and reset."""
+"""The `auth` policy: one count an address over four routes, one an e-mail over login and reset."""
 
 import sqlite3
 

@@ -1,4 +1,4 @@
-"""Whose request it is (api.md §10): the socket's peer, or what trusted proxies say stands behind it."""
+"""Whose request it is: the socket's peer, or what trusted proxies say stands behind it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""CORS (api.md §11, §14): exact origins, on good answers and errors alike; nothing at all where none are set."""
+"""CORS: exact origins, on good answers and errors alike; nothing at all where none are set."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Cursors (api.md §3): opaque, good on every worker and after a restart, and only for their list and filter."""
+"""Cursors: opaque, good on every worker and after a restart, and only for their list and filter."""
 
 import base64
 import re

@@ -1,4 +1,4 @@
-"""The envelope, and the headers that every answer carries (api.md §1, §2, §14)."""
+"""The envelope, and the headers that every answer carries."""
 
 import re
 import sqlite3

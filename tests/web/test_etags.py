@@ -1,4 +1,4 @@
-"""Versions (api.md §1, §5, §6, §14): `If-None-Match` saves a body, `If-Match` a lost update."""
+"""Versions: `If-None-Match` saves a body, `If-Match` a lost update."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a body must come with (411, 413, 415), and routes that take none (api.md §1, §14)."""
+"""What a body must come with (411, 413, 415), and routes that take none."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What is written where: the log has the cause of a 500 and never a secret; the client has neither (api.md §2)."""
+"""What is written where: the log has the cause of a 500 and never a secret; the client has neither."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Strict JSON (api.md §1): what two parsers could read differently is refused, and nothing else is ever raised."""
+"""Strict JSON: what two parsers could read differently is refused, and nothing else is ever raised."""
 
 import json
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""The order of checks (api.md §14): of a request with several faults, the first in the order is told.
+"""The order of checks: of a request with several faults, the first in the order is told.
 
 framing → limit (429) → route (404) → method (405) → token (401) → role (403) → id (404) → headers and body (415, 400,
 422) → preconditions (412) → state (409, 422)

@@ -1,4 +1,4 @@
-"""Lists in pages (api.md §3): by offset with totals, by cursor without gaps; `Link` leads from one to the next."""
+"""Lists in pages: by offset with totals, by cursor without gaps; `Link` leads from one to the next."""
 
 import re
 from itertools import count

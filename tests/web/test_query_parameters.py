@@ -1,4 +1,4 @@
-"""Query parameters (api.md §3, §14): unknown, repeated or not plainly written ones are 422, on any resource."""
+"""Query parameters: unknown, repeated or not plainly written ones are 422, on any resource."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Rate limits (api.md §10, §14): who is counted under which policy, and what it costs to be refused."""
+"""Rate limits: who is counted under which policy, and what it costs to be refused."""
 
 import sqlite3
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Routing (api.md §1, §2): paths match exactly; 404 and 405; HEAD and OPTIONS on every path."""
+"""Routing: paths match exactly; 404 and 405; HEAD and OPTIONS on every path."""
 
 import pytest
 

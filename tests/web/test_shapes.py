@@ -1,4 +1,4 @@
-"""Validation of bodies (api.md §1, §2): all wrong fields at once, each under its path; nothing is guessed."""
+"""Validation of bodies: all wrong fields at once, each under its path; nothing is guessed."""
 
 import unicodedata
 

@@ -1,4 +1,4 @@
-"""Access tokens over HTTP: only what we would have issued ourselves is good (api.md §4, §14)."""
+"""Access tokens over HTTP: only what we would have issued ourselves is good."""
 
 import base64
 import hmac
