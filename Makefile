@@ -2,8 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH_INSTALLED := .venv/.bench-installed
+CONTRACT_INSTALLED := .venv/.contract-installed
 
-.PHONY: setup run serve migrate demo test check bench bench-quick
+.PHONY: setup run serve migrate demo test check contract bench bench-quick
 
 setup: $(INSTALLED)  ## make .venv and install what development needs; only when pyproject.toml has changed
 
@@ -37,6 +38,14 @@ check: setup  ## style, types, house rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_house_rules.py
+
+$(CONTRACT_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[contract]'
+	npm install --silent --no-fund --no-audit --prefix .venv/spectral @stoplight/spectral-cli@6
+	@touch $@
+
+contract: $(CONTRACT_INSTALLED)  ## other people's tools try the API by its document: Spectral and Schemathesis; needs npm
+	$(BIN)/python -m tests.contract .venv/spectral/node_modules/.bin/spectral $(BIN)/schemathesis
 
 $(BENCH_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

@@ -3,3 +3,5 @@
 Imports go one way: app → routes → services → repositories → infrastructure; routes → web ← server.
 Anyone may import `errors`, `domain` and `settings`.
 """
+
+__version__ = "1.0.0"

@@ -61,7 +61,6 @@ class Settings:
     rate_limit_auth: Limit | None = Limit(10, 60)
     trusted_proxies: Networks = field(default_factory=Networks)
     cors_origins: frozenset[str] = frozenset()
-    lab: bool = False
     development: bool = False  # not a variable: `python app.py serve` sets it
     log_level: str = "INFO"
     cache_size: int = 10_000
@@ -185,7 +184,6 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object], str]] = {
     "RATE_LIMIT_AUTH": ("rate_limit_auth", _limit, "REQUESTS/SECONDS, such as 10/60, or off"),
     "TRUSTED_PROXIES": ("trusted_proxies", Networks, "a comma list of CIDR networks, and `unix`"),
     "CORS_ORIGINS": ("cors_origins", _origins, "a comma list of origins such as https://example.org"),
-    "LAB": ("lab", _one_of({"0": False, "1": True}), "0 or 1"),
     "LOG_LEVEL": ("log_level", _one_of({level: level for level in LEVELS}), " or ".join(LEVELS)),
     "CACHE_SIZE": ("cache_size", _whole(0, 10**7), "a whole number from 0 to 10000000"),
     "CACHE_TTL_SECONDS": ("cache_ttl_seconds", _seconds(0, 86_400), "a number from 0 to 86400"),

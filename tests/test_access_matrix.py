@@ -4,7 +4,6 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import bcrypt
 import pytest
@@ -12,7 +11,6 @@ import pytest
 from backend.infrastructure.database import Database
 from backend.web.handler import contract_of
 from backend.web.router import Access, Route
-from tests.conftest import Api
 from tests.every_route import API, VALID, World, build_world, key_of, routes_of, send
 
 CALLERS = ("anonymous", "stranger", "owner", "admin", "deactivated", "forged")
@@ -44,11 +42,6 @@ def world(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> World:
 @pytest.fixture
 def database_path(world: World, tmp_path: Path) -> Path:
     return Path(shutil.copy(world.path, tmp_path))
-
-
-@pytest.fixture
-def api(make_api: Any) -> Api:
-    return make_api(lab=True)
 
 
 def refusal(route: Route, who: str) -> int | None:

@@ -16,7 +16,7 @@ SOURCES = {path.relative_to(ROOT).as_posix(): path for path in [ROOT / "app.py",
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
 
 # room (or file at the root of backend/) → what of ours it may import, beside itself
-ANYBODYS = {"errors", "domain", "settings"}
+ANYBODYS = {"errors", "domain", "settings", "__version__"}
 ROOMS = {"routes", "services", "repositories", "server", "web", "infrastructure"}
 MAY_IMPORT = {
     "app": (ROOMS - {"repositories"}) | ANYBODYS | {"commands"},

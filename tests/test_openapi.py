@@ -4,8 +4,10 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -25,11 +27,6 @@ def world(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> World:
 @pytest.fixture
 def database_path(world: World, tmp_path: Path) -> Path:
     return Path(shutil.copy(world.path, tmp_path))
-
-
-@pytest.fixture
-def api(make_api: Any) -> Api:
-    return make_api(lab=True)
 
 
 @pytest.fixture
@@ -141,6 +138,36 @@ def test_an_idempotency_key_is_documented_where_one_is_taken(api, world, documen
         answer = send(api, world, key, someone_allowed(world, route), **bad)
         refused = answer.status_code == 400 and answer.json["error"]["code"] == "BAD_REQUEST"
         assert refused == ("Idempotency-Key" in document.parameters(key, "header")), key
+
+
+def test_it_says_what_client_authors_look_for_first(document):
+    """Which version it is of, where the server is, and what each group of operations is for."""
+    plain = document.plain
+    assert plain["info"]["version"] == version("reference-backend")
+    assert plain["servers"][0]["url"] == "/"
+    assert {"name", "identifier"} <= plain["info"]["license"].keys()
+    assert plain["info"]["contact"]
+    used = {tag for key in VALID for tag in document.operation(key)["tags"]}
+    assert {tag["name"] for tag in plain["tags"] if tag["description"]} == used
+
+
+def test_a_parameter_left_out_is_as_documented(api, world, document):
+    """A request with the documented defaults (`limit` is 20) has the same answer as one without parameters."""
+    admin = world.people["admin"]
+    for key in VALID:
+        given = {name: s["default"] for name, s in document.parameters(key, "query").items() if "default" in s}
+        lists = "limit" in document.parameters(key, "query") or "page" in document.parameters(key, "query")
+        assert bool(given) == lists, key
+        if lists:
+            plain, told = send(api, world, key, admin), send(api, world, key, admin, query=f"?{urlencode(given)}")
+            assert plain.json["meta"]["pagination"] == told.json["meta"]["pagination"], key
+            assert plain.json["data"] == told.json["data"], key
+
+
+def test_the_headers_that_scripts_may_read_are_the_documented_ones(make_api, document):
+    api = make_api(cors_origins=frozenset({"https://shop.example"}))
+    exposed = api.get("//healthz", headers={"Origin": "https://shop.example"}).headers["Access-Control-Expose-Headers"]
+    assert f": {exposed}." in document.plain["info"]["description"]
 
 
 def test_the_introduction_names_the_answers_that_belong_to_no_operation(document):

@@ -29,7 +29,6 @@ GOOD = {  # variable → text, attribute, value
         ("https://a.example, http://[::1]:3000", "cors_origins", {"https://a.example", "http://[::1]:3000"}),
         ("http://localhost:3000", "cors_origins", {"http://localhost:3000"}),
     ],
-    "LAB": [("1", "lab", True), ("0", "lab", False)],
     "LOG_LEVEL": [("DEBUG", "log_level", "DEBUG"), ("ERROR", "log_level", "ERROR")],
     "CACHE_SIZE": [("0", "cache_size", 0)],
     "CACHE_TTL_SECONDS": [("0.5", "cache_ttl_seconds", 0.5)],
@@ -67,7 +66,6 @@ BAD = {
         "https://a.example,*", "https://a.example?x", "https://*.example", "https://A.example",
         "https://u@a.example", "https://a.example:port",
     ),
-    "LAB": ("2", "true", "yes", "on", "01"),
     "LOG_LEVEL": ("debug", "VERBOSE", "10", "CRITICAL"),
     "CACHE_SIZE": (*BAD_NUMBERS, "10000001"),
     "CACHE_TTL_SECONDS": (*BAD_SECONDS, "86401"),
@@ -104,7 +102,7 @@ def test_without_variables_everything_has_the_default_of_the_contract():
         "database_path": Path("var/app.db"), "jwt_secrets": (), "access_token_seconds": 900,
         "refresh_token_seconds": 604_800, "refresh_grace_seconds": 10, "bcrypt_rounds": 12,
         "rate_limit_default": Limit(300, 60), "rate_limit_auth": Limit(10, 60), "cors_origins": frozenset(),
-        "request_timeout_seconds": 10, "busy_timeout_seconds": 5, "lab": False, "smtp_url": None, "webhook_urls": (),
+        "request_timeout_seconds": 10, "busy_timeout_seconds": 5, "smtp_url": None, "webhook_urls": (),
         "webhook_secret": None,
     }  # fmt: skip
     assert {name: getattr(settings, name) for name in expected} == expected
@@ -150,7 +148,7 @@ def test_a_bad_value_stops_the_start_with_one_line(name, text):
 
 def test_a_value_of_many_lines_is_told_in_one():
     with pytest.raises(SettingsError) as stopped:
-        Settings.from_environment({"LAB": "1\n2"})
+        Settings.from_environment({"LOG_LEVEL": "INFO\nDEBUG"})
     assert "\n" not in str(stopped.value)
 
 

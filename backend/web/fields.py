@@ -22,7 +22,9 @@ class Rule(Protocol):
     def schema(self) -> Schema: ...
 
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTROLS = r"\u0000-\u001f\u007f-\u009f"  # as Python and ECMA-262 both write them within brackets
+SPACES = r"\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # what str.strip() takes off, but controls
+CONTROL = re.compile(f"[{CONTROLS}]")
 BLANKS = " \t\n\v\f\r"  # str.strip() would take other control characters for white space, too
 DIGITS = re.compile(r"[0-9]{1,19}")
 # The WHATWG's pattern for <input type=email> with at least two labels in the domain.
@@ -56,7 +58,14 @@ class Text:
         return None
 
     def schema(self) -> Schema:
-        return {"type": "string", "minLength": self.low, "maxLength": self.high}
+        """A trimmed text's length stands in its pattern: `maxLength` would count the white space around it, too."""
+        if self.verbatim:
+            return {"type": "string", "minLength": self.low, "maxLength": self.high, "pattern": "^[^\\u0000]*$"}
+        edge, inner = f"[^{CONTROLS}{SPACES}]", f"[^{CONTROLS}]"
+        kept = f"{edge}(?:{inner}{{0,{self.high - 2}}}{edge})?" + ("" if self.low else "|")
+        pattern = rf"^[ \t-\r]*[{SPACES}]*(?:{kept})[{SPACES}]*[ \t-\r]*$"
+        said = f"{self.low} to {self.high} characters once it is trimmed."
+        return {"type": "string", "description": said, "pattern": pattern}
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ class Email:
         return text
 
     def schema(self) -> Schema:
-        return {"type": "string", "format": "email", "maxLength": 254}
+        return {"type": "string", "format": "email", "maxLength": 254, "pattern": f"^{EMAIL.pattern}$"}
 
 
 @dataclass(frozen=True)

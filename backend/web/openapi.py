@@ -9,17 +9,17 @@ from http import HTTPStatus
 from itertools import groupby
 from typing import Any, get_origin
 
-from backend import errors
+from backend import __version__, errors
 from backend.errors import AppError
 from backend.web.fields import Schema
 from backend.web.handler import Contract, Signature, contract_of, signature_of
-from backend.web.openapi_texts import HEADERS, INTRODUCTION, PARAMETERS
+from backend.web.openapi_texts import HEADERS, INFO, PARAMETERS, TAGS
 from backend.web.pagination import OffsetQuery, Page
 from backend.web.rate_limits import UNLIMITED
 from backend.web.response import JSON, Response
 from backend.web.router import Access, Route
 from backend.web.schemas import ERROR, META, NUMBER, STRING, named, object_of, reference, schema_of
-from backend.web.shapes import Nested, fields_of
+from backend.web.shapes import Nested, field_schema, fields_of
 
 Errors = tuple[type[AppError], ...]  # of one route, or of one status, sorted by status and code
 
@@ -45,7 +45,9 @@ def openapi_document(routes: Sequence[Route]) -> dict[str, Any]:
     answers = {name: _error_answer(group) for name, group in sorted(groups.items(), key=lambda item: item[1][0].status)}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Reference backend", "version": "1.0.0", "description": INTRODUCTION},
+        "info": {**INFO, "version": __version__},
+        "servers": [{"url": "/", "description": "The server that this document came from."}],
+        "tags": [{"name": tag, "description": TAGS.get(tag, "")} for tag in dict.fromkeys(map(_tag, routes))],
         "paths": named(paths, schemas),
         "components": {
             "responses": named(answers, schemas),
@@ -79,12 +81,17 @@ def _name(group: Errors) -> str:
     return "Or".join(error.__name__ for error in group)
 
 
+def _tag(route: Route) -> str:
+    """Operations are grouped by the collection in their path, such as `users`."""
+    return route.path.split("/")[3] if route.path.startswith("/api/") else "service"
+
+
 def _operation(route: Route) -> dict[str, Any]:
     contract, wants = contract_of(route), signature_of(route)
     owner: Any = getattr(route.handler, "__self__", None)
     operation: dict[str, Any] = {
         "operationId": f"{type(owner).__name__}.{route.handler.__name__}",
-        "tags": [route.path.split("/")[3] if route.path.startswith("/api/") else "service"],
+        "tags": [_tag(route)],
         "summary": route.handler.__doc__,
         "description": f"Who may: {route.access.value}.",
         "security": [{}, {"bearer": []}] if route.access is Access.ANYONE else [{"bearer": []}],
@@ -109,7 +116,7 @@ def _parameters(route: Route, contract: Contract, wants: Signature) -> list[dict
         "If-Match": errors.PreconditionFailed in contract.errors,
     }
     own = [
-        {"name": field.name, "in": "query", "required": field.required, "schema": field.rule.schema()}
+        {"name": field.name, "in": "query", "required": field.required, "schema": field_schema(field)}
         for field in fields_of(wants.query)
     ]
     return [reference("parameters", name) for name, wanted in shared.items() if wanted] + own

@@ -1,16 +1,18 @@
-"""The words of `/openapi.json` that no code can tell: the introduction, headers and parameters."""
+"""The words of `/openapi.json` that no code can tell: the introduction, tags, headers and parameters."""
 
 from typing import Any
 
-INTRODUCTION = """\
-**Envelope.** Every JSON answer but this document is `{"data": …, "meta": …}` or `{"error": …, "meta": …}`; 204 and 304
-have no body. Times are RFC 3339 in UTC, money is an integer in the currency's minor unit, ids are lowercase UUIDs.
+from backend.web.cross_origin import EXPOSED
+
+INTRODUCTION = f"""\
+**Envelope.** Every JSON answer but this document is `{{"data": …, "meta": …}}` or `{{"error": …, "meta": …}}`; 204 and
+304 have no body. Times are RFC 3339 in UTC, money is an integer in the currency's minor unit, ids are lowercase UUIDs.
 
 **Methods.** HEAD answers as GET, without the body. OPTIONS answers 204 with `Allow`. Any other method is 405
 `METHOD_NOT_ALLOWED` with `Allow`, any other path 404 `NOT_FOUND`: paths match exactly, slashes included.
 
 **Bodies** are `application/json` in UTF-8 of at most 64 KiB, with a Content-Length. Unknown fields and unknown query
-parameters are refused. Operations without a request body take an empty one or `{}`.
+parameters are refused. Operations without a request body take an empty one or `{{}}`.
 
 **Authentication.** `Authorization: Bearer <accessToken>`. A bad token is refused with 401 on public operations too.
 
@@ -19,7 +21,7 @@ ETag `private, no-cache`, and `no-cache` for products, which are public.
 
 **Limits.** Two policies count requests: `default` by user or address, `auth` by address and by e-mail over login,
 sign-up and password reset. Every answer that was counted carries `RateLimit-Policy` and `RateLimit`. The service's
-own `/healthz`, `/readyz` and `/metrics` are not counted, nor is what the server refuses before (408, 411, 413, 414,
+own `/healthz` and `/readyz` are not counted, nor is what the server refuses before (408, 411, 413, 414,
 431 and 400 for the framing), which ends the connection.
 
 **Repeating.** 503 says that nothing was written. With an `Idempotency-Key` any attempt may be repeated for 24 h: the
@@ -27,8 +29,26 @@ first answer is given again, with `Idempotency-Replayed: true`; a failed attempt
 
 **Lists** are newest first. Cursors are opaque and good for the list and filter they came from; `Link` has the way on.
 
-**CORS.** Configured origins may read all headers documented here, on errors too; credentials are not sent.
+**CORS.** Scripts of configured origins may read these headers, on errors too: {EXPOSED}. Credentials are not sent.
 """
+
+INFO = {
+    "title": "Reference backend",
+    "description": INTRODUCTION,
+    "contact": {"name": "The developers of the reference backend"},
+    "license": {"name": "MIT", "identifier": "MIT"},
+}
+TAGS = {
+    "users": "Sign-up, profiles and their administration.",
+    "auth": "Logins, sessions, refresh tokens and passwords.",
+    "products": "The catalogue: public to read, kept by admins.",
+    "accounts": "Accounts, deposits and withdrawals, and the transactions of one account.",
+    "transfers": "Money from one account to another.",
+    "transactions": "Single movements of money.",
+    "orders": "Orders: placed, then cancelled or fulfilled.",
+    "audit": "What was done, by which user, in which request.",
+    "service": "The service itself: health, readiness, this document.",
+}
 
 TEXT = {"type": "string"}
 WHOLE = {"type": "integer", "minimum": 1}
@@ -59,7 +79,7 @@ def _parameter(name: str, place: str, description: str, **schema: Any) -> dict[s
 
 ALL = [
     _parameter("id", "path", "Anything that is not a UUID is 404.", format="uuid"),
-    _parameter("X-Request-ID", "header", "Kept if it matches, else replaced.", pattern="^[A-Za-z0-9._-]{8,64}$"),
+    _parameter("X-Request-ID", "header", "Kept if it is 8 to 64 of `A-Z a-z 0-9 . _ -`, else replaced."),
     _parameter("Idempotency-Key", "header", "Makes the request safe to repeat.", pattern=r"^[!-+\--~]{1,255}$"),
     _parameter("If-Match", "header", "The versions that may be changed; weak tags never match."),
     _parameter("If-None-Match", "header", "The versions that are known already."),

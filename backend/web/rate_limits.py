@@ -16,7 +16,7 @@ from backend.web.middleware import Handle
 from backend.web.request import Request
 from backend.web.response import Response
 
-UNLIMITED = {"/healthz", "/readyz", "/metrics"}
+UNLIMITED = {"/healthz", "/readyz"}
 
 
 class RateLimits:

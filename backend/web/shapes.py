@@ -29,6 +29,7 @@ class Field:
     rule: Rule
     required: bool
     nullable: bool
+    default: Any  # None: there is none, or none to tell clients of
 
 
 def read_body(shape: type[S], value: object) -> S:
@@ -95,28 +96,28 @@ class Nested:
         return {
             "title": self.shape.__name__,
             "type": "object",
-            "properties": {field.name: _field_schema(field) for field in known},
+            "properties": {field.name: field_schema(field) for field in known},
             "required": [field.name for field in known if field.required],
             "additionalProperties": False,
         }
 
 
-def _field_schema(field: Field) -> Schema:
+def field_schema(field: Field) -> Schema:
+    """What the field may be, and what it is when it is left out."""
     schema = field.rule.schema()
-    return {**schema, "type": [schema["type"], "null"]} if field.nullable else schema
+    if field.nullable:
+        schema = {**schema, "type": [schema["type"], "null"]}
+    return schema if field.default is None else {**schema, "default": field.default}
 
 
 @cache
 def fields_of(shape: Any) -> tuple[Field, ...]:
     """The compiled fields of a dataclass. Raises TypeError for a field that no rule is known of."""
     hints = get_type_hints(shape, include_extras=True)
-    return tuple(
-        _compiled(field.name, hints[field.name], field.default is MISSING and field.default_factory is MISSING)
-        for field in fields(shape)
-    )
+    return tuple(_compiled(field.name, hints[field.name], field.default) for field in fields(shape))
 
 
-def _compiled(attribute: str, hint: Any, required: bool) -> Field:
+def _compiled(attribute: str, hint: Any, default: Any) -> Field:
     """`X | None` only says that the field may be left out; `Annotated[X | None, …]` that it may be null."""
     if get_origin(hint) in (Union, UnionType):
         hint = next(option for option in get_args(hint) if option is not NoneType)
@@ -124,7 +125,8 @@ def _compiled(attribute: str, hint: Any, required: bool) -> Field:
     rules = [note for note in notes if hasattr(note, "check")]
     if not rules:
         raise TypeError(f"{attribute}: no rule in {hint!r}")
-    return Field(attribute, camel_case(attribute), rules[0], required, NoneType in get_args(kind))
+    required, nullable = default is MISSING, NoneType in get_args(kind)
+    return Field(attribute, camel_case(attribute), rules[0], required, nullable, None if required else default)
 
 
 @cache
