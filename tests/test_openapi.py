@@ -83,6 +83,13 @@ def test_every_id_of_an_operation_is_its_own(document):
     assert len(set(ids)) == len(ids)
 
 
+def test_an_id_of_an_operation_is_a_name_for_a_function(document):
+    """A verb and what it acts on, as generated clients call it."""
+    ids = {document.operation(key)["operationId"] for key in VALID}
+    assert {name for name in ids if not re.fullmatch(r"[a-z]+([A-Z][a-z]*)+", name)} == set()
+    assert {"createUser", "listOrders", "getAccount", "createTransfer", "logIn"} <= ids
+
+
 @pytest.mark.parametrize("key", VALID)
 def test_a_success_is_as_documented(api, world, document, key):
     """Status, headers and body; the body has every field that the schema lists, and no other."""

@@ -59,12 +59,12 @@ class AccountRoutes:
         return self._ledger.account(request.user, account_id)
 
     @answers(201, IdempotencyKeyReused, location="/api/v1/accounts")
-    def create(self, request: Request, body: NewAccount, attempt: Attempt) -> Once[Account]:
+    def create_account(self, request: Request, body: NewAccount, attempt: Attempt) -> Once[Account]:
         """Open an account."""
         return self._ledger.open_account(request.user, body.currency, attempt)
 
     @answers(200)
-    def list(self, request: Request, query: AccountQuery) -> Page[Account]:
+    def list_accounts(self, request: Request, query: AccountQuery) -> Page[Account]:
         """One's accounts; for admins all, or one owner's."""
         owner_id = whose(request, query.owner_id, "ownerId")
         return self._cursors.page(
@@ -72,22 +72,24 @@ class AccountRoutes:
         )  # fmt: skip
 
     @answers(200)
-    def show(self, request: Request, found: Account) -> Account:
+    def get_account(self, request: Request, found: Account) -> Account:
         """One account."""
         return found
 
     @answers(201, IdempotencyKeyReused, location="/api/v1/transactions")
-    def deposit(self, request: Request, found: Account, body: Movement, attempt: Attempt) -> Once[Transaction]:
+    def create_deposit(self, request: Request, found: Account, body: Movement, attempt: Attempt) -> Once[Transaction]:
         """Money comes in."""
         return self._ledger.deposit(request.user, found.id, body.amount, body.memo, attempt)
 
     @answers(201, IdempotencyKeyReused, InsufficientFunds, location="/api/v1/transactions")
-    def withdraw(self, request: Request, found: Account, body: Movement, attempt: Attempt) -> Once[Transaction]:
+    def create_withdrawal(
+        self, request: Request, found: Account, body: Movement, attempt: Attempt
+    ) -> Once[Transaction]:
         """Money goes out."""
         return self._ledger.withdraw(request.user, found.id, body.amount, body.memo, attempt)
 
     @answers(200)
-    def statement(self, request: Request, found: Account, query: CursorQuery) -> Page[Transaction]:
+    def list_account_transactions(self, request: Request, found: Account, query: CursorQuery) -> Page[Transaction]:
         """An account's transactions, newest first."""
         return self._cursors.page(
             request, query, lambda before, limit: self._ledger.statement(found.id, before, limit)
@@ -104,14 +106,14 @@ class TransactionRoutes:
     @answers(
         201, NotFound, IdempotencyKeyReused, InsufficientFunds, CurrencyMismatch, location="/api/v1/transactions"
     )  # fmt: skip
-    def transfer(self, request: Request, body: NewTransfer, attempt: Attempt) -> Once[Transaction]:
+    def create_transfer(self, request: Request, body: NewTransfer, attempt: Attempt) -> Once[Transaction]:
         """Money goes from one's own account to another."""
         return self._ledger.transfer(
             request.user, body.from_account_id, body.to_account_id, body.amount, body.memo, attempt
         )  # fmt: skip
 
     @answers(200)
-    def show(self, request: Request, found: Transaction) -> Transaction:
+    def get_transaction(self, request: Request, found: Transaction) -> Transaction:
         """One transaction."""
         return found
 

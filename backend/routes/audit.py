@@ -25,7 +25,7 @@ class AuditRoutes:
         self._cursors = cursors
 
     @answers(200)
-    def list(self, request: Request, query: AuditQuery) -> Page[AuditEntry]:
+    def list_audit_entries(self, request: Request, query: AuditQuery) -> Page[AuditEntry]:
         """Who did what and when, newest first; there within 5 s."""
         return self._cursors.page(
             request, query,

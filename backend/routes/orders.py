@@ -46,13 +46,13 @@ class OrderRoutes:
         201, NotFound, OutOfStock, IdempotencyKeyReused, InsufficientFunds, CurrencyMismatch,
         location="/api/v1/orders",
     )  # fmt: skip
-    def create(self, request: Request, body: NewOrder, attempt: Attempt) -> Once[Order]:
+    def create_order(self, request: Request, body: NewOrder, attempt: Attempt) -> Once[Order]:
         """Order, and pay from one's account."""
         wanted = {item.product_id: item.quantity for item in body.items}
         return self._orders.place(request.user, body.account_id, wanted, attempt)
 
     @answers(200)
-    def list(self, request: Request, query: OrderQuery) -> Page[Order]:
+    def list_orders(self, request: Request, query: OrderQuery) -> Page[Order]:
         """One's orders, newest first; for admins all, or one user's."""
         user_id = whose(request, query.user_id, "userId")
         return self._cursors.page(
@@ -61,16 +61,16 @@ class OrderRoutes:
         )  # fmt: skip
 
     @answers(200)
-    def show(self, request: Request, found: Order) -> Order:
+    def get_order(self, request: Request, found: Order) -> Order:
         """One order."""
         return found
 
     @answers(200, Conflict, IdempotencyKeyReused, InsufficientFunds)
-    def cancel(self, request: Request, found: Order, attempt: Attempt) -> Once[Order]:
+    def cancel_order(self, request: Request, found: Order, attempt: Attempt) -> Once[Order]:
         """Cancel a placed order: money and stock go back."""
         return self._orders.cancel(request.user, found.id, attempt)
 
     @answers(200, Conflict, IdempotencyKeyReused)
-    def fulfil(self, request: Request, found: Order, attempt: Attempt) -> Once[Order]:
+    def fulfil_order(self, request: Request, found: Order, attempt: Attempt) -> Once[Order]:
         """Mark a placed order as fulfilled."""
         return self._orders.fulfil(request.user, found.id, attempt)

@@ -58,18 +58,18 @@ class PasswordRoutes:
         self._limits = limits
 
     @answers(204, Unauthorized)
-    def change(self, request: Request, body: PasswordChange) -> None:
+    def change_password(self, request: Request, body: PasswordChange) -> None:
         """Change one's password; every other login ends."""
         self._credentials.change(request.user, body.current_password, body.new_password)
 
     @answers(202)
-    def request_reset(self, request: Request, body: ResetRequest) -> Nothing:
+    def request_password_reset(self, request: Request, body: ResetRequest) -> Nothing:
         """Ask for a reset token by mail."""
         self._limits.count_email(request, body.email)
         self._credentials.request_reset(body.email)
         return Nothing()
 
     @answers(204)
-    def confirm_reset(self, request: Request, body: ResetConfirmation) -> None:
+    def confirm_password_reset(self, request: Request, body: ResetConfirmation) -> None:
         """Set a new password with a reset token; every login ends."""
         self._credentials.confirm_reset(body.token, body.new_password)

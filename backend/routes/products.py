@@ -41,23 +41,23 @@ class ProductRoutes:
         return self._products.get(product_id)
 
     @answers(200, public=True)
-    def list(self, request: Request, query: CursorQuery) -> Page[Product]:
+    def list_products(self, request: Request, query: CursorQuery) -> Page[Product]:
         """The catalogue, newest first."""
         return self._cursors.page(request, query, self._products.page)
 
     @answers(200, etag=True, public=True)
-    def show(self, request: Request, found: Product) -> Product:
+    def get_product(self, request: Request, found: Product) -> Product:
         """One product."""
         return found
 
     @answers(201, Conflict, location="/api/v1/products")
-    def create(self, request: Request, body: NewProduct) -> Product:
+    def create_product(self, request: Request, body: NewProduct) -> Product:
         """Add a product to the catalogue."""
         return self._products.create(
             request.user, body.sku, body.name, body.unit_price, body.currency, body.stock
         )  # fmt: skip
 
     @answers(200, PreconditionFailed, etag=True)
-    def update(self, request: Request, found: Product, body: ProductChanges) -> Product:
+    def update_product(self, request: Request, found: Product, body: ProductChanges) -> Product:
         """Change name, price or stock."""
         return self._products.update(request.user, found.id, given(body), request.expected_versions())

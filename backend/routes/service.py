@@ -28,12 +28,12 @@ class ServiceRoutes:
         self._openapi = b""
 
     @answers(200)
-    def health(self, request: Request) -> Status:
+    def get_health(self, request: Request) -> Status:
         """The process answers."""
         return Status("ok")
 
     @answers(200)
-    def ready(self, request: Request) -> Status:
+    def get_readiness(self, request: Request) -> Status:
         """The service can do its work; else 503 with the checks that failed."""
         failing = {name: problem for name, check in self._checks.items() if (problem := _problem(check))}
         if failing:
@@ -41,7 +41,7 @@ class ServiceRoutes:
         return Status("ok")
 
     @answers(200)
-    def openapi(self, request: Request) -> Response:
+    def get_open_api(self, request: Request) -> Response:
         """This documentation, as OpenAPI 3.1."""
         self._openapi = self._openapi or encode(self._document()).encode()
         return Response(200, self._openapi)

@@ -40,7 +40,7 @@ class SessionRoutes:
         return self._logins.log_in(body.email, body.password, agent, request.client)
 
     @answers(200, Unauthorized)
-    def refresh(self, request: Request, body: RefreshToken) -> TokenPair:
+    def refresh_tokens(self, request: Request, body: RefreshToken) -> TokenPair:
         """Change a refresh token for its successor and a fresh access token."""
         return self._logins.refresh(body.refresh_token)
 
@@ -50,16 +50,16 @@ class SessionRoutes:
         self._logins.log_out(body.refresh_token)
 
     @answers(200)
-    def list(self, request: Request) -> Sequence[Session]:
+    def list_sessions(self, request: Request) -> Sequence[Session]:
         """One's live sessions."""
         return self._logins.sessions(request.user)
 
     @answers(204)
-    def end(self, request: Request, found: Session) -> None:
+    def end_session(self, request: Request, found: Session) -> None:
         """End one of one's sessions."""
         self._logins.end_session(request.user, found.id)
 
     @answers(204)
-    def end_all(self, request: Request) -> None:
+    def end_all_sessions(self, request: Request) -> None:
         """End all of one's sessions."""
         self._logins.end_all_sessions(request.user)

@@ -56,12 +56,12 @@ class UserRoutes:
         return own if user_id == own.id else self._users.get(user_id)
 
     @answers(201, Conflict, location="/api/v1/users")
-    def create(self, request: Request, body: NewUser) -> User:
+    def create_user(self, request: Request, body: NewUser) -> User:
         """Sign up."""
         return self._users.sign_up(body.email, body.password, body.name)
 
     @answers(200)
-    def list(self, request: Request, query: UserQuery) -> Page[User | UserWithOrders]:
+    def list_users(self, request: Request, query: UserQuery) -> Page[User | UserWithOrders]:
         """All users, with `include=orders` each with his orders."""
         offset = min((query.page - 1) * query.page_size, 2**63 - 1)
         items, total = self._users.page(
@@ -71,27 +71,27 @@ class UserRoutes:
         return offset_page(request, query, items, total)
 
     @answers(200, etag=True)
-    def show_me(self, request: Request) -> User:
+    def get_current_user(self, request: Request) -> User:
         """Oneself."""
         return request.user.user
 
     @answers(200, Forbidden, Conflict, PreconditionFailed, etag=True)
-    def update_me(self, request: Request, body: UserChanges) -> User:
+    def update_current_user(self, request: Request, body: UserChanges) -> User:
         """Change one's own name or e-mail."""
         return self._users.update(request.user, request.user.user.id, given(body), request.expected_versions())
 
     @answers(200, etag=True)
-    def show(self, request: Request, found: User) -> User:
+    def get_user(self, request: Request, found: User) -> User:
         """One user."""
         return found
 
     @answers(200, Conflict, PreconditionFailed, etag=True)
-    def update(self, request: Request, found: User, body: UserChanges) -> User:
+    def update_user(self, request: Request, found: User, body: UserChanges) -> User:
         """Change a user; `roles` and `active` are for admins."""
         return self._users.update(request.user, found.id, given(body), request.expected_versions())
 
     @answers(204, Conflict, PreconditionFailed)
-    def delete(self, request: Request, found: User) -> None:
+    def delete_user(self, request: Request, found: User) -> None:
         """Deactivate a user and make him anonymous."""
         self._users.delete(request.user, found.id, request.expected_versions())
 

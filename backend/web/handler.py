@@ -4,7 +4,8 @@
 
 A handler is a method marked with `@answers`. Its signature says what it wants: `found` (what its class's `find` gives
 for the path's `{id}`), `query` and `body` (shapes), `attempt` (for the idempotent ones). It returns a noun, a Page, a
-Once, None for 204, or a ready response. From the same facts `openapi.py` writes the documentation.
+Once, None for 204, or a ready response. From the same facts `openapi.py` writes the documentation, in which the
+method's name is the operation's id: `create_user` is `createUser`, so no two handlers share a name.
 """
 
 import hashlib

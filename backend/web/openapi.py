@@ -19,7 +19,7 @@ from backend.web.rate_limits import UNLIMITED
 from backend.web.response import JSON, Response
 from backend.web.router import Access, Route
 from backend.web.schemas import ERROR, META, NUMBER, STRING, named, object_of, reference, schema_of
-from backend.web.shapes import Nested, field_schema, fields_of
+from backend.web.shapes import Nested, camel_case, field_schema, fields_of
 
 Errors = tuple[type[AppError], ...]  # of one route, or of one status, sorted by status and code
 
@@ -88,9 +88,8 @@ def _tag(route: Route) -> str:
 
 def _operation(route: Route) -> dict[str, Any]:
     contract, wants = contract_of(route), signature_of(route)
-    owner: Any = getattr(route.handler, "__self__", None)
     operation: dict[str, Any] = {
-        "operationId": f"{type(owner).__name__}.{route.handler.__name__}",
+        "operationId": camel_case(route.handler.__name__),
         "tags": [_tag(route)],
         "summary": route.handler.__doc__,
         "description": f"Who may: {route.access.value}.",

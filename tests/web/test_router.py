@@ -108,7 +108,7 @@ def test_a_static_segment_goes_before_an_id(api, ada):
 
 
 def route(method="GET", path="/things/{id}", access=ANYONE):
-    return Route(method, path, ServiceRoutes({}, dict).health, access)
+    return Route(method, path, ServiceRoutes({}, dict).get_health, access)
 
 
 def test_the_order_of_the_table_does_not_matter():
@@ -167,5 +167,5 @@ def test_two_routes_for_one_path_do_not_start():
 )  # fmt: skip
 def test_a_list_is_short_unless_it_may_be_longer_than_its_default(query, short):
     """A hundred orders of fifty items are 30 ms and 1.5 MB: on the server's loop, everybody would wait for them."""
-    router = Router([endpoint(Route("GET", "/things", ServiceRoutes({}, dict).health, ANYONE, short=True))])
+    router = Router([endpoint(Route("GET", "/things", ServiceRoutes({}, dict).get_health, ANYONE, short=True))])
     assert router.is_short("GET", f"/things{query}") is short
