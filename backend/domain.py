@@ -17,6 +17,8 @@ OrderStatus = Literal["placed", "cancelled", "fulfilled"]
 TransactionType = Literal["deposit", "withdrawal", "transfer", "payment", "refund"]
 AccountKind = Literal["user", "system", "shop"]
 
+Precondition = Callable[[int], bool]  # whether a change may be made to a resource of this version
+
 MAX_AMOUNT = 10**12  # of one movement of money, in minor units
 MAX_BALANCE = 2**63 - 1
 

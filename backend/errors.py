@@ -90,7 +90,7 @@ class LengthRequired(AppError):
 
 
 class PreconditionFailed(AppError):
-    status, code, message = 412, "PRECONDITION_FAILED", "If-Match names another version."
+    status, code, message = 412, "PRECONDITION_FAILED", "The version is not one that the preconditions allow."
 
 
 class PayloadTooLarge(AppError):

@@ -60,4 +60,4 @@ class ProductRoutes:
     @answers(200, PreconditionFailed, etag=True)
     def update_product(self, request: Request, found: Product, body: ProductChanges) -> Product:
         """Change name, price or stock."""
-        return self._products.update(request.user, found.id, given(body), request.expected_versions())
+        return self._products.update(request.user, found.id, given(body), request.precondition())

@@ -78,7 +78,7 @@ class UserRoutes:
     @answers(200, Forbidden, Conflict, PreconditionFailed, etag=True)
     def update_current_user(self, request: Request, body: UserChanges) -> User:
         """Change one's own name or e-mail."""
-        return self._users.update(request.user, request.user.user.id, given(body), request.expected_versions())
+        return self._users.update(request.user, request.user.user.id, given(body), request.precondition())
 
     @answers(200, etag=True)
     def get_user(self, request: Request, found: User) -> User:
@@ -88,12 +88,12 @@ class UserRoutes:
     @answers(200, Conflict, PreconditionFailed, etag=True)
     def update_user(self, request: Request, found: User, body: UserChanges) -> User:
         """Change a user; `roles` and `active` are for admins."""
-        return self._users.update(request.user, found.id, given(body), request.expected_versions())
+        return self._users.update(request.user, found.id, given(body), request.precondition())
 
     @answers(204, Conflict, PreconditionFailed)
     def delete_user(self, request: Request, found: User) -> None:
         """Deactivate a user and make him anonymous."""
-        self._users.delete(request.user, found.id, request.expected_versions())
+        self._users.delete(request.user, found.id, request.precondition())
 
 
 def given(changes: Any) -> dict[str, Any]:

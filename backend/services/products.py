@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from backend.domain import Caller, Product
+from backend.domain import Caller, Precondition, Product
 from backend.errors import Conflict, NotFound, PreconditionFailed
 from backend.infrastructure.cache import CoherentCache
 from backend.infrastructure.database import Database
@@ -52,14 +52,14 @@ class Products:
             return product
 
     def update(
-        self, caller: Caller, product_id: str, changes: Mapping[str, Any], expected: frozenset[str] | None
+        self, caller: Caller, product_id: str, changes: Mapping[str, Any], precondition: Precondition
     ) -> Product:
         """What stays as it was is no change. Raises NotFound, PreconditionFailed."""
         with self._database.transaction() as tx:
             product = products.by_id(tx, product_id)
             if product is None:
                 raise NotFound
-            if expected is not None and str(product.version) not in expected:
+            if not precondition(product.version):
                 raise PreconditionFailed
             changed = replace(product, **changes)
             if changed == product:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from backend.domain import Caller, User, UserWithOrders
+from backend.domain import Caller, Precondition, User, UserWithOrders
 from backend.errors import Conflict, Forbidden, NotFound, PreconditionFailed
 from backend.infrastructure.cache import CoherentCache
 from backend.infrastructure.database import Database
@@ -64,25 +64,25 @@ class Users:
         shown = [{field.name: getattr(user, field.name) for field in fields(User)} for user in found]
         return [UserWithOrders(**user, orders=theirs[user["id"]]) for user in shown], total
 
-    def update(self, caller: Caller, user_id: str, changes: Mapping[str, Any], expected: frozenset[str] | None) -> User:
-        """Change a profile; what stays as it was is no change. `expected`: the versions it may have now.
+    def update(self, caller: Caller, user_id: str, changes: Mapping[str, Any], precondition: Precondition) -> User:
+        """Change a profile; what stays as it was is no change.
 
         Raises Forbidden, NotFound, PreconditionFailed, and Conflict for a taken e-mail or the last active admin.
         """
         if ADMIN_ONLY & changes.keys() and not caller.is_admin:
             raise Forbidden
         with self._database.transaction() as tx:
-            user = _expected(users.by_id(tx, user_id), expected)
+            user = _required(users.by_id(tx, user_id), precondition)
             changed = replace(user, **changes)
             changed = replace(changed, roles=tuple(sorted(changed.roles)))  # the order they came in means nothing
             if changed == user:
                 return user
             return self._save(tx, caller, user, changed)
 
-    def delete(self, caller: Caller, user_id: str, expected: frozenset[str] | None) -> None:
+    def delete(self, caller: Caller, user_id: str, precondition: Precondition) -> None:
         """Deactivate, make anonymous, end logins; ledger and orders stay. Again changes nothing."""
         with self._database.transaction() as tx:
-            user = _expected(users.by_id(tx, user_id), expected)
+            user = _required(users.by_id(tx, user_id), precondition)
             gone = replace(user, email=f"deleted-{user_id}@{NO_DOMAIN}", name="Deleted user", active=False)
             if gone == user:
                 return
@@ -92,7 +92,7 @@ class Users:
 
     def grant_admin(self, tx: Transaction, user_id: str) -> None:
         """Give the role (the command line does: there is no caller to ask for rights). Raises NotFound."""
-        user = _expected(users.by_id(tx, user_id), None)
+        user = _required(users.by_id(tx, user_id))
         if "admin" in user.roles:
             return
         users.update(tx, replace(user, roles=("admin", "user"), version=user.version + 1, updated_at=tx.now))
@@ -119,10 +119,10 @@ class Users:
         return after
 
 
-def _expected(user: User | None, versions: frozenset[str] | None) -> User:
+def _required(user: User | None, precondition: Precondition = lambda _: True) -> User:
     if user is None:
         raise NotFound
-    if versions is not None and str(user.version) not in versions:
+    if not precondition(user.version):
         raise PreconditionFailed
     return user
 

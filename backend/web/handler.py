@@ -22,7 +22,7 @@ from backend.web.envelope import data_response, to_json
 from backend.web.pagination import Page
 from backend.web.request import Request
 from backend.web.response import JSON, Response
-from backend.web.router import Access, Endpoint, Route
+from backend.web.router import PARAMETER, Access, Endpoint, Route
 from backend.web.shapes import read_body, read_query
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -74,6 +74,15 @@ def contract_of(route: Route) -> Contract:
     return route.handler.contract  # type: ignore[attr-defined, no-any-return]  # set by @answers
 
 
+def is_validated(route: Route) -> bool:
+    """Whether a client may keep the route's answer and ask again with `If-None-Match`.
+
+    An ETag is a version: it identifies a state of one resource. Without `{id}` the URL may mean another resource for
+    each caller, with the same version.
+    """
+    return contract_of(route).etag and PARAMETER in route.path
+
+
 def signature_of(route: Route) -> Signature:
     names = inspect.signature(route.handler).parameters
     hints = get_type_hints(route.handler)
@@ -86,6 +95,7 @@ def signature_of(route: Route) -> Signature:
 def endpoint(route: Route) -> Endpoint:
     """Wrap the route's handler. Raises at start-up for a handler without contract or a route without access."""
     contract, wants, handler = contract_of(route), signature_of(route), route.handler
+    validated = is_validated(route)
     if not isinstance(route.access, Access):
         raise TypeError(f"{route.method} {route.path} does not say who may call it")
     find = getattr(handler, "__self__", None)
@@ -110,7 +120,7 @@ def endpoint(route: Route) -> Endpoint:
                 arguments["body"] = body
         if wants.wants_query:
             arguments["query"] = query
-        return _answer(request, contract, handler(request, **arguments))
+        return _answer(request, contract, validated, handler(request, **arguments))
 
     return Endpoint(route, call)
 
@@ -139,15 +149,16 @@ def _attempt(request: Request) -> Attempt:
     return Attempt(request.idempotency_key(), what.digest(), to_json)
 
 
-def _answer(request: Request, contract: Contract, result: Any) -> Response:
+def _answer(request: Request, contract: Contract, validated: bool, result: Any) -> Response:
     if isinstance(result, Response):
         return result
     if contract.status == 204:
         return Response(204)
-    unchanged = contract.etag and request.method in ("GET", "HEAD") and request.is_known_version(result.version)
+    unchanged = validated and request.method in ("GET", "HEAD") and request.is_known_version(result.version)
     response = Response(304) if unchanged else _enveloped(request, contract, result)
     if contract.etag:
         response.headers.append(("ETag", f'"{result.version}"'))
+    if validated:
         response.cache_control = "private, no-cache"
     if contract.public:
         response.cache_control = "no-cache"

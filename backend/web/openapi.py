@@ -12,7 +12,7 @@ from typing import Any, get_origin
 from backend import __version__, errors
 from backend.errors import AppError
 from backend.web.fields import Schema
-from backend.web.handler import Contract, Signature, contract_of, signature_of
+from backend.web.handler import Contract, Signature, contract_of, is_validated, signature_of
 from backend.web.openapi_texts import HEADERS, INFO, PARAMETERS, TAGS
 from backend.web.pagination import OffsetQuery, Page
 from backend.web.rate_limits import UNLIMITED
@@ -99,7 +99,7 @@ def _operation(route: Route) -> dict[str, Any]:
     }
     if wants.body is not None:
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": Nested(wants.body).schema()}}}
-    if contract.etag and route.method == "GET":
+    if is_validated(route) and route.method == "GET":
         operation["responses"]["304"] = {"description": "Not modified.", "headers": _headers("ETag", *_limits(route))}
     for group in _errors_by_status(route):
         operation["responses"][str(group[0].status)] = reference("responses", _name(group))
@@ -111,7 +111,7 @@ def _parameters(route: Route, contract: Contract, wants: Signature) -> list[dict
         "id": "{id}" in route.path,
         "X-Request-ID": True,
         "Idempotency-Key": wants.attempt,
-        "If-None-Match": contract.etag and route.method == "GET",
+        "If-None-Match": is_validated(route) or errors.PreconditionFailed in contract.errors,
         "If-Match": errors.PreconditionFailed in contract.errors,
     }
     own = [

@@ -16,8 +16,8 @@ parameters are refused. Operations without a request body take an empty one or `
 
 **Authentication.** `Authorization: Bearer <accessToken>`. A bad token is refused with 401 on public operations too.
 
-**Every answer** carries `X-Request-ID`, `X-Content-Type-Options: nosniff` and `Cache-Control`: `no-store`, but with an
-ETag `private, no-cache`, and `no-cache` for products, which are public.
+**Every answer** carries `X-Request-ID`, `X-Content-Type-Options: nosniff` and `Cache-Control`: `no-store`, but
+`private, no-cache` for a user by id, and `no-cache` for products, which are public.
 
 **Limits.** Two policies count requests: `default` by user or address, `auth` by address and by e-mail over login,
 sign-up and password reset. Every answer that was counted carries `RateLimit-Policy` and `RateLimit`. The service's
@@ -82,6 +82,6 @@ ALL = [
     _parameter("X-Request-ID", "header", "Kept if it is 8 to 64 of `A-Z a-z 0-9 . _ -`, else replaced."),
     _parameter("Idempotency-Key", "header", "Makes the request safe to repeat.", pattern=r"^[!-+\--~]{1,255}$"),
     _parameter("If-Match", "header", "The versions that may be changed; weak tags never match."),
-    _parameter("If-None-Match", "header", "The versions that are known already."),
+    _parameter("If-None-Match", "header", "The versions that are known (304) or must not be changed (412)."),
 ]
 PARAMETERS = {parameter["name"]: parameter for parameter in ALL}

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from werkzeug.http import parse_etags, parse_options_header
 from werkzeug.wrappers import Request as WerkzeugRequest
 
-from backend.domain import Caller
+from backend.domain import Caller, Precondition
 from backend.errors import (
     AppError,
     BadRequest,
@@ -115,9 +115,10 @@ class Request(WerkzeugRequest):
         given = self.environ.get("HTTP_IF_NONE_MATCH")
         return bool(given) and parse_etags(given).contains_weak(str(version))
 
-    def expected_versions(self) -> frozenset[str] | None:
-        """The versions that `If-Match` allows (strong comparison: weak tags never match); None if any will do."""
-        given = self.environ.get("HTTP_IF_MATCH")
-        if given is None or (tags := parse_etags(given)).star_tag:
-            return None
-        return frozenset(tags.as_set())
+    def precondition(self) -> Precondition:
+        """Whether a version satisfies `If-Match` (strong comparison: weak tags never match) and `If-None-Match`."""
+        unconditional = "HTTP_IF_MATCH" not in self.environ
+        match, none_match = (parse_etags(self.environ.get(f"HTTP_IF_{name}")) for name in ("MATCH", "NONE_MATCH"))
+        return lambda version: (
+            (unconditional or match.contains(str(version))) and not none_match.contains_weak(str(version))
+        )

@@ -33,7 +33,7 @@ ANSWERS = {
 }
 WITHOUT_BODY = {
     204: ("DELETE", "/auth/sessions", {}),
-    304: ("GET", "/users/me", {"headers": {"If-None-Match": "*"}}),
+    304: ("GET", "/users/{ada}", {"headers": {"If-None-Match": "*"}}),
 }
 ERRORS = {
     400: "MALFORMED_JSON", 401: "UNAUTHORIZED", 403: "FORBIDDEN", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED",
@@ -71,7 +71,7 @@ def test_an_error_has_code_and_message_and_perhaps_details(api, ada, status):
 def test_a_204_and_a_304_have_no_body(api, ada, status):
     """Nor headers that would describe one."""
     method, path, rest = WITHOUT_BODY[status]
-    answer = api(method, path, ada, **rest)
+    answer = api(method, path.format(ada=ada.id), ada, **rest)
     assert (answer.status_code, answer.data) == (status, b"")
     assert not {"Content-Type", "Content-Length"} & set(answer.headers.keys())
     assert REQUEST_ID.fullmatch(answer.headers["X-Request-ID"])
@@ -111,12 +111,20 @@ def test_request_ids_that_we_make_differ(api):
 
 @pytest.mark.parametrize("status", [*ANSWERS, *WITHOUT_BODY])
 def test_answers_are_not_stored(api, ada, status):
-    """What has an ETag may be kept by the client alone, who must ask again."""
+    """What has an ETag and a URL of its own may be kept by the client alone, which must ask again."""
     method, path, rest = (ANSWERS | WITHOUT_BODY)[status]
-    answer = api(method, path, ada, **rest)
-    expected = "private, no-cache" if "ETag" in answer.headers else "no-store"
+    answer = api(method, path.format(ada=ada.id), ada, **rest)
+    expected = "private, no-cache" if path == "/users/{ada}" else "no-store"
     assert answer.headers.getlist("Cache-Control") == [expected]
-    assert ("ETag" in answer.headers) == (path == "/users/me" and status < 400)
+    assert ("ETag" in answer.headers) == (path in ("/users/{ada}", "/users/me") and status < 400)
+
+
+@pytest.mark.parametrize(("path", "kept"), [("/users/me", "no-store"), ("/users/{ada}", "private, no-cache")])
+def test_a_changed_user_is_kept_as_the_read_one_is(api, ada, path, kept):
+    """Both carry an ETag; under `/users/me` it is for `If-Match` alone."""
+    for answer in (api.get(path.format(ada=ada.id), ada), api.patch(path.format(ada=ada.id), ada, {"name": "A"})):
+        assert answer.headers.getlist("Cache-Control") == [kept]
+        assert "ETag" in answer.headers
 
 
 @pytest.mark.parametrize("anybody", [True, False])

@@ -4,7 +4,8 @@ import pytest
 
 from tests.at_once import at_once
 
-READ = ["/users/{user}", "/users/me", "/products/{product}"]
+VALIDATED = ["/users/{user}", "/products/{product}"]
+READ = [*VALIDATED, "/users/me"]
 CHANGED = [("PATCH", path) for path in READ]
 WRITTEN = [*CHANGED, ("DELETE", "/users/{user}")]
 
@@ -16,7 +17,7 @@ def call(api, admin, ada):
     api.patch(f"/products/{product}", admin, {"stock": 3})
 
     def send(method, path, tag=None, header="If-Match", by=None, **rest):
-        headers = {} if tag is None else {header: tag}
+        headers = {**rest.pop("headers", {}), **({} if tag is None else {header: tag})}
         path = path.format(user=(by or admin).id, product=product)
         if method == "PATCH":
             rest.setdefault("json", {"name": "Changed"})
@@ -38,7 +39,7 @@ def test_the_etag_is_the_version(call, path):
     assert answer.headers.getlist("ETag") == ['"2"']
 
 
-@pytest.mark.parametrize("path", READ)
+@pytest.mark.parametrize("path", VALIDATED)
 def test_a_known_version_is_a_304(call, path):
     """Weak comparison (RFC 9110): a weak tag matches too. GET and HEAD alike, without a body, with the ETag."""
     for tag in ('"2"', 'W/"2"', "*", '"1", "2"', '"1","2","3"', '"1", W/"2"', ' "2" '):
@@ -54,6 +55,34 @@ def test_another_version_is_sent_whole(call, path):
     for tag in ('"1"', '"3"', '"22"', '"02"', '" 2"', 'W/"1"', '""', "", '"1", "3"', "'2'", '"*"', ","):
         answer = call("GET", path, tag, "If-None-Match")
         assert (answer.status_code, answer.json["data"]["version"]) == (200, 2), tag
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_users_me_is_another_resource_for_each_caller_so_no_version_validates_it(api, ada, grace, method):
+    """Ada's cache holds her page under the tag that Grace's has too: it must neither keep it nor be told 304."""
+    known = api.get("/users/me", ada).headers["ETag"]
+    for tag in (known, f"W/{known}", "*"):
+        answer = api(method, "/users/me", grace, headers={"If-None-Match": tag})
+        assert (answer.status_code, answer.headers["ETag"], answer.headers["Cache-Control"]) == (200, known, "no-store")
+        assert method == "HEAD" or answer.json["data"]["id"] == grace.id
+
+
+def test_no_route_whose_answer_depends_on_the_caller_is_validated(api, admin, ada):
+    """A 304, or an answer that a cache may keep, needs a URL that names one resource: every GET, with every tag."""
+    account = api.account(ada)
+    order = "01900000-0000-7000-8000-000000000000"
+    paths = ["/users/me", "/auth/sessions", "/accounts", "/orders", f"/accounts/{account}", "/audit", "/users",
+             f"/accounts/{account}/transactions", f"/orders/{order}", f"/transactions/{order}"]  # fmt: skip
+    for path in paths:
+        for by in (ada, admin):
+            answer = api.get(path, by, headers={"If-None-Match": "*"})
+            assert (answer.status_code != 304, answer.headers["Cache-Control"]) == (True, "no-store"), path
+
+
+def test_a_page_kept_for_one_user_is_validated_for_that_user_and_admins_alone(api, admin, ada, grace):
+    path, tag = f"/users/{ada.id}", {"If-None-Match": '"1"'}
+    statuses = [api.get(path, by, headers=tag).status_code for by in (ada, admin, grace, None)]
+    assert statuses == [304, 304, 403, 401]
 
 
 def test_a_version_that_has_passed_is_not_known_any_more(call):
@@ -91,11 +120,31 @@ def test_a_change_of_another_version_is_refused(call, another_admin, method, pat
     assert call("GET", path).json["data"]["version"] == 2
 
 
-@pytest.mark.parametrize(("method", "path"), CHANGED)
-def test_a_change_is_never_answered_with_a_304(call, method, path):
-    """Not even where it leads to the version that the client says it has."""
-    answer = call(method, path, '"3"', "If-None-Match")
-    assert (answer.status_code, answer.json["data"]["version"]) == (200, 3)
+@pytest.mark.parametrize(("method", "path"), WRITTEN)
+def test_a_change_of_a_version_that_must_not_be_is_refused(call, another_admin, method, path):
+    """`If-None-Match` compares weakly, and `*` is any version there is: 412 (RFC 9110 §13.1.2), nothing changed."""
+    for tag in ('"2"', 'W/"2"', "*", '"1", "2"', '"1",W/"2"', ' "2" '):
+        answer = call(method, path, tag, "If-None-Match")
+        assert (answer.status_code, answer.json["error"]["code"]) == (412, "PRECONDITION_FAILED"), tag
+        assert "ETag" not in answer.headers
+    assert call("GET", path).json["data"]["version"] == 2
+
+
+@pytest.mark.parametrize("tag", ['"1"', '"3"', '"22"', 'W/"1"', '""', "", '"*"'])
+@pytest.mark.parametrize(("method", "path"), WRITTEN)
+def test_a_change_of_another_version_than_the_excluded_one_is_made(call, another_admin, method, path, tag):
+    """Also where it leads to the excluded version; never a 304."""
+    answer = call(method, path, tag, "If-None-Match")
+    assert answer.status_code == (204 if method == "DELETE" else 200)
+
+
+@pytest.mark.parametrize(("method", "path"), WRITTEN)
+def test_both_preconditions_must_hold(call, another_admin, method, path):
+    def status(match, none_match):
+        return call(method, path, headers={"If-Match": match, "If-None-Match": none_match}).status_code
+
+    assert [status('"2"', '"2"'), status("*", "*"), status('"1"', '"1"')] == [412] * 3
+    assert status('"2"', '"1"') in (200, 204)
 
 
 @pytest.mark.parametrize(("method", "path"), CHANGED)
@@ -133,7 +182,7 @@ def test_a_user_changes_himself_at_his_version(api, ada):
     assert api.patch("/users/me", ada, {"name": "A"}, headers={"If-Match": '"1"'}).headers["ETag"] == '"2"'
     assert api.patch(f"/users/{ada.id}", ada, {"name": "B"}, headers={"If-Match": '"1"'}).status_code == 412
     assert api.patch(f"/users/{ada.id}", ada, {"name": "B"}, headers={"If-Match": '"2"'}).headers["ETag"] == '"3"'
-    assert api.get("/users/me", ada, headers={"If-None-Match": '"3"'}).status_code == 304
+    assert api.get(f"/users/{ada.id}", ada, headers={"If-None-Match": '"3"'}).status_code == 304
 
 
 @pytest.mark.parametrize(("method", "path"), CHANGED)
