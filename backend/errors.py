@@ -18,6 +18,7 @@ AppError
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 
 class AppError(Exception):
@@ -49,13 +50,21 @@ class MalformedJson(BadRequest):
 
 
 class Unauthorized(AppError):
-    """`details.reason`: missing, invalid, expired, revoked or credentials. The challenge is RFC 6750, section 3."""
+    """`details.reason` is a key of `REASONS`. The challenge is RFC 6750, section 3."""
 
-    status, code, message = 401, "UNAUTHORIZED", "Authentication is needed."
+    status, code, message = 401, "UNAUTHORIZED", "Authentication is required."
+    REASONS: ClassVar = {
+        "missing": message,
+        "credentials": "The credentials are wrong.",
+        "invalid": "The token is invalid.",
+        "expired": "The token has expired.",
+        "revoked": "The login has ended.",
+    }
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, message: str = "") -> None:
         error = "" if reason in ("missing", "credentials") else f', error="invalid_token", error_description="{reason}"'
-        super().__init__(details={"reason": reason}, headers={"WWW-Authenticate": f'Bearer realm="api"{error}'})
+        challenge = {"WWW-Authenticate": f'Bearer realm="api"{error}'}
+        super().__init__(message or self.REASONS[reason], details={"reason": reason}, headers=challenge)
 
 
 class Forbidden(AppError):

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 T = TypeVar("T")
 
+MAX_LINK = 800  # characters: a line of a mail may have 998, and the token becomes part of it
+ADDRESS = re.compile(r"[\w!#$%&'*+/^`{|}~-]+(\.[\w!#$%&'*+/^`{|}~-]+)*@[a-z0-9-]+(\.[a-z0-9-]+)*", re.ASCII | re.I)
 ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")  # as browsers write it
 
 
@@ -66,6 +68,8 @@ class Settings:
     cache_size: int = 10_000
     cache_ttl_seconds: float = 60.0
     smtp_url: str | None = field(default=None, repr=False)
+    mail_from: str | None = None  # None: no-reply@ the mail server's host
+    password_reset_url: str | None = None  # with {token} in it; None: mails hold the bare token
     webhook_urls: tuple[str, ...] = field(default=(), repr=False)
     webhook_secret: str | None = field(default=None, repr=False)
     webhook_allow_networks: Networks = field(default_factory=Networks)
@@ -150,6 +154,18 @@ def _url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def _address(text: str) -> str:
+    if not ADDRESS.fullmatch(text):
+        raise ValueError(text)
+    return text
+
+
+def _reset_url(text: str) -> str:
+    if text.count("{token}") != 1 or "{" in urlsplit(text).netloc or len(text) > MAX_LINK:
+        raise ValueError(text)
+    return _url("http", "https")(text)
+
+
 def _urls(text: str) -> tuple[str, ...]:
     return tuple(_url("http", "https")(url.strip()) for url in text.split(","))
 
@@ -188,6 +204,12 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object], str]] = {
     "CACHE_SIZE": ("cache_size", _whole(0, 10**7), "a whole number from 0 to 10000000"),
     "CACHE_TTL_SECONDS": ("cache_ttl_seconds", _seconds(0, 86_400), "a number from 0 to 86400"),
     "SMTP_URL": ("smtp_url", _url("smtp", "smtps"), "smtp://[user:password@]host:port or smtps://…"),
+    "MAIL_FROM": ("mail_from", _address, "an address such as no-reply@example.org"),
+    "PASSWORD_RESET_URL": (
+        "password_reset_url",
+        _reset_url,
+        "http:// or https://…, with {token} once, behind the host",
+    ),
     "WEBHOOK_URLS": ("webhook_urls", _urls, "a comma list of http:// or https:// addresses"),
     "WEBHOOK_SECRET": ("webhook_secret", _webhook_secret, "a text, or whsec_ and base64"),
     "WEBHOOK_ALLOW_NETWORKS": ("webhook_allow_networks", Networks, "a comma list of CIDR networks"),

@@ -32,6 +32,11 @@ GOOD = {  # variable → text, attribute, value
     "LOG_LEVEL": [("DEBUG", "log_level", "DEBUG"), ("ERROR", "log_level", "ERROR")],
     "CACHE_SIZE": [("0", "cache_size", 0)],
     "CACHE_TTL_SECONDS": [("0.5", "cache_ttl_seconds", 0.5)],
+    "MAIL_FROM": [(text, "mail_from", text) for text in ("no-reply@localhost", "a.b+c@mail.shop.example")],
+    "PASSWORD_RESET_URL": [
+        (text, "password_reset_url", text)
+        for text in ("https://shop.example/reset?token={token}", "http://localhost:3000/#{token}")
+    ],
     "SMTP_URL": [("smtps://ada:word@mail.example:465", "smtp_url", "smtps://ada:word@mail.example:465")],
     "WEBHOOK_URLS": [
         ("https://a.example/x,http://b.example", "webhook_urls", ("https://a.example/x", "http://b.example"))
@@ -69,6 +74,17 @@ BAD = {
     "LOG_LEVEL": ("debug", "VERBOSE", "10", "CRITICAL"),
     "CACHE_SIZE": (*BAD_NUMBERS, "10000001"),
     "CACHE_TTL_SECONDS": (*BAD_SECONDS, "86401"),
+    "MAIL_FROM": (
+        "nobody", "@shop.example", "a@", "a@b@c", "a b@c", "Shop <a@shop.example>", "a@shop.example, b@shop.example",
+        "a@shop..example", ".a@shop.example", "ü@shop.example", "=?utf-8?q?v=40b?=@shop.example",
+        "a@b\r\nBcc: c@d",
+    ),
+    "PASSWORD_RESET_URL": (
+        "https://shop.example/reset", "{token}", "shop.example/{token}", "ftp://shop.example/{token}",
+        "javascript:alert('{token}')", "https://{token}.example/", "https://{token}@shop.example/",
+        "https://shop.example/{TOKEN}", "https://shop.example/ {token}", "https://shop.example/ü/{token}",
+        "https://:80/{token}", "https://a.example/{token}/{token}", f"https://shop.example/{'x' * 800}{{token}}",
+    ),
     "SMTP_URL": (
         "mail.example:25", "http://mail.example:25", "smtp://", "smtp://mail.example", "smtp://mail.example:0",
         "smtp://mail.example:port", "smtp://mail.example:70000",
@@ -103,7 +119,7 @@ def test_without_variables_everything_has_the_default_of_the_contract():
         "refresh_token_seconds": 604_800, "refresh_grace_seconds": 10, "bcrypt_rounds": 12,
         "rate_limit_default": Limit(300, 60), "rate_limit_auth": Limit(10, 60), "cors_origins": frozenset(),
         "request_timeout_seconds": 10, "busy_timeout_seconds": 5, "smtp_url": None, "webhook_urls": (),
-        "webhook_secret": None,
+        "webhook_secret": None, "mail_from": None, "password_reset_url": None,
     }  # fmt: skip
     assert {name: getattr(settings, name) for name in expected} == expected
     assert "127.0.0.1" not in settings.trusted_proxies and "10.0.0.1" not in settings.webhook_allow_networks

@@ -36,8 +36,7 @@ class SessionRoutes:
     def log_in(self, request: Request, body: Credentials) -> TokenPair:
         """Start a session."""
         self._limits.count_email(request, body.email)
-        agent = request.headers.get("User-Agent", "")
-        return self._logins.log_in(body.email, body.password, agent, request.client)
+        return self._logins.log_in(body.email, body.password, request.agent, request.client)
 
     @answers(200, Unauthorized)
     def refresh_tokens(self, request: Request, body: RefreshToken) -> TokenPair:

@@ -9,11 +9,12 @@ import logging
 import os
 import smtplib
 import ssl
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from backend.domain import Event
+from backend.domain import Event, User
 from backend.services.credentials import UserCredentials
 from backend.services.events import Subscriber
 from backend.settings import Settings
@@ -28,6 +29,9 @@ class Mailer:
 
     def __init__(self, settings: Settings, credentials: UserCredentials) -> None:
         self._url = settings.smtp_url
+        host = urlsplit(settings.smtp_url or "").hostname or "localhost"
+        self._sender = settings.mail_from or f"no-reply@{host}"
+        self._reset_text = settings.password_reset_url or "Token: {token}"
         self._folder = settings.database_path.parent / "outbox" if settings.development else None
         self._credentials = credentials
 
@@ -40,33 +44,41 @@ class Mailer:
         if found is None:
             return
         user, token = found
-        message = EmailMessage()
-        message["To"] = user.email
-        message["Subject"] = "Reset your password"
+        message = self._message(event, user, "Reset your password")
         message.set_content(
-            f"Somebody, you we hope, wants a new password for your account.\n\nToken: {token}\n", cte="7bit"
+            "A new password was requested for your account. If you did not request it, ignore this mail.\n\n"
+            f"{self._reset_text.replace('{token}', token)}\n",
+            cte="7bit",  # which breaks no line, and so no link
         )
         if self._url:
-            send(self._url, message, event.id)
+            send(self._url, message)
         elif self._folder:
-            keep(self._folder, message, event.id)
+            keep(message, self._folder / f"{event.id}.txt")
         log.info("mail to user %s: password reset", user.id)
 
+    def _message(self, event: Event, user: User, subject: str) -> EmailMessage:
+        """A message without content. Its headers, too, are the same whenever the event is delivered again."""
+        message = EmailMessage()
+        message["To"] = user.email
+        message["From"] = self._sender
+        message["Subject"] = subject
+        message["Date"] = datetime.fromtimestamp(event.created_at // 1000, UTC)
+        message["Message-ID"] = f"<{event.id}@{self._sender.rpartition('@')[2]}>"
+        return message
 
-def keep(folder: Path, message: EmailMessage, message_id: str) -> None:
-    """Write the message to a file of the folder that only its owner may read."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(folder / f"{message_id}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+
+def keep(message: EmailMessage, path: Path) -> None:
+    """Write the message to a file in a folder that only the owner may read."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(message.as_bytes())
 
 
-def send(url: str, message: EmailMessage, message_id: str) -> None:
+def send(url: str, message: EmailMessage) -> None:
     """Hand the message to the server at `url`: smtp://[user:password@]host:port or smtps://…"""
     parts = urlsplit(url)
     host, user = parts.hostname or "", unquote(parts.username or "")
-    message["From"] = user if "@" in user else f"no-reply@{host}"
-    message["Message-ID"] = f"<{message_id}@{host}>"
     tls = ssl.create_default_context()
     with (
         smtplib.SMTP_SSL(host, parts.port or 465, timeout=TIMEOUT_SECONDS, context=tls)

@@ -20,6 +20,7 @@ from backend.errors import (
     ValidationFailed,
 )
 from backend.infrastructure.rate_limiter import Policy, Verdict
+from backend.web.fields import CONTROL
 from backend.web.json_body import parse_json
 
 if TYPE_CHECKING:
@@ -58,11 +59,22 @@ class Request(WerkzeugRequest):
             raise self.challenge or Unauthorized("missing")
         return self.caller
 
+    @property
+    def agent(self) -> str:
+        """`User-Agent` read as UTF-8, or as Latin-1 if it is not, without control characters."""
+        sent = self.environ.get("HTTP_USER_AGENT", "").encode("latin-1")  # its bytes, by PEP 3333
+        try:
+            text = sent.decode("utf-8")
+        except UnicodeDecodeError:
+            text = sent.decode("latin-1")
+        return CONTROL.sub("", text)
+
     def query_parameters(self) -> list[tuple[str, str]]:
         """The query string's pairs, percent-decoded. Raises ValidationFailed for what is not UTF-8."""
         raw = self.environ.get("QUERY_STRING", "")
         try:
-            return parse_qsl(raw, keep_blank_values=True, errors="strict") if raw else []
+            sent = raw.encode("latin-1").decode("utf-8")  # bytes that are not percent-encoded come as Latin-1
+            return parse_qsl(sent, keep_blank_values=True, errors="strict") if sent else []
         except ValueError:
             raise ValidationFailed({"query": "must be percent-encoded UTF-8"}) from None
 

@@ -117,6 +117,25 @@ def test_a_user_agent_is_cut_to_200_characters(api, ada, length):
     assert sessions_of(api, ada)[0]["userAgent"] == "u" * min(length, 200)
 
 
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("Browser/1.0 (été, 日本, 🦊)".encode(), "Browser/1.0 (été, 日本, 🦊)"),
+        ("Browser/1.0 (été)".encode("latin-1"), "Browser/1.0 (été)"),
+        (b"\xc3\xa9 \xe9", "Ã© é"),  # not UTF-8 as a whole
+        ("\u0085tab\t, delete\x7f, next line\u0085".encode(), "tab, delete, next line"),
+        (b"latin \x85\xff", "latin ÿ"),
+        (b"\xed\xa0\x80", "í\xa0"),  # half a pair of surrogates is no UTF-8
+        ("é".encode() * 201, "é" * 200),
+        (b"\t" * 300 + b"x" * 201, "x" * 200),
+    ],
+)
+def test_a_user_agent_is_read_as_utf_8_or_else_as_latin_1(api, ada, sent, shown):
+    """Without control characters, and cut in characters, not bytes. WSGI hands on bytes as Latin-1 (PEP 3333)."""
+    log_in(api, ada.email, headers={"User-Agent": sent.decode("latin-1")})
+    assert sessions_of(api, ada)[0]["userAgent"] == shown
+
+
 def test_a_refresh_is_the_last_use_of_its_session(api, ada, clock):
     before = sessions_of(api, ada)[0]
     clock.advance(120)

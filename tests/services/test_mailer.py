@@ -1,6 +1,7 @@
 """Mail: a reset token goes to its user, and nowhere else."""
 
 import logging
+import re
 from email import message_from_string
 from email.policy import default
 from urllib.parse import quote
@@ -10,6 +11,7 @@ import pytest
 from backend.services import relay
 from tests.conftest import PASSWORD
 from tests.mail_server import mail_server
+from tests.mailbox import Mailbox
 from tests.processes.gunicorn_server import wait_until
 
 NEW = "an altogether different pass phrase"
@@ -63,7 +65,57 @@ def test_the_server_is_told_who_we_are_if_it_wants_to_know(make_api, server):
     ask(api, api.sign_up("Ada"))
     wait_until(lambda: len(server.mails) == 1)
     assert "\0mail@example.com\0p@ss:w/rd" in server.log
-    assert "From: mail@example.com\n" in server.mails[0]
+
+
+def check_headers(mail, person, sender):
+    """What RFC 5322 demands, each once, and whatever makes the mail one message."""
+    message = message_from_string(mail, policy=default)
+    names = [name for name, _ in message.items()]
+    assert len(names) == len(set(names))
+    assert (message["From"], message["To"], message["Subject"]) == (sender, person.email, "Reset your password")
+    assert re.fullmatch(rf"<[0-9a-f-]{{36}}@{re.escape(sender.partition('@')[2])}>", message["Message-ID"])
+    assert message["Date"].datetime.tzinfo is not None
+    return message["Date"].datetime.timestamp()
+
+
+def test_a_mail_has_a_date_a_sender_and_an_id(make_api, server, clock):
+    """The date is that of the request, in UTC, also when the mail goes out later."""
+    clock.advance(86_400)
+    ada, began = (api := make_api(smtp_url=url(server))).sign_up("Ada"), int(clock())
+    ask(api, ada)
+    wait_until(lambda: len(server.mails) == 1)
+    assert began <= check_headers(server.mails[0], ada, "no-reply@127.0.0.1") <= clock()
+
+
+@pytest.mark.parametrize(("mail_from", "sender"), [(None, "no-reply@localhost"), ("a@shop.example", "a@shop.example")])
+def test_a_mail_in_a_file_has_them_too(make_api, settings, clock, mail_from, sender):
+    ada = (api := make_api(mail_from=mail_from)).sign_up("Ada")
+    began, mail = int(clock()), Mailbox(settings.database_path.parent / "outbox").next_mail(api, ada.email)
+    assert began <= check_headers(mail, ada, sender) <= clock()
+
+
+def test_the_sender_can_be_set(make_api, server):
+    """In the header and in what the server is told."""
+    ada = (api := make_api(smtp_url=url(server), mail_from="accounts@shop.example")).sign_up("Ada")
+    ask(api, ada)
+    wait_until(lambda: len(server.mails) == 1)
+    check_headers(server.mails[0], ada, "accounts@shop.example")
+    assert "FROM:<accounts@shop.example>" in " ".join(server.log)
+
+
+def test_the_mail_holds_the_link_that_is_set(make_api, settings):
+    """With the token in its place, in one piece, instead of the bare token."""
+    mailbox = Mailbox(settings.database_path.parent / "outbox")
+    before, after = "https://shop.example/{x}/%7B?next=/a&token=", "&from=mail#reset={"
+    api = make_api(password_reset_url=f"{before}{{token}}{after}")
+    ada = api.sign_up("Ada")
+    content = message_from_string(mailbox.next_mail(api, ada.email), policy=default).get_content()
+    assert "Token: " not in content
+    [link] = [line for line in content.splitlines() if line.startswith("https:")]
+    assert link.startswith(before) and link.endswith(after)
+    token = link.removeprefix(before).removesuffix(after)
+    body = {"token": token, "newPassword": NEW}
+    assert api.post("/auth/password-reset/confirm", json=body).status_code == 204
 
 
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])

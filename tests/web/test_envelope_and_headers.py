@@ -204,6 +204,33 @@ def test_tokens_that_were_good_are_expired_or_revoked(api, ada, grace, clock):
     assert all(CHALLENGE.fullmatch(answer.headers["WWW-Authenticate"]) for answer in answers)
 
 
+def test_the_message_of_a_401_says_what_happened(api, ada, grace, clock):
+    """A wrong password is not a missing token; each reason has a sentence of its own."""
+    login = {"email": ada.email, "password": "wrong"}
+    api.delete("/auth/sessions", grace)
+    answers = [
+        api.get("/users/me"),
+        api.post("/auth/login", json=login),
+        api.post("/auth/password", ada, {"currentPassword": "wrong", "newPassword": "a quiet harbour"}),
+        api.get("/users/me", headers={"Authorization": "Bearer x.y.z"}),
+        api.get("/users/me", headers={"Authorization": "Basic YWRhOnB3"}),
+        api.get("/users/me", grace),
+    ]
+    clock.advance(901)
+    answers.append(api.get("/users/me", ada))
+    assert [answer.status_code for answer in answers] == [401] * 7
+    errors = [answer.json["error"] for answer in answers]
+    assert [(error["details"]["reason"], error["message"]) for error in errors] == [
+        ("missing", "Authentication is required."),
+        ("credentials", "The credentials are wrong."),
+        ("credentials", "The credentials are wrong."),
+        ("invalid", "The token is invalid."),
+        ("invalid", "Authorization must be Bearer and an access token."),
+        ("revoked", "The login has ended."),
+        ("expired", "The token has expired."),
+    ]
+
+
 def test_the_scheme_is_read_in_any_case(api, ada):
     for scheme in ("Bearer", "bearer", "BEARER", "bEaReR"):
         assert api.get("/users/me", headers={"Authorization": f"{scheme} {ada.access}"}).status_code == 200

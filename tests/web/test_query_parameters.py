@@ -77,6 +77,21 @@ def test_what_is_not_utf_8_once_decoded_is_refused(get, path):
         assert details(get(path + garbage)) == {"query": "must be percent-encoded UTF-8"}
 
 
+def test_bytes_that_are_not_percent_encoded_are_read_as_utf_8_too(api, admin):
+    """A server that lets them through hands them on as Latin-1 (PEP 3333): that is no text to look for."""
+
+    def users(raw):
+        return api.get("/users", admin, environ_overrides={"QUERY_STRING": raw.decode("latin-1")})
+
+    person = {"email": "zoe@example.com", "name": "Zoë", "password": "correct horse"}
+    zoe = api.post("/users", json=person).json["data"]["id"]
+    for query in (b"q=zo%C3%AB", "q=zoë".encode(), b"q=zo%C3%AB&role=user"):
+        assert [user["id"] for user in users(query).json["data"]] == [zoe]
+    assert details(users("ö=1".encode())) == {"ö": "is not known here"}
+    for garbage in (b"q=zo\xeb", b"q=\x80", b"q=\xed\xa0\x80", b"\xff=1"):
+        assert details(users(garbage)) == {"query": "must be percent-encoded UTF-8"}
+
+
 @pytest.mark.parametrize(
     "query",
     ["role=root", "role=", "role=User", "sort=name", "sort=", "sort=createdat", "sort=--email", "include=items",
