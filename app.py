@@ -161,7 +161,7 @@ class App:
         self.middleware = [
             request_ids,
             client_addresses(settings.trusted_proxies),
-            access_log(log),
+            access_log(log, settings.log_level),
             cross_origin(settings.cors_origins),
             error_answers,
             framing,

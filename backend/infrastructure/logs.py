@@ -20,6 +20,7 @@ from select import PIPE_BUF
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")  # narrates; nothing decides on it
 
+PATH_KEPT = 200  # characters; even with each of them escaped, a line fits into PIPE_BUF
 PENDING = 10_000  # lines; some 3 MB
 BATCH = 2_000
 GATHER_SECONDS = 0.002  # before each write: a thread that woke for every line would take the interpreter from requests
@@ -146,6 +147,17 @@ def configure(level: str) -> LogSink:
     root.addHandler(standard_error())
     root.setLevel(level)
     return standard_error().sink
+
+
+def path_of(target: str) -> str:
+    """The path of a request's target as it was sent, cut to 200 characters.
+
+    Query, fragment and user information are left out: they may hold secrets.
+    """
+    path = target.partition("?")[0].partition("#")[0]
+    if not path.startswith("/") and "://" in path:  # the absolute form, RFC 9112 §3.2.2
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    return path[:PATH_KEPT]
 
 
 def iso_time(milliseconds: int) -> str:

@@ -11,7 +11,8 @@ from email.utils import formatdate
 from http import HTTPStatus
 
 from backend.errors import AppError
-from backend.infrastructure.logs import request_id
+from backend.infrastructure.logs import path_of, request_id
+from backend.server.request_reader import REQUEST_LINE
 from backend.web.cross_origin import EXPOSED
 from backend.web.envelope import error_response
 
@@ -28,9 +29,17 @@ def refusal(
     identifier = sent_id.decode() if REQUEST_ID.fullmatch(sent_id) else secrets.token_hex(16)
     token = request_id.set(identifier)
     level = logging.ERROR if error.status >= 500 else logging.INFO
-    log.log(level, "refused %s: %d %s", peer or "unix", error.status, error.code, exc_info=cause)
+    log.log(level, "refused %s: %d %s%s", peer or "unix", error.status, error.code, _what(head), exc_info=cause)
     request_id.reset(token)
     return render(error, head, identifier, origins)
+
+
+def _what(head: Sequence[bytes]) -> str:
+    """Method and path, as far as there is a request line."""
+    if not head or not REQUEST_LINE.fullmatch(head[0]):
+        return ""
+    method, target, _ = head[0].decode().split(" ")
+    return f", {method} {path_of(target)}"
 
 
 def render(error: AppError, head: Sequence[bytes], identifier: str, origins: frozenset[str]) -> bytes:

@@ -10,6 +10,7 @@ import secrets
 from dataclasses import dataclass
 
 from backend.domain import Timestamp
+from backend.errors import Unauthorized
 from backend.infrastructure.keyring import Keyring
 from backend.infrastructure.tokens import Tokens
 from backend.infrastructure.transaction import Transaction
@@ -41,7 +42,11 @@ class Rotation:
         return self._issue(login, secrets.token_hex(32), now // 1000, self._end(login, now), self._keyring.signing_id)
 
     def rotate(self, tx: Transaction, login: Login, token: str) -> str | None:
-        """The successor of `token`, a token of this live login. None if it was reused: the login must end."""
+        """The successor of `token`, a token of this live login. None if it was reused: the login must end.
+
+        Raises Unauthorized `invalid` within the grace if the key of the successor is not in this keyring: withdrawn, or
+        known to newer workers only. That is no reuse, so it ends nothing.
+        """
         used = sessions.token_by_hash(tx, _hash(token))
         if used is None or used.session_id != login.id:
             return None
@@ -62,8 +67,10 @@ class Rotation:
         kept = sessions.token_by_hash(tx, used.successor or b"")
         if kept is None or kept.used_at is not None or used.used_at is None or used.nonce is None:
             return None
-        if tx.now - used.used_at > self._grace or kept.key_id not in self._keyring:
+        if tx.now - used.used_at > self._grace:
             return None
+        if kept.key_id not in self._keyring:
+            raise Unauthorized("invalid")
         jti = self._jti(token, used.nonce, kept.key_id)
         return self._issue(login, jti, kept.issued_at, kept.expires_at, kept.key_id).token
 

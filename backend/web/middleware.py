@@ -7,13 +7,14 @@ Outermost first. What a link learns it writes on the request; headers that any a
 import logging
 import time
 from collections.abc import Callable, Sequence
+from json.encoder import encode_basestring_ascii as quote
 
 from backend.domain import Caller
 from backend.errors import AppError, InternalError, Unauthorized
-from backend.infrastructure.logs import LogSink, iso_now, request_id
+from backend.infrastructure.logs import LogSink, iso_now, path_of, request_id
 from backend.settings import Networks
 from backend.web.client_address import client_address
-from backend.web.envelope import encode, error_response
+from backend.web.envelope import error_response
 from backend.web.request import Request
 from backend.web.response import Response
 from backend.web.router import Router
@@ -47,19 +48,23 @@ def request_ids(following: Handle) -> Handle:
     return handle
 
 
-def access_log(sink: LogSink) -> Middleware:
-    """One line a request. No header, body or query is in it, so no secret can be."""
+def access_log(sink: LogSink, level: str) -> Middleware:
+    """One line a request, of level INFO: none if `level` is higher. No header, body or query is in it, so no secret."""
 
     def link(following: Handle) -> Handle:
+        if level not in ("DEBUG", "INFO"):
+            return following
+
         def handle(request: Request) -> Response:
             began = time.perf_counter()
             response = following(request)
-            caller, endpoint = request.caller, request.endpoint
+            caller, endpoint, target = request.caller, request.endpoint, request.environ.get("RAW_URI") or request.path
             sink.put(
                 f'{{"time":"{iso_now()}","level":"INFO","requestId":"{request.id}",'
-                f'"method":{encode(request.method)},"route":{encode(endpoint.route.path if endpoint else None)},'
+                f'"method":{quote(request.method)},"path":{quote(path_of(target))},'
+                f'"route":{quote(endpoint.route.path) if endpoint else "null"},'
                 f'"status":{response.status},"ms":{(time.perf_counter() - began) * 1000:.2f},'
-                f'"userId":{encode(caller.user.id if caller else None)},"client":"{request.client}",'
+                f'"userId":{quote(caller.user.id) if caller else "null"},"client":"{request.client}",'
                 f'"bytes":{len(response.body)}}}'
             )
             return response

@@ -1,12 +1,16 @@
 """What is secret: nothing usable lies in the database or the logs; signing secrets are rotated without a break."""
 
+import gc
 import sqlite3
+import weakref
 from contextlib import closing
 
 import jwt
 import pytest
 
+from backend.domain import TokenPair
 from backend.infrastructure.keyring import Keyring
+from backend.web.envelope import to_json
 from tests.conftest import PASSWORD, SECRET
 from tests.mailbox import Mailbox
 
@@ -78,6 +82,20 @@ def test_a_successor_cannot_be_foretold_from_the_token_and_our_key(make_api, ada
     assert here.json["data"]["refreshToken"] != there.json["data"]["refreshToken"]
 
 
+class Secret(str):
+    """A text of which can be told whether it is still held."""
+
+
+def test_the_envelope_holds_no_token_once_it_is_answered():
+    """Answers that are asked for again are kept as text; tokens are not among them."""
+    token = Secret("a.secret.token")
+    held = weakref.ref(token)
+    assert "a.secret.token" in to_json(TokenPair(token, "another", "Bearer", 900))
+    del token
+    gc.collect()
+    assert held() is None
+
+
 def test_a_second_secret_still_verifies_and_the_first_one_signs(make_api):
     """Access, refresh and reset tokens of before go on; what is new is signed with the new secret."""
     before, after = make_api(), make_api(jwt_secrets=(NEXT, SECRET))
@@ -102,6 +120,21 @@ def test_the_grace_gives_the_same_successor_across_a_rotation_of_secrets(make_ap
     ada = before.sign_up("Ada")
     successor = refresh(before, ada.refresh).json["data"]["refreshToken"]
     assert refresh(after, ada.refresh).json["data"]["refreshToken"] == successor
+
+
+def test_a_successor_whose_secret_was_taken_away_cannot_be_given_again(make_api, clock):
+    """Within the grace, after a return to the former secrets or by a worker that is still to learn of the new one: 401
+    `invalid`. It is no reuse and harms nobody's login; after the grace it is, as ever."""
+    former, newer = make_api(), make_api(jwt_secrets=(NEXT, SECRET))
+    ada = former.sign_up("Ada")
+    successor = refresh(newer, ada.refresh).json["data"]["refreshToken"]
+    for token in (ada.refresh, successor):
+        answer = refresh(former, token)
+        assert (answer.status_code, answer.json["error"]["details"]) == (401, {"reason": "invalid"})
+    assert refresh(newer, ada.refresh).json["data"]["refreshToken"] == successor
+    clock.advance(11)
+    assert refresh(former, ada.refresh).json["error"]["details"] == {"reason": "revoked"}
+    assert refresh(newer, successor).json["error"]["details"] == {"reason": "revoked"}
 
 
 def test_a_secret_that_was_taken_away_verifies_nothing(make_api, mailbox):

@@ -1,5 +1,6 @@
 """What the server refuses before the application sees it, and what it answers where the application does not."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -107,6 +108,62 @@ def test_a_refusal_keeps_the_clients_request_id_only_if_it_is_a_proper_one(serve
     replaced = server.ask(get(b'X-Request-ID: abcdefgh"', b"Expect: no"))
     assert replaced.code == "BAD_REQUEST"
     assert len(replaced.headers["x-request-id"]) == 32
+
+
+@pytest.mark.parametrize(
+    ("request_", "line"),
+    [
+        (get(b"Expect: no", b"X-Request-ID: refusal-1"), "refused 127.0.0.1: 400 BAD_REQUEST, GET /"),
+        (
+            get(HOSTED, b"X-Request-ID: refusal-2", b"Expect: no", line=b"POST /a%22b/c?token=hidden#hidden HTTP/1.1"),
+            "refused 127.0.0.1: 400 BAD_REQUEST, POST /a%22b/c",
+        ),
+        (
+            get(b"X-Request-ID: refusal-3", line=b"GET http://ada:hidden@localhost/nowhere?hidden HTTP/1.1"),
+            "refused 127.0.0.1: 400 BAD_REQUEST, GET /nowhere",
+        ),
+        (
+            get(HOSTED, b"X-Request-ID: refusal-4", *[b"A: hidden"] * 100, line=b"GET /" + LONG[:300] + b" HTTP/1.1"),
+            f"refused 127.0.0.1: 431 HEADERS_TOO_LARGE, GET /{'a' * 199}",
+        ),
+    ],
+)
+def test_a_refusal_is_a_line_with_method_and_path(server: Server, request_: bytes, line: str) -> None:
+    """And without a query, a fragment, user information or a header: they may be secret."""
+    answer = server.ask(request_)
+    wait_until(lambda: answer.headers["x-request-id"] in server.log.read_text())
+    [logged] = [
+        row for row in map(json.loads, json_lines(server)) if row["requestId"] == answer.headers["x-request-id"]
+    ]
+    assert (logged["message"], logged["level"]) == (line, "INFO")
+    assert "hidden" not in server.log.read_text()
+
+
+def test_a_request_that_is_not_whole_in_time_is_a_line_too(server: Server) -> None:
+    with server.connect() as client:
+        client.send(get(HOSTED, b"X-Request-ID: refusal-5", line=b"POST /slow?hidden HTTP/1.1")[:-2])
+        assert client.read_answer().status == 408
+    wait_until(lambda: "refused 127.0.0.1: 408 REQUEST_TIMEOUT, POST /slow" in server.log.read_text())
+    assert "hidden" not in server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    "sent", [b"hidden nonsense\r\n", b"GET /hidden HTTP/9\r\n", b"\x16\x03\x01hidden\r\n", b"GET /hi"]
+)
+def test_what_is_no_request_line_is_not_logged(server: Server, sent: bytes) -> None:
+    """Nor is the part of one of which the end never came."""
+    with server.connect() as client:
+        client.send(sent).stream.shutdown(1)
+        answer = client.read_answer()
+    wait_until(lambda: answer.headers["x-request-id"] in server.log.read_text())
+    [logged] = [
+        row for row in map(json.loads, json_lines(server)) if row["requestId"] == answer.headers["x-request-id"]
+    ]
+    assert logged["message"] == "refused 127.0.0.1: 400 BAD_REQUEST"
+
+
+def json_lines(server: Server) -> list[str]:
+    return [line for line in server.log.read_text().splitlines(keepends=True) if line.endswith("}\n")]
 
 
 def test_a_refusal_to_head_has_no_body(server: Server) -> None:

@@ -12,7 +12,7 @@ from backend.infrastructure.logs import LogSink, SinkHandler
 from backend.settings import Networks
 from tests.conftest import PASSWORD
 
-FIELDS = ["time", "level", "requestId", "method", "route", "status", "ms", "userId", "client", "bytes"]
+FIELDS = ["time", "level", "requestId", "method", "path", "route", "status", "ms", "userId", "client", "bytes"]
 
 
 class Unreadable:
@@ -118,8 +118,9 @@ def test_each_request_is_one_line_with_who_what_and_how_it_went(api, ada, access
     [line] = [line for line in access_lines("the-next-one") if line["requestId"] == "mine-to-find"]
     assert list(line) == FIELDS
     assert line | {"time": "", "ms": 0} == {
-        "time": "", "level": "INFO", "requestId": "mine-to-find", "method": "GET", "route": "/api/v1/users/{id}",
-        "status": 200, "ms": 0, "userId": ada.id, "client": "203.0.113.9", "bytes": len(answer.data),
+        "time": "", "level": "INFO", "requestId": "mine-to-find", "method": "GET", "path": f"/api/v1/users/{ada.id}",
+        "route": "/api/v1/users/{id}", "status": 200, "ms": 0, "userId": ada.id, "client": "203.0.113.9",
+        "bytes": len(answer.data),
     }  # fmt: skip
     assert line["ms"] > 0
 
@@ -127,14 +128,16 @@ def test_each_request_is_one_line_with_who_what_and_how_it_went(api, ada, access
 @pytest.mark.parametrize(
     ("method", "path", "rest", "expected"),
     [
-        ("GET", "/nowhere", {}, (404, None)),
-        ("PUT", "/users", {}, (405, None)),
-        ("GET", "/users/me", {}, (401, "/api/v1/users/me")),
-        ("GET", "/products?limit=0", {}, (422, "/api/v1/products")),
-        ("POST", "/users", {"headers": {"Transfer-Encoding": "x"}}, (411, None)),
-        ("OPTIONS", "/users", {}, (204, None)),
-        ("HEAD", "//healthz", {}, (200, "/healthz")),
-        ('BR"EW\\', '/"};{"', {}, (404, None)),
+        ("GET", "/nowhere", {}, (404, "/api/v1/nowhere", None)),
+        ("PUT", "/users", {}, (405, "/api/v1/users", None)),
+        ("GET", "/users/me", {}, (401, "/api/v1/users/me", "/api/v1/users/me")),
+        ("GET", "/users/someone", {}, (401, "/api/v1/users/someone", "/api/v1/users/{id}")),
+        ("GET", "/products?limit=0", {}, (422, "/api/v1/products", "/api/v1/products")),
+        ("POST", "/users", {"headers": {"Transfer-Encoding": "x"}}, (411, "/api/v1/users", None)),
+        ("OPTIONS", "/users", {}, (204, "/api/v1/users", None)),
+        ("HEAD", "//healthz", {}, (200, "/healthz", "/healthz")),
+        ("GET", "/%2e%2E/caf%C3%A9/", {}, (404, "/api/v1/%2e%2E/caf%C3%A9/", None)),
+        ('BR"EW\\', "/nowhere", {}, (404, "/api/v1/nowhere", None)),
     ],
 )
 def test_refused_requests_have_their_line_too(api, access_lines, method, path, rest, expected):
@@ -142,8 +145,51 @@ def test_refused_requests_have_their_line_too(api, access_lines, method, path, r
     headers = {"X-Request-ID": "mine-to-find", **rest.get("headers", {})}
     api(method, path, headers=headers)
     [line] = access_lines("mine-to-find")
-    assert (line["status"], line["route"]) == expected
+    assert (line["status"], line["path"], line["route"]) == expected
     assert (list(line), line["method"], line["userId"]) == (FIELDS, method, None)
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/nowhere?token=hidden", "/nowhere"),
+        ("/nowhere#token=hidden?x", "/nowhere"),
+        ("http://ada:hidden@host:80/nowhere?token=hidden", "/nowhere"),
+        ("http://ada:hidden@host", "/"),
+        ("http://host?token=hidden", "/"),
+        ("/http://a@b/", "/http://a@b/"),
+        ("*", "*"),
+        ("", "/api/v1/nowhere"),  # of a server that tells the decoded path alone
+        ("/" + "x" * 8_000, "/" + "x" * 199),
+        ('/"}\n{"\x00\x1b[31m\x85\xff\\', '/"}\n{"\x00\x1b[31m\x85\xff\\'),
+    ],
+)
+def test_a_line_has_the_path_as_it_was_sent(api, access_lines, log_file, target, path):
+    """Cut to 200 characters, in ASCII so that no terminal obeys it, without query, fragment and user information."""
+    api.get("/nowhere", headers={"X-Request-ID": "mine-to-find"}, environ_overrides={"RAW_URI": target})
+    [line] = access_lines("mine-to-find")
+    assert line["path"] == path
+    assert log_file.read_text("ascii").strip().isprintable()
+    assert "hidden" not in log_file.read_text()
+
+
+@pytest.mark.parametrize(("level", "told"), [("DEBUG", True), ("INFO", True), ("WARNING", False), ("ERROR", False)])
+def test_lines_of_requests_are_info(make_api, access_lines, level, told):
+    """Another application shares the log; once its line is there, all before it are."""
+    make_api(log_level=level).get("/products", headers={"X-Request-ID": "mine-to-find"})
+    make_api().get("/products", headers={"X-Request-ID": "the-next-one"})
+    assert [line["requestId"] for line in access_lines("the-next-one")] == ["mine-to-find"] * told + ["the-next-one"]
+
+
+def test_a_line_outside_of_any_request_has_no_request_id(broken, program_log):
+    """Threads serve one request after the other: none must lend its id to what comes next."""
+    log = logging.getLogger("elsewhere")
+    log.warning("before")
+    fail(broken, "one-of-two")
+    broken.get("/nowhere", headers={"X-Request-ID": "the-next-one"})
+    log.warning("after")
+    lines = [(line["message"], line["requestId"]) for line in program_log() if line["logger"] == "elsewhere"]
+    assert lines == [("before", "-"), ("after", "-")]
 
 
 def test_a_500_has_its_line_too(broken, access_lines):
