@@ -103,7 +103,11 @@ def test_what_every_parser_reads_alike_is_read(data, value):
     assert repr(parse_json(data)) == repr(value)
 
 
-@pytest.mark.parametrize("data", [nested(32), objects(32), b'{"a":' + nested(31) + b"}", b"[" + nested(31) + b"]"])
+@pytest.mark.parametrize(
+    "data",
+    [nested(32), objects(32), b'{"a":' + nested(31) + b"}", b"[" + nested(31) + b"]",
+     b"[" + b",".join([nested(31), objects(31)] * 20) + b"]"],
+)  # fmt: skip
 def test_thirty_two_levels_are_not_too_deep(data):
     """The outermost value is level 1."""
     assert json.dumps(parse_json(data), separators=(",", ":")).encode() == data

@@ -63,6 +63,8 @@ def test_wrong_fields_in_a_list_are_told_by_their_path(api, ada):
         (None, "items"),
         ([{"productId": ID, "quantity": 1}] * 51, "items"),
         ([{"productId": ID, "quantity": 1}, {"productId": ID, "quantity": 2}], "items[1].productId"),
+        ([{"productId": f" {ID} ", "quantity": 1}, {"productId": ID, "quantity": 2}], "items[1].productId"),
+        ([{"productId": ID, "quantity": 1}, {"productId": f"{ID} ", "quantity": 2}], "items[1].productId"),
         ([[]], "items[0]"),
         ([None], "items[0]"),
     ],
