@@ -98,6 +98,16 @@ def test_a_preflight_of_another_origin_allows_nothing(shared):
     assert cors(shared("OPTIONS", "/users/me", headers={**PREFLIGHT, "Origin": "https://evil.example"})) == {}
 
 
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+def test_only_a_preflight_is_answered_as_one(shared, method):
+    """Neither another method, nor OPTIONS that asks for no method."""
+    headers = PREFLIGHT if method == "GET" else {"Origin": ORIGIN}
+    assert cors(shared(method, "/products", headers=headers)).keys() == {
+        "Access-Control-Allow-Origin",
+        "Access-Control-Expose-Headers",
+    }
+
+
 def test_a_preflight_for_no_route_is_a_404_that_may_be_read(shared):
     answer = shared("OPTIONS", "/nowhere", headers=PREFLIGHT)
     assert (answer.status_code, answer.json["error"]["code"]) == (404, "NOT_FOUND")
