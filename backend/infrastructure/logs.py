@@ -111,7 +111,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """A record of the standard library's `logging` as one JSON line."""
+    """A record of the standard library's `logging` as one JSON line, in ASCII: no terminal obeys it."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {
@@ -120,7 +120,7 @@ class JsonFormatter(logging.Formatter):
         }  # fmt: skip
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False)
+        return json.dumps(fields)
 
 
 class SinkHandler(logging.Handler):

@@ -99,6 +99,13 @@ def test_the_cause_of_a_500_is_in_the_log_under_the_request_id(broken, program_l
     assert "no such table" in errors[1]["exception"]
 
 
+def test_no_line_can_command_a_terminal(program_log, tmp_path):
+    """Control characters beyond ASCII, too, are escaped: what is logged may quote a client."""
+    logging.getLogger("elsewhere").warning("é \x1b[31m \x9b31m \u202e")
+    assert [line["message"] for line in program_log()] == ["é \x1b[31m \x9b31m \u202e"]
+    assert (tmp_path / "program.log").read_text("ascii").strip().isprintable()
+
+
 def test_after_a_500_the_next_request_is_served(broken):
     fail(broken, "and-then")
     assert broken.post("/auth/logout", json={"refreshToken": "none"}).status_code == 204
