@@ -143,7 +143,7 @@ def authentication(identify: Callable[[str], Caller]) -> Middleware:
                 try:
                     scheme, _, token = header.partition(" ")
                     if scheme.lower() != "bearer":
-                        raise Unauthorized("invalid", "Authorization must be Bearer and an access token.")
+                        raise Unauthorized("invalid", "The Authorization header must hold a bearer token.")
                     request.caller = identify(token.strip())
                 except AppError as error:
                     request.challenge = error

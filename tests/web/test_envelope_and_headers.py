@@ -225,7 +225,7 @@ def test_the_message_of_a_401_says_what_happened(api, ada, grace, clock):
         ("credentials", "The credentials are wrong."),
         ("credentials", "The credentials are wrong."),
         ("invalid", "The token is invalid."),
-        ("invalid", "Authorization must be Bearer and an access token."),
+        ("invalid", "The Authorization header must hold a bearer token."),
         ("revoked", "The login has ended."),
         ("expired", "The token has expired."),
     ]
