@@ -232,7 +232,7 @@ def test_the_message_of_a_401_says_what_happened(api, ada, grace, clock):
 
 
 def test_the_scheme_is_read_in_any_case(api, ada):
-    for scheme in ("Bearer", "bearer", "BEARER", "bEaReR"):
+    for scheme in ("Bearer", "bearer", "BEARER", "bEaReR", "Bearer "):  # RFC 9110 §11.4: one space or more
         assert api.get("/users/me", headers={"Authorization": f"{scheme} {ada.access}"}).status_code == 200
 
 

@@ -169,3 +169,9 @@ def test_a_list_is_short_unless_it_may_be_longer_than_its_default(query, short):
     """A hundred orders of fifty items are 30 ms and 1.5 MB: on the server's loop, everybody would wait for them."""
     router = Router([endpoint(Route("GET", "/things", ServiceRoutes({}, dict).get_health, ANYONE, short=True))])
     assert router.is_short("GET", f"/things{query}") is short
+
+
+def test_what_is_no_route_is_not_short():
+    router = Router([endpoint(Route("GET", "/things", ServiceRoutes({}, dict).get_health, ANYONE, short=True))])
+    asked = [("GET", "/things"), ("HEAD", "/things"), ("POST", "/things"), ("GET", "/nowhere")]
+    assert [router.is_short(*what) for what in asked] == [True, True, False, False]

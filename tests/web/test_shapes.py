@@ -1,8 +1,11 @@
 """Validation of bodies: all wrong fields at once, each under its path; nothing is guessed."""
 
 import unicodedata
+from dataclasses import dataclass
 
 import pytest
+
+from backend.web.shapes import fields_of
 
 NEW_USER = {"email": "new@example.com", "password": "correct horse", "name": "New"}
 NEW_PRODUCT = {"sku": "S", "name": "N", "unitPrice": 1, "currency": "EUR", "stock": 0}
@@ -222,6 +225,23 @@ def test_a_currency_is_an_active_code_in_capitals(api, ada, currency):
 def test_an_id_in_a_body_is_a_lowercase_uuid(api, ada, wrong):
     body = {"fromAccountId": ID, "toAccountId": wrong, "amount": 1}
     assert details(api.post("/transfers", ada, body)).keys() == {"toAccountId"}
+
+
+def test_a_wrong_choice_is_told_what_there_is_to_choose_from(api, admin, ada):
+    """A short list is told whole, a long one by what it is."""
+    assert details(api.get("/users?role=root", admin)) == {"role": "must be one of user, admin"}
+    assert details(api.post("/accounts", ada, {"currency": "XXX"})) == {
+        "currency": "must be an active ISO 4217 code in capitals"
+    }
+
+
+def test_a_field_without_a_rule_stops_the_start_by_name():
+    @dataclass
+    class Careless:
+        colour: str
+
+    with pytest.raises(TypeError, match="colour"):
+        fields_of(Careless)
 
 
 def test_what_is_wrong_between_two_fields_is_told_by_the_second(api, ada):
