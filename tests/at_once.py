@@ -1,8 +1,10 @@
 """Races in one process: many threads that start at the same moment."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -19,3 +21,20 @@ def at_once(calls: Iterable[Callable[[], T]]) -> list[T]:
 
     with ThreadPoolExecutor(len(works)) as threads:
         return list(threads.map(run, works))
+
+
+def asleep(thread: threading.Thread, seconds: float = 0.03) -> None:
+    """Return when `thread` has slept for `seconds` at a stretch: it waits for another thread or process, not for CPU.
+
+    (A thread that waits for the interpreter wakes every 5 ms.)
+    """
+    status = Path(f"/proc/self/task/{thread.native_id}/status")
+    before, slept_since, end = "", 0.0, time.monotonic() + 30
+    while time.monotonic() < end:
+        now = "".join(line for line in status.read_text().splitlines() if line.startswith(("State", "vol", "nonvol")))
+        if now != before or "sleeping" not in now:
+            before, slept_since = now, time.monotonic()
+        elif time.monotonic() - slept_since > seconds:
+            return
+        time.sleep(0.002)
+    raise AssertionError("the thread does not sleep")

@@ -10,5 +10,11 @@ class Descriptor:
         self.number = number
         self.process = os.getpid()  # whose it is
 
+    def close(self) -> None:
+        """Idempotent."""
+        number, self.number = self.number, -1
+        if number >= 0:
+            os.close(number)
+
     def __del__(self) -> None:
-        os.close(self.number)
+        self.close()

@@ -8,6 +8,7 @@ checkpoint) of ours takes the gate, no checkpoint overlaps another connection's 
 bug needs (3.7.0 to 3.51.2: a lost or corrupt page).
 """
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from pathlib import Path
 
 from backend.errors import Unavailable
 from backend.infrastructure.file_lock import FileLock
+
+log = logging.getLogger(__name__)
 
 
 class WriteGate:
@@ -51,7 +54,8 @@ class WriteGate:
     def _pass(self, seconds: float) -> None:
         try:
             passed = self.lock.acquire(seconds)
-        except OSError as error:  # the gate's folder is gone, full or read-only
+        except OSError as error:  # the gate's folder is gone, full or read-only; no more descriptors, locks or threads
+            log.warning("the write gate cannot be used: %s", error)
             raise Unavailable("The database cannot do this just now.") from error
         if not passed:
             self._stuck = True

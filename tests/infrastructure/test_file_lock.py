@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from backend.infrastructure.file_lock import FileLock
+from tests.at_once import asleep
 from tests.forked import Forked, Signal
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
@@ -141,7 +142,7 @@ def test_first_come_first_served(lock: FileLock) -> None:
     threads = [threading.Thread(target=wait, args=(number,)) for number in range(20)]
     for thread in threads:
         thread.start()
-        time.sleep(0.002)
+        asleep(thread)  # in line by now; to have been started is not enough
     lock.release()
     for thread in threads:
         thread.join()
@@ -172,7 +173,7 @@ def test_passed_on_it_goes_to_who_has_waited_longest_here_and_nobody_comes_betwe
     threads = [threading.Thread(target=wait, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
-        time.sleep(0.02)
+        asleep(thread)
     assert lock.pass_on()
     for thread in threads:
         thread.join()
@@ -282,7 +283,7 @@ def test_a_child_forked_while_it_is_held_and_waited_for_begins_anew(lock: FileLo
     assert lock.acquire(0)
     waiting = threading.Thread(target=lambda: lock.acquire(5) and lock.release())
     waiting.start()
-    time.sleep(0.05)
+    asleep(waiting)
     idle_until = Signal()
     idle, child = Forked(idle_until.wait), Forked(lambda: (lock.acquire(0.05), lock.acquire(5)))
     time.sleep(0.1)
