@@ -7,6 +7,7 @@ import pytest
 
 from backend.errors import Unavailable
 from backend.infrastructure.transaction import Duplicate
+from tests.at_once import at_once
 
 
 def test_a_transaction_is_there_at_the_end_of_its_block_and_not_before(database, written):
@@ -159,3 +160,22 @@ def test_many_rows_are_found_by_one_query(database, write):
         assert tx.rows_for(sql, ["a", "c; DROP TABLE notes", "?"]) == [("a",), ("c; DROP TABLE notes",)]
         assert tx.rows_for("no SQL at all", []) == []
         assert tx.row("SELECT text FROM notes WHERE text = '?'") is None
+
+
+def test_the_log_shrinks_once_a_long_reader_has_gone(database, notes_path):
+    """While the snapshot lasts, SQLite can only append to the `-wal`; a few writes later it is at its limit again."""
+    log = notes_path.with_name("notes.db-wal")
+
+    def write(*texts: str) -> None:
+        with database.transaction() as tx:
+            for text in texts:
+                tx.run("INSERT INTO notes (text) VALUES (:text)", text=text)
+
+    with database.snapshot() as tx:
+        tx.rows("SELECT * FROM notes")
+        for n in range(10):
+            at_once([lambda n=n: write(*(f"{n}-{k}" + "x" * 1_000_000 for k in range(5)))])
+        assert log.stat().st_size > 90_000_000
+    for text in "abc":
+        write(text)
+    assert log.stat().st_size <= 64 * 2**20
