@@ -2,7 +2,8 @@
 
 Whoever logs only appends to a bounded queue, so a sink that blocks (a full pipe that nobody reads) never blocks a
 request: past the bound lines are dropped, counted, and the count is reported as soon as the sink takes lines again.
-A sink that is closed loses its lines and nothing else.
+A sink that is closed loses its lines and nothing else. An error in the thread loses the lines it had in hand, which are
+counted as dropped, and does not end it.
 """
 
 import atexit
@@ -69,7 +70,10 @@ class LogSink:
     def _start(self) -> None:
         self._process = os.getpid()
         self._wake, self._writing = threading.Event(), False  # not the parent's: a fork may copy a held lock
-        threading.Thread(target=self._write, name="log", daemon=True).start()
+        try:
+            threading.Thread(target=self._write, name="log", daemon=True).start()
+        except (RuntimeError, MemoryError):  # the system refuses one more: the next line asks again
+            self._process = 0
 
     def _write(self) -> None:
         while not self._closed:
@@ -77,15 +81,22 @@ class LogSink:
             self._wake.clear()
             time.sleep(GATHER_SECONDS)
             self._writing = True  # before a line is out of the queue
-            lines = [self._lines.popleft() for _ in range(min(len(self._lines), BATCH))]
-            if self._dropped:
-                dropped, self._dropped = self._dropped, 0
-                lines.append(json.dumps({"time": iso_now(), "level": "WARNING", "droppedLines": dropped}))
-            for piece in _pieces(f"{line}\n".encode("utf-8", "replace") for line in lines):
-                _write_all(self._descriptor, piece)
+            count = min(len(self._lines), BATCH)
+            try:
+                self._write_batch(count)
+            except Exception:  # MemoryError, say; there is nowhere to say more, and the thread must go on
+                self._dropped += count
             self._writing = False
             if self._lines:
                 self._wake.set()
+
+    def _write_batch(self, count: int) -> None:
+        lines = [self._lines.popleft() for _ in range(count)]
+        if dropped := self._dropped:
+            lines.append(json.dumps({"time": iso_now(), "level": "WARNING", "droppedLines": dropped}))
+        for piece in _pieces(f"{line}\n".encode("utf-8", "replace") for line in lines):
+            _write_all(self._descriptor, piece)
+        self._dropped -= dropped
 
 
 def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
