@@ -23,8 +23,8 @@ PRAGMAS = (
     # Pages, four times the default: under load an eighth more transfers, for pages written often are copied less often.
     # It costs 16 MB of `-wal`, and the time to read that once after a crash.
     "wal_autocheckpoint = 4000",
-    # Bytes, four such checkpoints. The `-wal` grows beyond it while a long snapshot keeps SQLite from restarting it; the
-    # first commit after the restart truncates it. In daily work it stays smaller, and its blocks on disk are reused.
+    # Bytes, four such checkpoints. The `-wal` grows beyond it while a long snapshot keeps SQLite from restarting it.
+    # The first commit after the restart truncates it. In daily work it stays smaller, so its blocks on disk are reused.
     "journal_size_limit = 67108864",
 )
 STATEMENTS = 512  # prepared and kept: all of ours
