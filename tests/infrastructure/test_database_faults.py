@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,61 @@ def test_a_read_only_database_can_be_read_and_not_written():
         assert Forked(read_and_write).result() == (0, "unavailable")
         assert path.read_bytes() == before
         holder.close()
+
+
+def break_descriptors_of(path: Path) -> None:
+    """What this process has open of `path` fails from now on, as a disk that was unplugged; a new one works."""
+    unreadable = os.open(os.devnull, os.O_WRONLY)
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if link.readlink() == path:
+                os.dup2(unreadable, int(link.name))
+    os.close(unreadable)
+
+
+def write_from_outside(path: Path, text: str) -> None:
+    """By another process, into the database file itself: nothing that is cached or in the log holds any more."""
+
+    def work() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("INSERT INTO notes (text) VALUES (?)", (text,))
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    Forked(work).result()
+
+
+@pytest.mark.parametrize("use", ["snapshot", "version", "only_row"])
+def test_a_connection_to_read_with_that_fails_is_replaced_at_the_next_use(database, notes_path, use):
+    """The first read is refused, the next one served, without a restart."""
+
+    def read() -> None:
+        if use == "snapshot":
+            count(database)
+        elif use == "version":
+            database.version()
+        else:
+            database.only_row("SELECT count(*) FROM notes")
+
+    assert count(database) == 0
+    opened, _ = database.version()
+    write_from_outside(notes_path, "a")
+    break_descriptors_of(notes_path)
+    with pytest.raises(Unavailable):
+        for _ in range(2):  # `version` itself does not read the file, and the next read does
+            read()
+            count(database)
+    read()
+    assert count(database) == 1
+    assert database.version()[0] > opened  # its figures are not comparable with those of the old one
+
+
+def test_a_connection_to_write_with_that_fails_is_replaced_at_the_next_use(database, notes_path, write):
+    write("a")
+    database.close()
+    database.check_writable()
+    write_from_outside(notes_path, "b")
+    break_descriptors_of(notes_path)
+    with pytest.raises(Unavailable):
+        write("c")
+    write("d")
+    assert count(database) == 3
