@@ -12,6 +12,7 @@ Faults of the database (busy, full, read-only, gone) become `Unavailable`; a bro
 """
 
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -84,10 +85,12 @@ class Database:
             self._raise_fault(error)
             raise
 
-    def check_writable(self) -> None:
-        """Raises Unavailable if a transaction cannot be had."""
-        with self.transaction() as tx:  # BEGIN IMMEDIATE alone lets a read-only database pass
-            tx.run("PRAGMA incremental_vacuum")  # a write, but of nothing
+    def check_writable(self, at_most: float = math.inf) -> None:
+        """Raises Unavailable if a transaction cannot be had within `busy_timeout`, or within `at_most` seconds."""
+        with self._faults_mapped():
+            self._check_not_nested()
+            with self._writers.transaction(at_most) as tx:  # BEGIN IMMEDIATE alone lets a read-only database pass
+                tx.run("PRAGMA incremental_vacuum")  # a write, but of nothing
 
     def close(self) -> None:
         """Close this thread's connection, and the one for writing if nobody uses it."""

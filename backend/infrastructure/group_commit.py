@@ -62,9 +62,12 @@ class GroupCommit:
         return getattr(self._mine, "inside", False)
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """All or nothing; `actions` are left to the caller. Raises sqlite3.Error, Unavailable."""
-        group = self._joined()
+    def transaction(self, at_most: float = math.inf) -> Iterator[Transaction]:
+        """All or nothing; `actions` are left to the caller. Raises sqlite3.Error, Unavailable.
+
+        It waits `busy_timeout` for the lock, and no longer than `at_most` seconds.
+        """
+        group = self._joined(at_most)
         self._mine.inside = True
         try:
             with group.member(self._now) as tx:
@@ -80,9 +83,9 @@ class GroupCommit:
                 self._drop()
                 self._gate.lock.release()
 
-    def _joined(self) -> "_Group":
+    def _joined(self, at_most: float) -> "_Group":
         """The open group, or a new one, with the gate ours."""
-        with self._gate.entered() as seconds_left:
+        with self._gate.entered(at_most) as seconds_left:
             if self._group is None:
                 self._group = self._opened(seconds_left)
             self._group.connection.deadline = time.monotonic() + self._gate.busy_timeout + seconds_left

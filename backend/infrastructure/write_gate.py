@@ -5,10 +5,12 @@ queue (`file_lock.py`), and keeps it until COMMIT has returned. One budget, `bus
 lock together. Only `patient` threads may wait for all of it, the others for a tenth, and not at all once somebody has
 waited in vain, so that reads are served while an outsider sits on the lock. As every writer (and with it every
 checkpoint) of ours takes the gate, no checkpoint overlaps another connection's commit, which is what SQLite's WAL-reset
-bug needs (3.7.0 to 3.51.2: a lost or corrupt page).
+bug needs (3.7.0 to 3.51.2: a lost or corrupt page). The exception is the turn during which the gate's file is deleted:
+another process may pass then, and SQLite's own lock alone keeps the two writers apart.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -31,16 +33,18 @@ class WriteGate:
         self._stuck = False  # somebody has waited in vain, and nobody has had the lock since
 
     @contextmanager
-    def entered(self) -> Iterator[float]:
+    def entered(self, at_most: float = math.inf) -> Iterator[float]:
         """Through the gate, which stays ours after the block too, unless that raises.
 
         The block is to get SQLite's own lock; it is given the seconds that are left for that, and until it ends the
-        thread has its place among the patient, if there was one. Raises Unavailable.
+        thread has its place among the patient, if there was one. `at_most` seconds shorten the budget. Raises
+        Unavailable.
         """
-        end = time.monotonic() + self.busy_timeout
+        budget = min(self.busy_timeout, at_most)
+        end = time.monotonic() + budget
         patient = self._patience.acquire(blocking=False)
         try:
-            self._pass(self.busy_timeout if patient else 0.0 if self._stuck else self.busy_timeout / 10)
+            self._pass(budget if patient else 0.0 if self._stuck else min(budget, self.busy_timeout / 10))
             try:
                 yield max(0.0, end - time.monotonic())
             except BaseException:

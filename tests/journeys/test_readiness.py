@@ -2,7 +2,9 @@
 
 import shutil
 import sqlite3
+import time
 from collections import namedtuple
+from contextlib import closing
 
 import pytest
 
@@ -72,3 +74,15 @@ def test_a_process_that_is_told_to_stop_says_so(api):
         assert failing(api).keys() == {"shutdown"}
     finally:
         shutting_down.clear()
+
+
+def test_a_probe_does_not_wait_for_the_write_lock_as_long_as_a_writer_may(make_api, database_path):
+    """It answers while another program still holds the lock, and that program may go on to write."""
+    api = make_api(busy_timeout_seconds=60)
+    with closing(sqlite3.connect(database_path, isolation_level=None)) as outsider:
+        outsider.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        assert failing(api).keys() == {"database"}
+        assert time.monotonic() - began < 20
+        outsider.execute("COMMIT")
+    assert failing(api) == {}
