@@ -179,3 +179,39 @@ def test_the_log_shrinks_once_a_long_reader_has_gone(database, notes_path):
     for text in "abc":
         write(text)
     assert log.stat().st_size <= 64 * 2**20
+
+
+def test_a_snapshot_whose_block_raises_is_over(database, outsider):
+    """The next one sees what was written since, and its own error has come out."""
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error), database.snapshot() as tx:
+            tx.rows("SELECT * FROM notes")
+            outsider.execute("INSERT INTO notes (text) VALUES (hex(randomblob(8)))")
+            raise error
+    with database.snapshot() as tx:
+        assert tx.row("SELECT count(*) FROM notes") == (2,)
+
+
+def test_a_read_may_take_many_steps(database):
+    """What is interrupted at its deadline is a transaction, which keeps other writers out."""
+    many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000) SELECT max(i) FROM n"
+    with database.snapshot() as tx:
+        assert tx.row(many) == (200_000,)
+    assert database.only_row(many) == (200_000,)
+
+
+def test_a_single_statement_that_is_wrong_raises_its_own_error(database):
+    """It would fail again, so it is no Unavailable."""
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        database.only_row("SELECT * FROM nowhere")
+
+
+@pytest.mark.parametrize("verb", ["snapshot", "transaction"])
+@pytest.mark.parametrize(
+    ("pragma", "value"),
+    [("synchronous", 2), ("foreign_keys", 1), ("trusted_schema", 0), ("wal_autocheckpoint", 4000)],
+)
+def test_every_connection_is_set_up_alike(database, verb, pragma, value):
+    """An answered write is on disk (FULL is 2); no function of a strange schema runs; one checkpoint every 16 MB."""
+    with getattr(database, verb)() as tx:
+        assert tx.row(f"PRAGMA {pragma}") == (value,)

@@ -2,6 +2,7 @@
 
 import os
 import queue
+import resource
 import sqlite3
 import tempfile
 import threading
@@ -264,3 +265,23 @@ def test_a_connection_to_write_with_that_fails_is_replaced_at_the_next_use(datab
         write("c")
     write("d")
     assert count(database) == 3
+
+
+def test_a_connection_that_cannot_be_opened_is_a_fault_of_the_moment(notes_path):
+    """Too many open files: Unavailable to read and to write, and all is well when there are fewer."""
+
+    def use() -> list[str]:
+        database, outcomes = Database(notes_path), []
+        uses = [lambda: count(database), database.version, database.check_writable]
+        few, most = len(list(Path("/proc/self/fd").iterdir())), resource.getrlimit(resource.RLIMIT_NOFILE)
+        for limit in ((few - 1, most[1]), most):
+            for each in uses:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+                try:
+                    each()
+                    outcomes.append("served")
+                except Unavailable:
+                    outcomes.append("refused")
+        return outcomes
+
+    assert Forked(use).result() == ["refused"] * 3 + ["served"] * 3
