@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,3 +39,21 @@ def asleep(thread: threading.Thread, seconds: float = 0.03) -> None:
             return
         time.sleep(0.002)
     raise AssertionError("the thread does not sleep")
+
+
+@contextmanager
+def deleting(path: Path) -> Iterator[None]:
+    """Until the block ends `path` is deleted every few milliseconds, however often it is made again."""
+    over = threading.Event()
+
+    def delete() -> None:
+        while not over.wait(0.003):
+            path.unlink(missing_ok=True)
+
+    thread = threading.Thread(target=delete)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

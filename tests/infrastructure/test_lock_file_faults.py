@@ -3,8 +3,8 @@
 import errno
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from pathlib import Path
 
@@ -15,28 +15,10 @@ from backend.infrastructure import file_lock
 from backend.infrastructure.database import Database
 from backend.infrastructure.file_lock import FileLock
 from backend.infrastructure.migrations import migrate
-from tests.at_once import asleep, at_once
+from tests.at_once import asleep, at_once, deleting
 from tests.forked import Forked, Signal
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
-
-
-@contextmanager
-def deleted_again_and_again(path: Path) -> Iterator[None]:
-    """`path` is deleted every few milliseconds until the block ends."""
-    over = threading.Event()
-
-    def delete() -> None:
-        while not over.wait(0.003):
-            path.unlink(missing_ok=True)
-
-    thread = threading.Thread(target=delete)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def gate_of(database_path: Path) -> Path:
@@ -58,7 +40,7 @@ def test_two_threads_never_have_the_lock_at_once_although_its_file_is_deleted(tm
             inside.remove(number)
             lock.release()
 
-    with deleted_again_and_again(tmp_path / "gate"):
+    with deleting(tmp_path / "gate"):
         at_once(lambda n=n: work(n) for n in range(8))
     assert overlaps == []
 
@@ -130,7 +112,7 @@ def write_notes(database: Database, name: str, count: int) -> list[str]:
 
 def test_no_write_is_lost_or_refused_while_the_gate_is_deleted(notes_path: Path, written, outsider) -> None:
     database = Database(notes_path, busy_timeout=30, patient=8)
-    with deleted_again_and_again(gate_of(notes_path)):
+    with deleting(gate_of(notes_path)):
         answered = at_once(lambda n=n: write_notes(database, f"{n}", 25) for n in range(8))
     assert written() == sorted(note for notes in answered for note in notes)
     numbers = [number for (number,) in outsider.execute("SELECT number FROM notes ORDER BY number")]
@@ -149,7 +131,7 @@ def test_no_write_is_lost_or_refused_by_several_processes_while_the_gate_is_dele
         return at_once(lambda n=n: write_notes(database, f"{name}-{n}", 20) for n in range(4))
 
     children = [Forked(lambda n=n: work(n)) for n in range(3)]
-    with deleted_again_and_again(gate_of(notes_path)):
+    with deleting(gate_of(notes_path)):
         for signal in begin:
             signal.say()
         answered = [note for child in children for notes in child.result() for note in notes]
@@ -170,7 +152,7 @@ def test_of_several_processes_one_migrates_although_the_gate_is_deleted(tmp_path
         return migrate(path, folder)
 
     children = [Forked(lambda n=n: work(n)) for n in range(4)]
-    with deleted_again_and_again(gate_of(path)):
+    with deleting(gate_of(path)):
         for signal in begin:
             signal.say()
         applied = [name for child in children for name in child.result()]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from backend.infrastructure.migrations import migrate
+from tests.at_once import at_once, deleting
 from tests.conftest import Api, Clock
 from tests.forked import Forked, Signal
 from tests.processes.furnished_service import Answer, Service, furnished_service
@@ -102,6 +103,19 @@ def test_while_an_outsider_holds_the_lock_reads_are_prompt_and_writes_are_told_t
     assert max(read.seconds for read in reads) < PROMPT
     assert service.transfer().status == 201
     assert_sound(database_path, service, acknowledged=1)
+
+
+def test_no_transfer_is_lost_or_refused_while_the_gate_is_deleted(
+    tmp_path: Path, api: Api, database_path: Path
+) -> None:
+    """Two workers, eight clients; afterwards writing goes on."""
+    settings = {"WEB_CONCURRENCY": "2", "THREADS": "8", "BUSY_TIMEOUT_SECONDS": "20"}
+    with furnished_service(tmp_path / "log", api, **settings) as service:
+        with deleting(database_path.with_name("app.db-gate")):
+            answers = at_once([lambda: [service.transfer() for _ in range(25)]] * 8)
+        assert {answer.status for of_one in answers for answer in of_one} == {201}
+        assert service.transfer().status == 201
+        assert_sound(database_path, service, acknowledged=201)
 
 
 class Disk(NamedTuple):
