@@ -15,6 +15,7 @@ import pytest
 
 from backend.errors import Unavailable
 from backend.infrastructure.database import Database
+from tests.at_once import asleep, at_once
 from tests.forked import Forked
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
@@ -285,3 +286,29 @@ def test_a_connection_that_cannot_be_opened_is_a_fault_of_the_moment(notes_path)
         return outcomes
 
     assert Forked(use).result() == ["refused"] * 3 + ["served"] * 3
+
+
+def test_once_one_has_waited_in_vain_the_impatient_are_refused_at_once_until_the_lock_is_had_again(notes_path):
+    """So that the threads of a process are left to reads while the lock is stuck, and only then."""
+    tenth = 1.0
+    database = Database(notes_path, busy_timeout=10 * tenth, patient=1)
+
+    def write() -> None:
+        database.check_writable()
+        database.close()
+
+    def seconds_until_refused() -> float:
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            at_once([write])
+        return time.monotonic() - began
+
+    for _ in range(2):  # stuck, free again, and stuck again
+        patient = threading.Thread(target=write)
+        with database.transaction():
+            patient.start()
+            asleep(patient)
+            assert seconds_until_refused() >= tenth
+            assert sum(seconds_until_refused() for _ in range(5)) < 5 * tenth
+        patient.join()
+    database.close()
