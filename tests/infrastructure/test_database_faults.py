@@ -312,3 +312,47 @@ def test_once_one_has_waited_in_vain_the_impatient_are_refused_at_once_until_the
             assert sum(seconds_until_refused() for _ in range(5)) < 5 * tenth
         patient.join()
     database.close()
+
+
+def failing_with(name: str) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError(name)
+    error.sqlite_errorcode, error.sqlite_errorname = getattr(sqlite3, name), name
+    return error
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SQLITE_IOERR_READ", "SQLITE_IOERR_SHMMAP", "SQLITE_CORRUPT", "SQLITE_CORRUPT_INDEX", "SQLITE_NOTADB",
+        "SQLITE_CANTOPEN", "SQLITE_PROTOCOL", "SQLITE_READONLY", "SQLITE_READONLY_RECOVERY",
+    ],
+)  # fmt: skip
+def test_a_fault_that_may_lie_with_the_connection_is_the_end_of_it(database, name):
+    before = database.version()
+    with pytest.raises(Unavailable), database.snapshot():
+        raise failing_with(name)
+    assert database.version() != before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SQLITE_BUSY", "SQLITE_BUSY_SNAPSHOT", "SQLITE_LOCKED", "SQLITE_INTERRUPT", "SQLITE_FULL", "SQLITE_IOERR_WRITE",
+        "SQLITE_IOERR_FSYNC",
+    ],
+)  # fmt: skip
+def test_a_fault_of_the_moment_leaves_the_connection_open(database, name):
+    """To close the last one would delete the `-shm`, and a full disk has no room for another."""
+    before = database.version()
+    with pytest.raises(Unavailable), database.snapshot():
+        raise failing_with(name)
+    assert database.version() == before
+
+
+@pytest.mark.parametrize("name", ["SQLITE_ERROR", "SQLITE_MISMATCH", "SQLITE_RANGE", "SQLITE_TOOBIG"])
+def test_an_error_of_the_statement_comes_out_as_it_is(database, name):
+    before = database.version()
+    for block in (database.snapshot, database.transaction):
+        with pytest.raises(sqlite3.OperationalError, match=name), block():
+            raise failing_with(name)
+    assert database.version() == before
