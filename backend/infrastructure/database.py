@@ -58,8 +58,12 @@ class Database:
                 yield Transaction(sqlite, self.now())
                 sqlite.execute("COMMIT")
             finally:
-                if sqlite.in_transaction:
-                    sqlite.execute("ROLLBACK")
+                try:
+                    if sqlite.in_transaction:
+                        sqlite.execute("ROLLBACK")
+                except BaseException:  # MemoryError too: its thread would stay inside the snapshot
+                    self._connections.drop()
+                    raise
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -256,16 +257,41 @@ def test_a_connection_to_read_with_that_fails_is_replaced_at_the_next_use(databa
     assert database.version()[0] > opened  # its figures are not comparable with those of the old one
 
 
-def test_a_connection_to_write_with_that_fails_is_replaced_at_the_next_use(database, notes_path, write):
+@pytest.mark.parametrize("when", ["before a transaction", "inside it"])
+def test_a_connection_to_write_with_that_fails_is_replaced_at_the_next_use(database, notes_path, write, when):
+    """One writer is refused, and the very next one is served."""
     write("a")
     database.close()
     database.check_writable()
     write_from_outside(notes_path, "b")
-    break_descriptors_of(notes_path)
-    with pytest.raises(Unavailable):
-        write("c")
+    if when == "before a transaction":
+        break_descriptors_of(notes_path)
+    with pytest.raises(Unavailable), database.transaction() as tx:
+        break_descriptors_of(notes_path)
+        tx.run("INSERT INTO notes (text) VALUES ('c')")
     write("d")
     assert count(database) == 3
+
+
+def test_a_snapshot_that_cannot_be_ended_ends_with_its_connection(notes_path, monkeypatch):
+    """Else its thread would be inside it for ever, and could neither read nor write."""
+    errors: list[BaseException] = []
+
+    class Failing(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+            if errors and sql == "ROLLBACK":
+                raise errors.pop()
+            return super().execute(sql, *parameters)
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Failing))
+    database = Database(notes_path)
+    errors.append(MemoryError())
+    with pytest.raises(MemoryError), database.snapshot():
+        raise ValueError
+    assert errors == []
+    assert count(database) == 0
+    database.check_writable()
+    database.close()
 
 
 def test_a_connection_that_cannot_be_opened_is_a_fault_of_the_moment(notes_path):
