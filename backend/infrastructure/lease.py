@@ -11,6 +11,7 @@ Not promised: a process that is stopped in the middle of its work (SIGSTOP) and 
 its successor. Leases are for work that may happen twice.
 """
 
+import logging
 import math
 import threading
 import time
@@ -20,6 +21,8 @@ from contextlib import suppress
 from backend.errors import Unavailable
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
+
+log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 8.0
 RENEW_SECONDS = 2.0
@@ -45,6 +48,9 @@ class Lease:
             try:
                 return not self._is_anothers() and self._take()
             except Unavailable:
+                return False
+            except Exception:
+                log.exception("unforeseen error")
                 return False
 
     def release(self) -> None:

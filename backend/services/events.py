@@ -37,6 +37,14 @@ class Subscriber:
     record: Recorder | None = None
     wants: Callable[[Event], bool] = lambda event: True
 
+    def is_owed(self, event: Event) -> bool:
+        """Whether it `wants` the event. If that raises, it is owed: better delivered in vain than lost."""
+        try:
+            return self.wants(event)
+        except Exception:
+            log.exception("%s cannot say whether it wants %s", self.name, event.name)
+            return True
+
 
 class EventBus:
     """Thread-safe once all listeners and subscribers are in."""
@@ -59,7 +67,7 @@ class EventBus:
     ) -> None:  # fmt: skip
         """Say in `tx` that `user_id` did what `name` says to the resource (type, id). `payload` holds no secrets."""
         event = Event(new_id(), name, *resource, user_id, request_id.get(), payload or {}, tx.now)
-        outbox.insert(tx, event, (subscriber.name for subscriber in self._subscribers if subscriber.wants(event)))
+        outbox.insert(tx, event, (subscriber.name for subscriber in self._subscribers if subscriber.is_owed(event)))
         tx.after_commit(lambda: self._tell(event))
 
     def _tell(self, event: Event) -> None:

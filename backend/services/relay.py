@@ -1,18 +1,21 @@
-"""The relay: delivers what the outbox owes, after the commit, at least once, whoever dies meanwhile.
+"""The relay: delivers what the outbox owes, after the commit, at least once, whichever process dies meanwhile.
 
 An event and a row for each of its subscribers are written in the transaction that the event tells of. In each process
-one thread a subscriber looks for such rows, at once when the process itself has committed and else once a second, and
+one thread a subscriber looks for rows that are due, at once when the process itself has committed and else once a
+second, and
 
   delivers  a batch, in the order of commits. Only the holder of the machine's one lease (`lease.py`) may, and nothing
             else does so at the same time. A subscriber that only `record`s needs no lease: the batch, its effect and
             the mark "delivered" are one transaction, in whichever process.
-  marks     in a short transaction afterwards. Who is killed between the two delivers again: so at least once.
+  marks     in a short transaction afterwards. A process that is killed between the two delivers again: at least once.
   retries   what failed, further and further apart (`tries.py`). Meanwhile later events of the same aggregate (resource
-            type and id) wait, others do not. After the last try it is a dead letter: a row that waits for nothing.
+            type and id) are set aside, where no look finds them, and others are not. After the last try it is a dead
+            letter. Once an event is delivered or given up, the next ones of its aggregate are released.
 
-Each subscriber has a thread and rows of his own, so one that fails or hangs holds up nobody else; one more renews the
-lease while somebody delivers. A subscriber that is gone from the settings is owed nothing more. After KEPT, events
-that are owed to nobody are forgotten, in small batches, and dead letters with them.
+Each subscriber has a thread and rows of its own, so one that fails or hangs holds up no other. One more thread renews
+the lease while something is delivered, and one gives up what is owed to subscribers that are gone from the settings.
+After KEPT, events that are owed to no subscriber are forgotten, and dead letters with them. No error ends a thread.
+Each look and each transaction costs a batch at most, however much waits.
 
 Not promised: order between aggregates, or beyond a dead letter; that a subscriber sees an event only once.
 """
@@ -22,6 +25,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from weakref import WeakMethod
 
 from backend.domain import Event
@@ -36,11 +41,13 @@ from backend.services.tries import LONGEST_WAIT, attempt, log_failure, next_try
 
 POLL_SECONDS = 1.0  # between two looks for what other processes have committed, and for retries
 PAUSE_SECONDS = 0.2  # between two batches: under load many events share a transaction
+FULL_PAUSE_SECONDS = 0.02  # after a full batch, when more is due: the lock is the requests' in between
 BATCH = 100
-RECORDED = 600  # at once, where a process can do five times as many in a second
 BATCH_SECONDS = 1.0  # of deliveries that may have to be made again
 KEPT = 7 * 86_400_000  # milliseconds
 LAG = 60_000  # milliseconds that something may be due without alarm
+LAG_LOOKS = 5
+LAG_LOOK_SECONDS = 0.1  # between two
 STOP_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -73,24 +80,26 @@ class Relay:
         self._threads: list[threading.Thread] = []
         self._delivering: set[str] = set()
         self._lease = Lease(self._database, "relay", self._clock)
-        self._tidied = False
+        self._pruned = 0  # up to this number of the outbox
 
     def start(self) -> None:
-        """Begin to deliver; again is nothing."""
+        """Start delivering. Idempotent. A thread that the system refuses is asked for again by the next call."""
+        work = [self._keep_lease, self._give_up, *(partial(self._serve, each) for each in self._subscribers)]
         with self._start:
-            if not self.started:
-                self._threads = [threading.Thread(target=self._keep_lease, daemon=True)]
-                self._threads += (
-                    threading.Thread(target=self._serve, args=[s], daemon=True) for s in self._subscribers
-                )
-                for thread in self._threads:
+            for each in work[len(self._threads) :]:
+                thread = threading.Thread(target=self._repeat, args=[each], daemon=True)
+                try:
                     thread.start()
-                self.started = True
+                except (RuntimeError, MemoryError):
+                    log.exception("the relay cannot start a thread")
+                    return
+                self._threads.append(thread)
+            self.started = True
 
     def wake(self, event: Event) -> None:
         """There is something new, for those who want it: each bell that rings costs a look into the outbox."""
         for subscriber in self._subscribers:
-            if subscriber.wants(event):
+            if subscriber.is_owed(event):
                 self._bells[subscriber.name].set()
 
     def stop(self) -> None:
@@ -107,51 +116,69 @@ class Relay:
     def check_lag(self) -> None:
         """Raises Unavailable if something has been due for LAG. What failed and waits for its next try is not due.
 
-        A clock that jumps makes everything late, until the relay comes to it: so look again before saying so.
+        A clock that jumps makes everything late until the relay comes to it: so wake the relay and look again, for
+        half a second, before saying so.
         """
-        for _ in range(20):
-            first = [delivery for subscriber in self._subscribers for delivery in self._due(subscriber, 1)]
-            if all(self._database.now() - delivery.due_since <= LAG for delivery in first):
+        for _ in range(LAG_LOOKS):
+            if not any(self._is_late(subscriber) for subscriber in self._subscribers):
                 return
-            time.sleep(POLL_SECONDS / 10)
+            for bell in self._bells.values():
+                bell.set()
+            time.sleep(LAG_LOOK_SECONDS)
         raise Unavailable(f"Events have been due for more than {LAG // 1000} s.")
 
-    def _serve(self, subscriber: Subscriber) -> None:
-        """A thread's life."""
-        bell = self._bells[subscriber.name]
+    def _is_late(self, subscriber: Subscriber) -> bool:
+        due = [delivery for delivery in self._due(subscriber, BATCH) if not delivery.is_behind]
+        return any(self._database.now() - delivery.due_since > LAG for delivery in due)
+
+    def _repeat(self, work: Callable[[], None]) -> None:
+        """A thread's life: no error ends it before `stop()`."""
         while not self._stopping.is_set():
-            if self._deliver_batch(subscriber):
-                self._stopping.wait(PAUSE_SECONDS)
-            else:
-                bell.wait(POLL_SECONDS)
-                bell.clear()
+            try:
+                work()
+            except Unavailable:
+                self._stopping.wait(POLL_SECONDS)  # the database has said why
+            except BaseException:  # also on MemoryError, when logging may fail as well, and SystemExit
+                with suppress(BaseException):
+                    try:
+                        log.exception("unforeseen error")
+                    finally:
+                        self._stopping.wait(POLL_SECONDS)
         self._database.close()
 
-    def _deliver_batch(self, subscriber: Subscriber) -> bool:
-        """False if nothing was to be done, or not by us, or not now."""
+    def _serve(self, subscriber: Subscriber) -> None:
+        """One look, what there is to do, and the pause after it."""
+        pause = self._deliver_batch(subscriber)
+        if pause:
+            self._stopping.wait(pause)
+        else:
+            bell = self._bells[subscriber.name]
+            bell.wait(POLL_SECONDS)
+            bell.clear()
+
+    def _deliver_batch(self, subscriber: Subscriber) -> float:
+        """The seconds to pause; 0 if nothing was to be done, or not by this process, or not now."""
+        if not self._due(subscriber, 1) or not self._may_deliver(subscriber):
+            return 0
+        if subscriber.record:
+            return self._record(subscriber, subscriber.record)
+        self._delivering.add(subscriber.name)
         try:
-            if self._due(subscriber, 1) and self._may_deliver(subscriber):
-                if subscriber.record:
-                    return self._record(subscriber, subscriber.record)
-                self._delivering.add(subscriber.name)
-                outcomes = self._outcomes(subscriber, self._due(subscriber, BATCH))  # again: now it is ours alone
-                self._mark(subscriber, outcomes)
-                return bool(outcomes)
-        except Unavailable:
-            pass  # the database has said why
-        except Exception:
-            log.exception("unforeseen error")
+            due = self._due(subscriber, BATCH)  # again: now it is ours alone
+            outcomes = self._outcomes(subscriber, due)
+            self._mark(subscriber, due, outcomes)
         finally:
             self._delivering.discard(subscriber.name)
-        return False
+        only_failures = len(outcomes) == len(due) and all(problem for _, problem in outcomes)
+        return _pause(len(due), POLL_SECONDS if only_failures else FULL_PAUSE_SECONDS)
 
-    def _record(self, subscriber: Subscriber, record: Recorder) -> bool:
+    def _record(self, subscriber: Subscriber, record: Recorder) -> float:
         with self._database.transaction() as tx:  # whatever others have recorded meanwhile is not due any more
-            due = outbox.due(tx, subscriber.name, LONGEST_WAIT, RECORDED)
+            due = outbox.due(tx, subscriber.name, LONGEST_WAIT, BATCH)
             record(tx, [delivery.event for delivery in due])
             outbox.set_delivered(tx, subscriber.name, [delivery.seq for delivery in due])
-            self._tidy(tx)
-        return bool(due)
+            self._prune(tx)
+        return _pause(len(due), FULL_PAUSE_SECONDS)
 
     def _due(self, subscriber: Subscriber, limit: int) -> Sequence[Delivery]:
         with self._database.snapshot() as tx:
@@ -163,10 +190,10 @@ class Relay:
     def _outcomes(self, subscriber: Subscriber, due: Sequence[Delivery]) -> list[Outcome]:
         """Deliver, as long as we may; what came of it."""
         outcomes: list[Outcome] = []
-        failed: set[tuple[str, str]] = set()  # aggregates: what comes after must wait
+        failed: set[str] = set()  # aggregates: what comes after must wait
         end = self._clock() + BATCH_SECONDS
         for delivery in due:
-            if delivery.aggregate in failed:
+            if delivery.is_behind or delivery.aggregate in failed:
                 continue
             if self._clock() > end or not self._may_deliver(subscriber):
                 break
@@ -176,25 +203,44 @@ class Relay:
                 failed.add(delivery.aggregate)
         return outcomes
 
+    def _mark(self, subscriber: Subscriber, due: Sequence[Delivery], outcomes: Sequence[Outcome]) -> None:
+        delivered = [delivery for delivery, problem in outcomes if not problem]
+        failed = [(delivery, problem) for delivery, problem in outcomes if problem]
+        with self._database.transaction() as tx:
+            done = {delivery.aggregate for delivery in delivered}
+            outbox.set_delivered(tx, subscriber.name, [delivery.seq for delivery in delivered])
+            for delivery, _ in failed:
+                due_at = next_try(delivery, tx.now)
+                outbox.set_failed(tx, subscriber.name, delivery, due_at)
+                if due_at is None:
+                    done.add(delivery.aggregate)
+            for aggregate in done:
+                outbox.release(tx, subscriber.name, aggregate, max(1, BATCH // len(done)))
+            outbox.set_behind(tx, subscriber.name, [delivery.seq for delivery in due])
+            self._prune(tx)
+        for delivery, problem in failed:
+            log_failure(subscriber, delivery, problem)
+
     def _keep_lease(self) -> None:
         """While a delivery takes long, the lease must not lapse."""
-        while not self._stopping.wait(RENEW_SECONDS):
-            if self._delivering:
-                self._lease.hold()
+        if not self._stopping.wait(RENEW_SECONDS) and self._delivering:
+            self._lease.hold()
 
-    def _mark(self, subscriber: Subscriber, outcomes: Sequence[Outcome]) -> None:
-        with self._database.transaction() as tx:
-            outbox.set_delivered(tx, subscriber.name, [delivery.seq for delivery, problem in outcomes if not problem])
-            for delivery, problem in outcomes:
-                if problem:
-                    outbox.set_failed(tx, subscriber.name, delivery.seq, next_try(delivery, tx.now))
-            self._tidy(tx)
-        for delivery, problem in outcomes:
-            if problem:
-                log_failure(subscriber, delivery, problem)
+    def _prune(self, tx: Transaction) -> None:
+        self._pruned = outbox.prune(tx, tx.now - KEPT, self._pruned, BATCH)
 
-    def _tidy(self, tx: Transaction) -> None:
-        outbox.prune(tx, tx.now - KEPT, RECORDED)
-        if not self._tidied:
-            outbox.give_up_but(tx, self._bells)
-            self._tidied = True
+    def _give_up(self) -> None:
+        """A batch of what is owed to subscribers that are gone, and the pause after it."""
+        with self._database.snapshot() as tx:
+            gone = outbox.others_owed(tx, self._bells)
+        if gone:
+            with self._database.transaction() as tx:
+                outbox.give_up(tx, gone[0], BATCH)
+        self._stopping.wait(FULL_PAUSE_SECONDS if gone else POLL_SECONDS)
+
+
+def _pause(due: int, if_full: float) -> float:
+    """After a batch of so many that were due."""
+    if due >= BATCH:
+        return if_full
+    return PAUSE_SECONDS if due else 0

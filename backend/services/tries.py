@@ -22,7 +22,7 @@ def attempt(subscriber: Subscriber, event: Event) -> str:
             subscriber.deliver(event)
     except DeliveryFailed as error:
         return str(error)
-    except Exception as error:
+    except BaseException as error:  # a library's SystemExit too, which would end the thread
         return type(error).__name__
     return ""
 
