@@ -204,18 +204,17 @@ class Relay:
         return outcomes
 
     def _mark(self, subscriber: Subscriber, due: Sequence[Delivery], outcomes: Sequence[Outcome]) -> None:
-        delivered = [delivery for delivery, problem in outcomes if not problem]
         failed = [(delivery, problem) for delivery, problem in outcomes if problem]
         with self._database.transaction() as tx:
-            done = {delivery.aggregate for delivery in delivered}
-            outbox.set_delivered(tx, subscriber.name, [delivery.seq for delivery in delivered])
+            outbox.set_delivered(tx, subscriber.name, [delivery.seq for delivery, problem in outcomes if not problem])
+            settled = {delivery.aggregate for delivery, _ in outcomes}
             for delivery, _ in failed:
                 due_at = next_try(delivery, tx.now)
                 outbox.set_failed(tx, subscriber.name, delivery, due_at)
-                if due_at is None:
-                    done.add(delivery.aggregate)
-            for aggregate in done:
-                outbox.release(tx, subscriber.name, aggregate, max(1, BATCH // len(done)))
+                if due_at is not None:
+                    settled.discard(delivery.aggregate)
+            for aggregate in settled:
+                outbox.release(tx, subscriber.name, aggregate, max(1, BATCH // len(settled)))
             outbox.set_behind(tx, subscriber.name, [delivery.seq for delivery in due])
             self._prune(tx)
         for delivery, problem in failed:
