@@ -58,7 +58,7 @@ class Lease:
         with self._lock:
             if self._renew_at > -math.inf:
                 self._renew_at = -math.inf
-                with suppress(Unavailable), self._database.transaction() as tx:
+                with suppress(Exception), self._database.transaction() as tx:  # it lapses anyway
                     tx.run("DELETE FROM leases WHERE name = :name AND holder = :h", name=self._name, h=self._holder)
 
     def _is_anothers(self) -> bool:
