@@ -65,7 +65,6 @@ class Products:
             if changed == product:
                 return product
             products.update(tx, changed)
-            self._events.publish(
-                tx, "product.updated", ("product", product_id), caller.user.id, {"changed": sorted(changes)}
-            )
+            differing = sorted(name for name in changes if getattr(product, name) != getattr(changed, name))
+            self._events.publish(tx, "product.updated", ("product", product_id), caller.user.id, {"changed": differing})
             return replace(changed, version=product.version + 1, updated_at=tx.now)
