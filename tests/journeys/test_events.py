@@ -145,10 +145,9 @@ def test_every_event_tells_what_happened_to_what_by_whom(api, receiver, clock, s
     assert [
         (one["type"], *(one["data"].pop(key) for key in about), without(one["data"], "requestId")) for one in arrived
     ] == told.events
-    audit = done(api.get("/audit?limit=100", admin))
-    assert [(row["action"], *(row[key] for key in about)) for row in reversed(audit)] == [
-        event[:4] for event in told.events
-    ]
+    wait_until(lambda: len(done(api.get("/audit?limit=100", admin))) == len(told.events))
+    audit = done(api.get("/audit?limit=100", admin))[::-1]
+    assert [(row["action"], *(row[key] for key in about)) for row in audit] == [event[:4] for event in told.events]
     assert {name for name, *_ in told.events} == names_in_the_services()
 
 
