@@ -13,6 +13,7 @@ from backend.infrastructure.transaction import Transaction
 
 COLUMNS = "id, name, resource_type, resource_id, user_id, request_id, payload, created_at"
 BEHIND = -1
+END_OF_TIME = 2**63 - 1
 AGGREGATE = "resource_type || ' ' || resource_id"
 IS_BEHIND = f"""EXISTS (SELECT 1 FROM deliveries AS earlier WHERE earlier.subscriber = :subscriber
                         AND earlier.aggregate = {AGGREGATE} AND earlier.seq < outbox.seq)"""
@@ -57,19 +58,8 @@ def due(tx: Transaction, subscriber: str, longest_wait: int, limit: int) -> Sequ
 
     A time further off than the `longest_wait` was set before the clock stepped back, and is now.
     """
-    rows = tx.rows(
-        f"""WITH due (seq) AS (
-                SELECT * FROM (SELECT seq FROM deliveries WHERE subscriber = :subscriber
-                               AND due_at BETWEEN 0 AND :now ORDER BY due_at, seq LIMIT :limit)
-                UNION ALL
-                SELECT * FROM (SELECT seq FROM deliveries WHERE subscriber = :subscriber
-                               AND due_at > :now + :longest ORDER BY due_at, seq LIMIT :limit))
-            SELECT seq, tries, due_at, {IS_BEHIND}, {COLUMNS}
-            FROM due CROSS JOIN deliveries USING (seq) CROSS JOIN outbox USING (seq) WHERE subscriber = :subscriber
-            ORDER BY due_at, seq""",
-        subscriber=subscriber, now=tx.now, longest=longest_wait, limit=limit,
-    )  # fmt: skip
-    return [_delivery(*row) for row in rows]
+    now = _due_between(tx, subscriber, 0, tx.now, limit)
+    return [*now, *_due_between(tx, subscriber, tx.now + longest_wait + 1, END_OF_TIME, limit)]
 
 
 def set_delivered(tx: Transaction, subscriber: str, seqs: Iterable[int]) -> None:
@@ -100,11 +90,14 @@ def set_behind(tx: Transaction, subscriber: str, seqs: Iterable[int]) -> None:
 
 
 def release(tx: Transaction, subscriber: str, aggregate: str, limit: int) -> None:
-    """The next that wait in this aggregate are due: what they waited for has been delivered, or given up."""
+    """The next that wait in this aggregate are due: what they waited for has been delivered, or given up.
+
+    `+due_at` keeps SQLite from the index on times, in which those that wait in other aggregates are as well.
+    """
     tx.run(
         f"""UPDATE deliveries SET due_at = 0, aggregate = NULL WHERE subscriber = :subscriber AND seq IN
             (SELECT seq FROM deliveries WHERE subscriber = :subscriber AND aggregate = :aggregate
-             AND due_at = {BEHIND} ORDER BY seq LIMIT :limit)""",
+             AND +due_at = {BEHIND} ORDER BY seq LIMIT :limit)""",
         subscriber=subscriber, aggregate=aggregate, limit=limit,
     )  # fmt: skip
 
@@ -148,6 +141,15 @@ def prune(tx: Transaction, before: int, after: int, batch: int) -> int:
         ({"seq": seq} for seq in old),
     )
     return old[-1] if old else 0
+
+
+def _due_between(tx: Transaction, subscriber: str, first: int, last: int, limit: int) -> Sequence[Delivery]:
+    rows = tx.rows(
+        f"""SELECT seq, tries, due_at, {IS_BEHIND}, {COLUMNS} FROM deliveries CROSS JOIN outbox USING (seq)
+            WHERE subscriber = :subscriber AND due_at BETWEEN :first AND :last ORDER BY due_at, seq LIMIT :limit""",
+        subscriber=subscriber, first=first, last=last, limit=limit,
+    )  # fmt: skip
+    return [_delivery(*row) for row in rows]
 
 
 def _delivery(

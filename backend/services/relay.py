@@ -46,7 +46,7 @@ BATCH = 100
 BATCH_SECONDS = 1.0  # of deliveries that may have to be made again
 KEPT = 7 * 86_400_000  # milliseconds
 LAG = 60_000  # milliseconds that something may be due without alarm
-LAG_LOOKS = 5
+LAG_LOOKS = 3
 LAG_LOOK_SECONDS = 0.1  # between two
 STOP_SECONDS = 1.0
 
@@ -117,7 +117,7 @@ class Relay:
         """Raises Unavailable if something has been due for LAG. What failed and waits for its next try is not due.
 
         A clock that jumps makes everything late until the relay comes to it: so wake the relay and look again, for
-        half a second, before saying so.
+        a third of a second, before saying so.
         """
         for _ in range(LAG_LOOKS):
             if not any(self._is_late(subscriber) for subscriber in self._subscribers):

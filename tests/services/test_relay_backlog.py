@@ -19,6 +19,7 @@ LONGEST = tries_policy.LONGEST_WAIT
 FEW, MANY = 200, 10_000
 OWN_AGGREGATE = {"resource_id": "seq", "due_at": f"{NOW} + 1 + seq % 900000", "tries": "7"}  # each fails for itself
 ONE_AGGREGATE = {"resource_id": "'one'", "due_at": f"CASE seq WHEN 1 THEN {NOW} + 1000 ELSE -1 END", "tries": "0"}
+IN_PAIRS = {"resource_id": "seq / 2", "due_at": f"CASE seq % 2 WHEN 0 THEN {NOW} + 1000 ELSE -1 END", "tries": "0"}
 DEAD_LETTERS = {"resource_id": "seq", "due_at": "NULL", "tries": "100"}
 OTHERS = {"resource_id": "seq", "due_at": "0", "tries": "0", "subscriber": "'other'"}
 
@@ -94,7 +95,9 @@ def give_up(tx):
 
 @pytest.mark.parametrize("work", [look, publish, deliver_first, tidy, give_up], ids=lambda work: work.__name__)
 @pytest.mark.parametrize(
-    "kind", [OWN_AGGREGATE, ONE_AGGREGATE, DEAD_LETTERS, OTHERS], ids=["own", "one", "dead", "others"]
+    "kind",
+    [OWN_AGGREGATE, ONE_AGGREGATE, IN_PAIRS, DEAD_LETTERS, OTHERS],
+    ids=["own", "one", "pairs", "dead", "others"],
 )
 def test_nothing_costs_what_waits(waiting, kind, work):
     """Fifty times as many deliveries wait, and the same is to be done."""
