@@ -6,6 +6,7 @@ import sqlite3
 import pytest
 
 from backend.domain import Event, Timestamp
+from backend.errors import Unavailable
 from backend.infrastructure.migrations import DIRECTORY, migrate
 from backend.infrastructure.transaction import Transaction
 from backend.repositories import outbox
@@ -167,6 +168,25 @@ def test_what_waits_behind_a_dead_letter_is_tried_in_its_turn(process, clock, mo
     one.relay.start()
     wait_until(lambda: clock.advance(10) or not one.owed())
     assert inbox.numbers("a") == sorted([*range(1, 11)] * 2)
+
+
+def test_what_is_behind_a_failed_event_is_no_lag(process, clock, monkeypatch):
+    """Also if no look has set it aside so far."""
+    monkeypatch.setattr(relays, "next_try", lambda delivery, now: now + LONGEST)
+    inbox = Inbox()
+    inbox.failing.add("a")
+    one = process(inbox)
+    one.publish("a")
+    one.relay.start()
+    wait_until(lambda: one.rows("SELECT tries FROM deliveries") == [(1,)])
+    one.relay.stop()
+    one.publish("a")
+    clock.advance(61)
+    one.relay.check_lag()
+    one.publish("b")
+    clock.advance(61)
+    with pytest.raises(Unavailable):
+        one.relay.check_lag()
 
 
 def test_an_older_database_keeps_the_order_of_what_has_failed_in_it(tmp_path, clock):
