@@ -8,7 +8,7 @@ import pytest
 
 from backend.errors import Unavailable
 from backend.infrastructure.database import Database
-from backend.infrastructure.lease import Lease
+from backend.infrastructure.lease import LEASE_SECONDS, Lease
 from backend.services import relay as relays
 from backend.services.events import Subscriber
 from tests.processes.gunicorn_server import wait_until
@@ -275,9 +275,21 @@ def test_a_lease_that_lapsed_while_it_was_written_is_not_held(database_path):
     quick.close()
 
 
+def test_a_holder_whose_lease_has_lapsed_does_not_give_back_its_successors(process):
+    now = [1000.0]
+    first, second, third = (Lease(process(Inbox()).database, "thing", lambda: now[0]) for _ in range(3))
+    assert first.hold()
+    now[0] += LEASE_SECONDS
+    assert second.hold()
+    first.release()
+    assert not third.hold()
+    second.release()
+    assert third.hold()
+
+
 @pytest.mark.parametrize("error", [MemoryError, sqlite3.ProgrammingError])
 def test_a_lease_of_which_the_database_cannot_say_whose_it_is_is_not_held(process, monkeypatch, error):
-    """And held again once it can. What was delivered before in the same batch is marked."""
+    """And held again once it can."""
     one = process(Inbox())
     lease = Lease(one.database, "thing", lambda: 1000.0)
 
