@@ -53,13 +53,13 @@ def insert(tx: Transaction, event: Event, subscribers: Iterable[str]) -> None:
 
 
 def due(tx: Transaction, subscriber: str, longest_wait: int, limit: int) -> Sequence[Delivery]:
-    """What is due: new events in the order of commits, then retries in the order of their times; `limit` at most of
-    each kind. The cost does not depend on how many others wait.
+    """`limit` of what is due: new events in the order of commits, then retries in the order of their times.
 
-    A time further off than the `longest_wait` was set before the clock stepped back, and is now.
+    The cost does not depend on how many others wait. If nothing is due, a time further off than the `longest_wait` is:
+    it was set before the clock stepped back.
     """
     now = _due_between(tx, subscriber, 0, tx.now, limit)
-    return [*now, *_due_between(tx, subscriber, tx.now + longest_wait + 1, END_OF_TIME, limit)]
+    return now or _due_between(tx, subscriber, tx.now + longest_wait + 1, END_OF_TIME, limit)
 
 
 def set_delivered(tx: Transaction, subscriber: str, seqs: Iterable[int]) -> None:

@@ -112,6 +112,21 @@ def test_each_subscriber_has_tries_of_its_own(process, clock):
     hanging.open.set()
 
 
+def test_what_a_slow_receiver_has_taken_is_marked_every_second(process):
+    """So a kill makes it take no more than a second's worth again, however large the batch."""
+    now, owed = [1000.0], []
+
+    def deliver(event):
+        owed.append(len(one.owed()))
+        now[0] += 0.6
+
+    one = process(Subscriber("slow", deliver), monotonic=lambda: now[0])
+    one.publish(*"abcdef")
+    one.relay.start()
+    wait_until(lambda: not one.owed())
+    assert owed == [6, 6, 4, 4, 2, 2]
+
+
 def test_a_stuck_subscriber_is_seen_behind_one_that_is_up_to_date(process, clock):
     """Whichever of the two comes first."""
     for names in (("stuck", "fresh"), ("fresh", "stuck")):
