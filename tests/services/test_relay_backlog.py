@@ -170,6 +170,46 @@ def test_what_waits_behind_a_dead_letter_is_tried_in_its_turn(process, clock, mo
     assert inbox.numbers("a") == sorted([*range(1, 11)] * 2)
 
 
+@pytest.fixture
+def two_of_one(process):
+    """Two events of one aggregate, owed to `x` and `y`: a process, and the first delivery to `x`."""
+    one = process(Inbox("x"), Inbox("y"))
+    one.publish("a", "a")
+    with one.database.snapshot() as tx:
+        return one, outbox.due(tx, "x", LONGEST, 1)[0]
+
+
+def times(one):
+    rows = one.rows("SELECT subscriber, seq, due_at FROM deliveries")
+    return {(subscriber, seq): due_at for subscriber, seq, due_at in rows}
+
+
+def test_what_waits_and_what_is_released_is_one_subscribers(two_of_one):
+    one, head = two_of_one
+    with one.database.transaction() as tx:
+        for subscriber in ("x", "y"):
+            outbox.set_failed(tx, subscriber, head, NOW)
+        outbox.set_behind(tx, "x", [1, 2])
+    assert times(one) == {("x", 1): NOW, ("x", 2): -1, ("y", 1): NOW, ("y", 2): 0}
+    with one.database.transaction() as tx:
+        outbox.set_behind(tx, "y", [1, 2])
+        outbox.set_delivered(tx, "x", [1])
+        outbox.release(tx, "x", head.aggregate, 100)
+    assert times(one) == {("x", 2): 0, ("y", 1): NOW, ("y", 2): -1}
+
+
+def test_what_has_changed_since_the_look_is_not_set_aside(two_of_one):
+    """Another process has delivered the head, or given up what is behind it."""
+    one, head = two_of_one
+    with one.database.transaction() as tx:
+        outbox.set_delivered(tx, "x", [1])
+        outbox.set_behind(tx, "x", [2])
+        outbox.set_failed(tx, "y", head, NOW)
+        outbox.give_up(tx, "y", 1)
+        outbox.set_behind(tx, "y", [2])
+    assert times(one) == {("x", 2): 0, ("y", 1): NOW, ("y", 2): None}
+
+
 def test_what_is_behind_a_failed_event_is_no_lag(process, clock, monkeypatch):
     """Also if no look has set it aside so far."""
     monkeypatch.setattr(relays, "next_try", lambda delivery, now: now + LONGEST)
@@ -223,6 +263,8 @@ def test_an_older_database_keeps_the_order_of_what_has_failed_in_it(tmp_path, cl
 def test_the_backlog_of_a_subscriber_that_is_gone_is_given_up_without_any_event(process, monkeypatch):
     """More than a batch, and nothing happens meanwhile that would make the relay look."""
     monkeypatch.setattr(relays, "BATCH", 10)
+    batches, give_up = [], outbox.give_up
+    monkeypatch.setattr(outbox, "give_up", lambda tx, name, batch: batches.append(batch) or give_up(tx, name, batch))
     process(Inbox("gone"), Inbox("gone too"), Inbox("there")).publish(*["a"] * 35)
     inbox = Inbox("there")
     one = process(inbox)
@@ -231,6 +273,7 @@ def test_the_backlog_of_a_subscriber_that_is_gone_is_given_up_without_any_event(
     assert len(inbox.got) == 35
     gone = one.rows("SELECT subscriber, count(*) FROM deliveries WHERE due_at IS NULL GROUP BY 1")
     assert gone == [("gone", 35), ("gone too", 35)]
+    assert set(batches) == {10}
 
 
 def test_giving_up_goes_in_batches_that_leave_no_head_behind(process, clock):
