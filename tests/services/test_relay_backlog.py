@@ -12,6 +12,7 @@ from backend.infrastructure.transaction import Transaction
 from backend.repositories import outbox
 from backend.services import relay as relays
 from backend.services import tries as tries_policy
+from backend.services.events import Subscriber
 from tests.processes.gunicorn_server import wait_until
 from tests.services.relaying import Inbox, Process
 
@@ -293,6 +294,16 @@ def test_giving_up_goes_in_batches_that_leave_no_head_behind(process, clock):
     other.relay.start()
     wait_until(lambda: clock.advance(1) or not other.owed())
     assert successor.got == [("a", 1), ("a", 5)]
+
+
+def test_what_is_only_recorded_is_forgotten_too(process, clock):
+    one = process(Subscriber("ledger", record=lambda tx, events: None))
+    one.publish("a")
+    one.relay.start()
+    wait_until(lambda: not one.owed())
+    clock.advance(8 * 86_400)
+    one.publish("b")
+    wait_until(lambda: one.rows("SELECT seq FROM outbox") == [(2,)])
 
 
 def test_old_events_that_are_still_owed_do_not_keep_others_from_being_forgotten(process, clock, monkeypatch):

@@ -240,6 +240,21 @@ def test_the_lease_stays_while_a_delivery_runs_on_after_the_stop(process, monkey
     assert Lease(other.database, "relay").hold()
 
 
+def test_a_stop_in_the_middle_of_a_batch_ends_it(process, monkeypatch):
+    """What has been delivered by then is marked."""
+    monkeypatch.setattr(relays, "STOP_SECONDS", 0.05)
+    hanging = Inbox()
+    hanging.open.clear()
+    one = process(hanging)
+    one.publish("a", "b", "c")
+    one.relay.start()
+    wait_until(lambda: one.rows("SELECT count(*) FROM leases") == [(1,)])
+    one.relay.stop()
+    hanging.open.set()
+    wait_until(lambda: [seq for _, seq in one.owed()] == [2, 3])
+    assert hanging.got == [("a", 1)]
+
+
 def test_the_batch_is_read_once_the_lease_is_held(process):
     """A process that finds something due waits for the lease; what another has delivered until then it leaves alone."""
     inbox, late, first_is_done = Inbox(), Inbox(), threading.Event()
