@@ -21,6 +21,7 @@ Precondition = Callable[[int], bool]  # whether a change may be made to a resour
 
 MAX_AMOUNT = 10**12  # of one movement of money, in minor units
 MAX_BALANCE = 2**63 - 1
+MAX_STOCK = 10**9
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,10 @@ def insert(tx: Transaction, account: Account, kind: AccountKind = "user") -> Non
 
 def of_the_house(tx: Transaction, currency: str, kind: AccountKind) -> Account:
     """The currency's system or shop account, opened when first needed."""
-    row = tx.row(f"SELECT {COLUMNS} FROM accounts WHERE currency = :c AND kind = :k", c=currency, k=kind)
+    row = tx.row(
+        f"SELECT {COLUMNS} FROM accounts WHERE currency = :c AND kind = :k AND kind <> 'user'",  # the index's condition
+        c=currency, k=kind,
+    )  # fmt: skip
     if row:
         return Account(*row)
     account = Account(new_id(), None, currency, 0, created_at=tx.now)

@@ -12,13 +12,20 @@ def find(tx: Transaction, user_id: str, key: str, since: int) -> tuple[bytes, st
     return (row[0], row[1]) if row else None
 
 
-def insert(tx: Transaction, user_id: str, key: str, fingerprint: bytes, data: str) -> None:
+def put(tx: Transaction, user_id: str, key: str, fingerprint: bytes, data: str) -> None:
+    """Keep the first answer under this key, in place of an expired one."""
     tx.run(
-        "INSERT INTO idempotency_keys (user_id, key, fingerprint, data, created_at) VALUES (:u, :k, :f, :d, :now)",
+        """INSERT INTO idempotency_keys (user_id, key, fingerprint, data, created_at) VALUES (:u, :k, :f, :d, :now)
+           ON CONFLICT (user_id, key) DO UPDATE
+           SET fingerprint = excluded.fingerprint, data = excluded.data, created_at = excluded.created_at""",
         u=user_id, k=key, f=fingerprint, d=data, now=tx.now,
     )  # fmt: skip
 
 
-def prune(tx: Transaction, until: int) -> None:
-    """Forget the keys of `until` and before."""
-    tx.run("DELETE FROM idempotency_keys WHERE created_at <= :until", until=until)
+def prune(tx: Transaction, until: int, batch: int) -> None:
+    """Forget the `batch` oldest of the keys of `until` and before."""
+    tx.run(
+        """DELETE FROM idempotency_keys WHERE (user_id, key) IN
+           (SELECT user_id, key FROM idempotency_keys WHERE created_at <= :until ORDER BY created_at LIMIT :batch)""",
+        until=until, batch=batch,
+    )  # fmt: skip

@@ -7,6 +7,7 @@ from backend.domain import Order, OrderItem
 from backend.infrastructure.transaction import Row, Transaction
 
 COLUMNS = "id, user_id, account_id, status, currency, total, created_at, updated_at"
+NEWEST = 10  # orders of each user in a list of users
 
 
 def insert(tx: Transaction, order: Order) -> None:
@@ -51,33 +52,32 @@ def page(
 
 
 def of_users(tx: Transaction, user_ids: Sequence[str]) -> dict[str, tuple[Order, ...]]:
-    """Each user's orders with their items, newest first; two statements, however many users and orders."""
-    rows = tx.rows_for(f"SELECT {COLUMNS} FROM orders WHERE user_id IN (:ids) ORDER BY id DESC", user_ids)
-    items = _items(tx, "order_id IN (SELECT id FROM orders WHERE user_id IN (:ids))", user_ids)
+    """Each user's newest orders with their items, newest first; two statements, however many users and orders."""
+    rows = tx.rows_for(
+        f"""SELECT {COLUMNS} FROM (SELECT id AS buyer FROM users WHERE id IN (:ids)) AS buyers JOIN orders ON id IN
+            (SELECT id FROM orders WHERE user_id = buyer ORDER BY id DESC LIMIT {NEWEST})""",
+        user_ids,
+    )
     orders: dict[str, list[Order]] = defaultdict(list)
-    for row in rows:
-        orders[row[1]].append(_order(row, items))
+    for order in _with_items(tx, sorted(rows, reverse=True)):  # by id: by time
+        orders[order.user_id].append(order)
     return {user_id: tuple(orders[user_id]) for user_id in user_ids}
 
 
 def items_of(tx: Transaction, order_ids: Sequence[str]) -> dict[str, list[OrderItem]]:
-    return _items(tx, "order_id IN (:ids)", order_ids)
+    items: dict[str, list[OrderItem]] = defaultdict(list)
+    for order_id, *item in tx.rows_for(
+        """SELECT order_id, product_id, sku, name, quantity, unit_price FROM order_items
+           WHERE order_id IN (:ids) ORDER BY order_id, position""",
+        order_ids,
+    ):
+        items[order_id].append(OrderItem(*item))
+    return items
 
 
 def _with_items(tx: Transaction, rows: list[Row]) -> list[Order]:
     items = items_of(tx, [row[0] for row in rows])
     return [_order(row, items) for row in rows]
-
-
-def _items(tx: Transaction, where: str, ids: Sequence[str]) -> dict[str, list[OrderItem]]:
-    items: dict[str, list[OrderItem]] = defaultdict(list)
-    for order_id, *item in tx.rows_for(
-        f"""SELECT order_id, product_id, sku, name, quantity, unit_price FROM order_items
-            WHERE {where} ORDER BY order_id, position""",
-        ids,
-    ):
-        items[order_id].append(OrderItem(*item))
-    return items
 
 
 def _order(row: Row, items: dict[str, list[OrderItem]]) -> Order:

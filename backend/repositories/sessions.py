@@ -72,16 +72,26 @@ def identity(tx: Transaction, session_id: str) -> Identity | None:
     return Identity(login, credentials.user, credentials.token_version) if login and credentials else None
 
 
-def live_of(tx: Transaction, user_id: str, current: str) -> Sequence[Session]:
+def live_of(tx: Transaction, user_id: str, current: str, limit: int) -> Sequence[Session]:
+    """Newest first."""
     rows = tx.rows(
         f"""SELECT id, created_at, last_used_at, user_agent, ip FROM sessions
-            WHERE user_id = :user_id AND {LIVE} ORDER BY id DESC""",
-        user_id=user_id, now=tx.now,
+            WHERE user_id = :user_id AND {LIVE} ORDER BY id DESC LIMIT :limit""",
+        user_id=user_id, now=tx.now, limit=limit,
     )  # fmt: skip
     return [
         Session(session_id, created_at, last_used_at, user_agent, ip, session_id == current)
         for session_id, created_at, last_used_at, user_agent, ip in rows
     ]
+
+
+def live_ids(tx: Transaction, user_id: str, limit: int) -> list[str]:
+    """Oldest first, if there are no more than `limit`; else of the `limit` that expire first."""
+    rows = tx.rows(
+        f"SELECT id FROM sessions WHERE user_id = :user_id AND {LIVE} LIMIT :limit",
+        user_id=user_id, now=tx.now, limit=limit,
+    )  # fmt: skip
+    return sorted(session_id for (session_id,) in rows)
 
 
 def touch(tx: Transaction, session_id: str, expires_at: int) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from backend.domain import Product
+from backend.domain import MAX_STOCK, Product
 from backend.errors import Conflict, PreconditionFailed
 from backend.routes.accounts import CurrencyCode
 from backend.routes.users import given
@@ -13,7 +13,7 @@ from backend.web.handler import answers
 from backend.web.pagination import CursorQuery, Cursors, Page
 from backend.web.request import Request
 
-Stock = Annotated[int, Integer(0, 10**9)]
+Stock = Annotated[int, Integer(0, MAX_STOCK)]
 
 
 @dataclass(frozen=True)

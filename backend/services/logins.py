@@ -19,6 +19,7 @@ from backend.services.events import EventBus
 from backend.services.rotation import Rotation
 
 USER_AGENT_KEPT = 200
+MAX_LOGINS = 100  # live ones of a user
 
 
 class Logins:
@@ -37,7 +38,10 @@ class Logins:
         self._access_seconds = access_seconds
 
     def log_in(self, email: str, password: str, user_agent: str, ip: str) -> TokenPair:
-        """A new session. Raises Unauthorized `credentials`, the same and after as long for an unknown e-mail."""
+        """A new session; the user's oldest ends if MAX_LOGINS are live.
+
+        Raises Unauthorized `credentials`, the same and after as long for an unknown e-mail.
+        """
         with self._database.snapshot() as tx:
             found = users.credentials_by_email(tx, email)
         good = self._passwords.matches(password, found.password_hash if found else None)
@@ -94,7 +98,7 @@ class Logins:
     def sessions(self, caller: Caller) -> Sequence[Session]:
         """The caller's live sessions, newest first."""
         with self._database.snapshot() as tx:
-            return sessions.live_of(tx, caller.user.id, caller.session_id)
+            return sessions.live_of(tx, caller.user.id, caller.session_id, MAX_LOGINS)
 
     def session(self, caller: Caller, session_id: str) -> Session:
         """A live one of the caller's. Raises NotFound."""
@@ -116,6 +120,9 @@ class Logins:
             self._events.publish(tx, "session.all_ended", ("user", caller.user.id), caller.user.id)
 
     def _open(self, tx: Transaction, whose: Credentials, user_agent: str, ip: str) -> TokenPair:
+        live = sessions.live_ids(tx, whose.user.id, 2 * MAX_LOGINS)
+        for surplus in live[: -(MAX_LOGINS - 1)]:
+            self._end(tx, surplus, whose.user.id)
         login = Login(new_id(), whose.user.id, whose.token_version, tx.now, Timestamp(0), None)
         first = self._rotation.first(login, tx.now)
         login = replace(login, expires_at=Timestamp(first.kept.expires_at * 1000))

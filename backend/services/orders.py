@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from backend.domain import MAX_AMOUNT, Account, Attempt, Caller, Once, Order, OrderItem, OrderStatus, Product
+from backend.domain import MAX_AMOUNT, MAX_STOCK, Account, Attempt, Caller, Once, Order, OrderItem, OrderStatus, Product
 from backend.errors import Conflict, CurrencyMismatch, NotFound, OutOfStock, ValidationFailed
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
@@ -44,7 +44,11 @@ class Orders:
             return orders.page(tx, user_id=user_id, status=status, before=before, limit=limit)
 
     def cancel(self, caller: Caller, order_id: str, attempt: Attempt) -> Once[Order]:
-        """Refund and restock. Raises NotFound, Conflict unless it is placed, InsufficientFunds if the shop is broke."""
+        """Refund and restock.
+
+        Raises NotFound, Conflict unless it is placed and the stock stays within MAX_STOCK, InsufficientFunds if the
+        shop is broke; then nothing has changed.
+        """
         with self._database.transaction() as tx:
             order = _visible(orders.by_id(tx, order_id), caller)
             return once(tx, caller.user.id, attempt, lambda: self._cancel(tx, caller, order))
@@ -77,6 +81,7 @@ class Orders:
 
     def _cancel(self, tx: Transaction, caller: Caller, order: Order) -> Order:
         cancelled = self._settle(tx, caller, order, "cancelled")
+        _check_room(products.by_ids(tx, [item.product_id for item in order.items]), order)
         for item in order.items:
             products.add_stock(tx, item.product_id, item.quantity)
         shop = accounts.of_the_house(tx, order.currency, "shop")
@@ -115,3 +120,13 @@ def _check_stock(found: Mapping[str, Product], wanted: Wanted) -> None:
     }
     if short:
         raise OutOfStock(details=short)
+
+
+def _check_room(found: Mapping[str, Product], order: Order) -> None:
+    over = {
+        found[item.product_id].sku: f"{item.quantity} more than {found[item.product_id].stock} is over {MAX_STOCK}"
+        for item in order.items
+        if found[item.product_id].stock + item.quantity > MAX_STOCK
+    }
+    if over:
+        raise Conflict("The stock has no room for what was ordered.", details=over)
