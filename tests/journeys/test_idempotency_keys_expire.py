@@ -1,0 +1,81 @@
+"""Idempotency keys live 24 hours, and a keyed write costs the same however many have expired."""
+
+import sqlite3
+import time
+from contextlib import closing
+
+import pytest
+
+from tests.conftest import Clock
+
+DAY = 24 * 3600
+EURO = {"currency": "EUR"}
+
+
+class Stopped(Clock):
+    """A clock that moves only when a test moves it."""
+
+    now = float(int(time.time()))
+
+    def __call__(self) -> float:
+        return self.now + self.ahead
+
+
+@pytest.fixture
+def clock() -> Stopped:
+    return Stopped()
+
+
+@pytest.fixture
+def keys(database_path):
+    """The keys that are kept; `keys(old=20)` adds so many that have expired, older ones first, of Ada."""
+
+    def keys(user_id="", old=0, created_at=0):
+        with closing(sqlite3.connect(database_path)) as connection, connection:
+            rows = ((user_id, f"old-{n}", b"f" * 32, "{}", created_at + n) for n in range(old))
+            connection.executemany("INSERT INTO idempotency_keys VALUES (?, ?, ?, ?, ?)", rows)
+            return [key for (key,) in connection.execute("SELECT key FROM idempotency_keys ORDER BY created_at")]
+
+    return keys
+
+
+def open_account(api, person, key):
+    answer = api.post("/accounts", person, EURO, key=key)
+    assert answer.status_code == 201, answer.text
+    return answer.json["data"]["id"], answer.headers.get("Idempotency-Replayed")
+
+
+@pytest.mark.parametrize(("seconds", "replayed"), [(DAY - 0.001, True), (DAY, False)])
+def test_a_key_of_exactly_24_hours_has_expired(api, ada, clock, seconds, replayed):
+    """A millisecond earlier it is still good."""
+    first, _ = open_account(api, ada, "k")
+    clock.advance(seconds)
+    again, marked = open_account(api, api.log_in(ada.email), "k")
+    assert (again == first, marked == "true") == (replayed, replayed)
+
+
+def test_a_keyed_write_removes_the_five_that_expired_first_and_no_more(api, ada, keys):
+    """However many there are: else one write would run into its deadline, and every one after it."""
+    keys(ada.id, old=2000)
+    open_account(api, ada, "k")
+    assert keys() == [*(f"old-{n}" for n in range(5, 2000)), "k"]
+    open_account(api, ada, "k")  # a replay writes nothing
+    assert len(keys()) == 1996
+
+
+def test_keys_that_have_not_expired_are_not_removed(api, ada, keys, clock):
+    """A batch that is not full takes none of them."""
+    now = int(clock() * 1000)
+    keys(ada.id, old=4, created_at=now - DAY * 1000 - 2)  # the first three have expired
+    open_account(api, ada, "k")
+    assert keys() == ["old-3", "k"]
+
+
+def test_an_expired_key_of_ones_own_is_taken_over(api, ada, keys, clock):
+    """Though it is not among those that are removed: the request has its effect, and that answer is replayed."""
+    keys(ada.id, old=20)
+    first, _ = open_account(api, ada, "old-19")
+    assert open_account(api, ada, "old-19") == (first, "true")
+    assert keys() == [*(f"old-{n}" for n in range(5, 20))]
+    answer = api.post("/accounts", ada, {"currency": "USD"}, key="old-19")
+    assert (answer.status_code, answer.json["error"]["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
