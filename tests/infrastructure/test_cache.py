@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from backend.errors import Unavailable
 from backend.infrastructure.cache import ABSENT_TTL_SECONDS
 from tests.infrastructure.worker import DELETE, PUT, Worker
 
@@ -154,6 +155,47 @@ def test_a_gap_in_the_log_forgets_everything(worker, product_writer):
     assert worker.loads == 4
 
 
+def test_a_gap_of_a_single_entry_forgets_everything(worker, product_writer):
+    """A change of a product makes two; only the first is gone, and what is left says nothing of that product."""
+    worker.put("a", 1)
+    worker.stock("a")
+    product_writer.execute(PUT, {"id": "a", "stock": 2})
+    product_writer.execute("DELETE FROM cache_invalidations WHERE seq < (SELECT max(seq) FROM cache_invalidations)")
+    ((key,),) = product_writer.execute("SELECT key FROM cache_invalidations")
+    assert key == "products"
+    assert worker.stock("a") == 2
+
+
+def test_a_log_that_is_complete_forgets_only_what_it_names(worker, product_writer):
+    """All that this worker has obeyed is gone from it, and nothing else."""
+    for product in ("a", "b"):
+        worker.put(product, 1)
+        worker.stock(product)
+    product_writer.execute("DELETE FROM cache_invalidations")
+    product_writer.execute(PUT, {"id": "a", "stock": 2})
+    assert (worker.stock("b"), worker.loads) == (1, 2)
+    assert (worker.stock("a"), worker.loads) == (2, 3)
+
+
+def test_a_log_that_could_not_be_read_is_read_the_next_time(worker, product_writer, monkeypatch):
+    """Though nothing is committed in between: the change is still unknown."""
+    worker.put("a", 1)
+    worker.stock("a")
+    product_writer.execute(PUT, {"id": "a", "stock": 2})
+    only_row = worker.database.only_row
+
+    def unreadable(sql, **parameters):
+        if "cache_invalidations" in sql:
+            raise Unavailable("on purpose")
+        return only_row(sql, **parameters)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.database, "only_row", unreadable)
+        with pytest.raises(Unavailable):
+            worker.stock("a")
+    assert worker.stock("a") == 2
+
+
 @pytest.mark.parametrize("later", [0, 1])
 def test_a_log_that_was_set_back_forgets_everything(worker, product_writer, later):
     """An older database in its place, with other rows: and what changes afterwards is heard of as well."""
@@ -183,3 +225,18 @@ def test_the_log_is_pruned(worker, product_writer):
     assert 10_000 <= count <= 11_000
     assert last - first + 1 == count
     assert worker.stock("a") == 1
+
+
+def test_a_log_that_has_grown_long_is_pruned_bit_by_bit(product_writer):
+    """As it may be after years without pruning: no single write pays for all of it."""
+    ((trigger,),) = product_writer.execute("SELECT sql FROM sqlite_schema WHERE name = 'cache_invalidations_pruned'")
+    many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT :many) SELECT i FROM n"
+    product_writer.execute("DROP TRIGGER cache_invalidations_pruned")
+    product_writer.execute(f"INSERT INTO cache_invalidations (key) SELECT 'old' FROM ({many})", {"many": 30_000})
+    product_writer.execute(trigger)
+    counts = []
+    for _ in range(25):
+        product_writer.execute(f"INSERT INTO cache_invalidations (key) SELECT 'new' FROM ({many})", {"many": 1000})
+        counts += product_writer.execute("SELECT count(*) FROM cache_invalidations").fetchone()
+    assert counts[:3] == [29_000, 28_000, 27_000]
+    assert counts[-1] == 10_000

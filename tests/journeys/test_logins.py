@@ -1,5 +1,8 @@
 """Logging in, the list of one's logins, ending them."""
 
+import sqlite3
+from contextlib import closing
+
 import jwt
 import pytest
 
@@ -7,6 +10,7 @@ from backend.infrastructure.ids import is_id, new_id
 from tests.conftest import PASSWORD
 
 WEEK = 7 * 86_400
+COLUMNS = "user_id, token_version, user_agent, ip, created_at, last_used_at, expires_at, ended_at"
 SESSION_FIELDS = {"id", "createdAt", "lastUsedAt", "userAgent", "ip", "current"}
 
 
@@ -230,3 +234,57 @@ def test_a_logout_with_a_dead_token_is_a_success(api, admin, ada, grace, clock):
     log_out(api, grace.refresh)
     clock.advance(WEEK + 1)
     log_out(api, admin.refresh)
+
+
+def test_a_user_has_a_hundred_live_logins_and_the_next_ends_the_oldest(api, admin, ada, grace):
+    """Its tokens are dead at once; the others live, and so do those of other users."""
+    for _ in range(99):
+        assert log_in(api, ada.email).status_code == 200
+    assert api.get("/users/me", ada).status_code == 200
+    oldest, second = (session["id"] for session in sessions_of(api, ada)[:-3:-1])
+    last = api.log_in(ada.email)
+    assert reason(api.get("/users/me", ada)) == "revoked"
+    assert reason(api.post("/auth/refresh", json={"refreshToken": ada.refresh})) == "revoked"
+    listed = [session["id"] for session in sessions_of(api, last)]
+    assert (len(listed), listed[0], listed[-1]) == (100, claims_of(last.access)["sid"], second)
+    assert oldest not in listed
+    assert api.get("/users/me", grace).status_code == 200
+
+
+def test_the_end_of_the_oldest_login_is_told_as_every_end_is(api, ada):
+    for _ in range(100):
+        log_in(api, ada.email)
+    with api.app.database.snapshot() as tx:
+        ended = tx.rows("SELECT resource_id, user_id FROM outbox WHERE name = 'session.ended'")
+    assert ended == [(claims_of(ada.access)["sid"], ada.id)]
+
+
+def test_expired_and_ended_logins_do_not_count_among_the_hundred(api, ada, clock):
+    """A login that is older than 120 others, but is still refreshed, stays."""
+    for _ in range(60):
+        log_in(api, ada.email)
+    for _ in range(60):
+        log_out(api, log_in(api, ada.email).json["data"]["refreshToken"])
+    clock.advance(WEEK - 60)
+    kept = api.post("/auth/refresh", json={"refreshToken": ada.refresh}).json["data"]
+    clock.advance(120)
+    for _ in range(99):
+        log_in(api, ada.email)
+    assert api.post("/auth/refresh", json={"refreshToken": kept["refreshToken"]}).status_code == 200
+    assert len(sessions_of(api, api.log_in(ada.email))) == 100
+    assert reason(api.post("/auth/refresh", json={"refreshToken": kept["refreshToken"]})) == "revoked"
+
+
+def test_a_list_of_logins_holds_a_hundred_whatever_the_database_holds(api, ada, database_path):
+    """And each login brings a user who has more of them nearer to that, at a bounded cost."""
+    with closing(sqlite3.connect(database_path)) as connection, connection:
+        connection.executemany(
+            f"INSERT INTO sessions SELECT ?, {COLUMNS} FROM sessions WHERE user_id = ? LIMIT 1",
+            [(new_id(), ada.id) for _ in range(400)],
+        )
+    assert len(sessions_of(api, ada)) == 100
+    for left in (301, 201, 101, 100, 100):
+        log_in(api, ada.email)
+        with api.app.database.snapshot() as tx:
+            live = "SELECT count(*) FROM sessions WHERE user_id = :id AND ended_at IS NULL"
+            assert tx.rows(live, id=ada.id) == [(left,)]

@@ -3,6 +3,7 @@
 import pytest
 
 ABSENT = "01890000-0000-7000-8000-00000000000a"
+MAX_STOCK = 10**9
 NOT_FOUND = (404, "NOT_FOUND", set())
 BODIES = [
     {}, {"json": {}}, {"data": b"{}"}, {"data": b"{}", "content_type": "text/plain"},
@@ -38,6 +39,18 @@ def stock(api, tea):
     return lambda: api.get(f"/products/{tea}").json["data"]["stock"]
 
 
+@pytest.fixture
+def everything(api):
+    """All that a settled order can change."""
+
+    def everything():
+        with api.app.database.snapshot() as tx:
+            tables = ("products", "accounts", "transactions", "entries", "orders", "outbox", "idempotency_keys")
+            return {table: tx.rows(f"SELECT * FROM {table}") for table in tables}
+
+    return everything
+
+
 @pytest.mark.parametrize("who", ["ada", "admin"])
 def test_a_cancel_gives_back_money_and_stock(request, api, ada, admin, clock, purse, tea, placed, stock, who):
     """200 with the order; the refund is what was paid, to the account that paid, whatever the price is now."""
@@ -53,6 +66,36 @@ def test_a_cancel_gives_back_money_and_stock(request, api, ada, admin, clock, pu
     refund = api.get(f"/accounts/{purse}/transactions", ada).json["data"][0]
     assert (refund["type"], refund["amount"], refund["orderId"]) == ("refund", 500, placed["id"])
     assert refund["toAccountId"] == purse
+
+
+def test_a_cancel_gives_back_the_stock_of_every_item(api, ada, admin, purse):
+    """Each its own quantity."""
+    stocks = {api.product(admin, f"SKU-{n}", price=1, stock=10): n for n in (1, 2, 3)}
+    items = [{"productId": product, "quantity": quantity} for product, quantity in stocks.items()]
+    order = api.post("/orders", ada, {"accountId": purse, "items": items}).json["data"]["id"]
+
+    def left():
+        return [api.get(f"/products/{product}").json["data"]["stock"] for product in stocks]
+
+    assert left() == [9, 8, 7]
+    assert api.post(f"/orders/{order}/cancel", ada).status_code == 200
+    assert left() == [10, 10, 10]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_cancel_never_takes_a_stock_beyond_its_bound(api, ada, admin, purse, everything, which):
+    """409 that names the SKU, and nothing has changed; up to the bound it works."""
+    made = [api.product(admin, sku, price=1, stock=10) for sku in ("A", "B")]
+    items = [{"productId": product, "quantity": 2} for product in made]
+    order = api.post("/orders", ada, {"accountId": purse, "items": items}).json["data"]["id"]
+    api.patch(f"/products/{made[which]}", admin, {"stock": MAX_STOCK - 1})
+    before = everything()
+    refused = refusal(api.post(f"/orders/{order}/cancel", ada, key="k"))
+    assert refused == (409, "CONFLICT", {"AB"[which]})
+    assert everything() == before
+    api.patch(f"/products/{made[which]}", admin, {"stock": MAX_STOCK - 2})
+    assert api.post(f"/orders/{order}/cancel", ada, key="k").status_code == 200
+    assert api.get(f"/products/{made[which]}").json["data"]["stock"] == MAX_STOCK
 
 
 def test_to_fulfil_an_order_moves_nothing(api, ada, admin, purse, placed, stock):

@@ -140,6 +140,20 @@ def test_each_user_can_be_shown_with_his_orders(api, admin, buyers):
     assert [item["sku"] for item in users["Grace"][0]["items"]] == ["PEN", "INK"]
 
 
+def test_each_user_is_shown_with_the_ten_newest_orders(api, admin):
+    """Whatever others have ordered."""
+    products = [{"productId": api.product(admin, "PEN", price=1, stock=1000), "quantity": 1}]
+    for name, orders in (("Ada", 12), ("Grace", 11), ("Alan", 3)):
+        buyer = api.sign_up(name)
+        account = api.account(buyer, balance=100, admin=admin)
+        for _ in range(orders):
+            assert api.post("/orders", buyer, {"accountId": account, "items": products}).status_code == 201
+    shown = {user["id"]: user["orders"] for user in api.get("/users?include=orders", admin).json["data"]}
+    orders = api.get("/orders?limit=100", admin).json["data"]
+    assert shown == {owner: [order for order in orders if order["userId"] == owner][:10] for owner in shown}
+    assert sorted(map(len, shown.values())) == [0, 3, 10, 10]
+
+
 def test_users_are_shown_without_orders_unless_asked(api, admin, buyers):
     assert all("orders" not in user for user in api.get("/users", admin).json["data"])
 
