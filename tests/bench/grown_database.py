@@ -1,10 +1,10 @@
-"""A database that has been in use for years: a long ledger, many users; straight in SQL, the same each time."""
+"""A database that has been in use for years: a long ledger, many users, much that has expired; straight in SQL."""
 
 import sqlite3
 from pathlib import Path
 
 BUYERS = 100  # of the newest users, with three orders of three items each
-OTHERS = 1000  # accounts that share half of the ledger; the other half is one account's
+OTHERS = 1000  # accounts that share half of the ledger; the other half is one account's, and each user has an empty one
 
 # Number i is from the i-th millisecond of a year that is past: ids that sort as they were made, before all real ones.
 ID = "printf('01800000-%04x-7000-8000-%012x', ({0}) >> 16, {0})"
@@ -14,9 +14,14 @@ STATEMENTS = f"""
     SELECT {ID.format("i")}, 'u' || i || '@example.com', 'u' || i || '@example.com', 'User ' || i, 'user ' || i,
            'user', 1, 1, 0, 'none', 1600000000000 + i, 1600000000000 + i FROM numbers;
 
-{NUMBERS.format("0", str(OTHERS))} INSERT INTO accounts
-    SELECT {ID.format("i")}, 'user', owner_id, 'EUR', 0, 1600000000000 FROM numbers, accounts AS busy
-    WHERE busy.id = :busy;
+{NUMBERS.format("0", f"{OTHERS} + :users")} INSERT INTO accounts
+    SELECT {ID.format("i")}, 'user', {ID.format("i % :users")}, 'EUR', 0, 1600000000000 FROM numbers;
+
+{NUMBERS.format("0", ":users")} INSERT INTO idempotency_keys
+    SELECT owner_id, 'key-' || i, zeroblob(32), '{{}}', 1600000000000 + i FROM numbers, accounts WHERE id = :busy;
+{NUMBERS.format("0", ":users")} INSERT INTO sessions
+    SELECT {ID.format("i")}, owner_id, 0, 'bench/1', '127.0.0.1', 1600000000000, 1600000000000, 1600000000000, NULL
+    FROM numbers, accounts WHERE accounts.id = :busy;
 
 {NUMBERS.format("0", ":rows")} INSERT INTO transactions
     SELECT {ID.format("i")}, 'deposit', :system, iif(i % 2, {ID.format(f"i / 2 % {OTHERS}")}, :busy), 1, 'EUR', NULL,

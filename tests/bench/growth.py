@@ -1,9 +1,11 @@
-"""What years of use cost: pages of a long ledger and of many users, the orders of many users, many strangers.
+"""What years of use cost: pages of a long ledger and of many users, their orders, writes, many strangers.
 
 All through the whole application in this process, but for the strangers, whose process is one of their own.
 """
 
 import contextlib
+import itertools
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,12 +19,14 @@ from backend.web.request import Request
 from tests.bench.grown_database import grow, id_of
 from tests.bench.measure import Figure, Size, microseconds
 from tests.bench.service import SECRET, Environ, ask, asked_for_json, environ, folder, service
-from tests.conftest import Api, Person
+from tests.conftest import PASSWORD, Api, Person
 from tests.journeys.test_query_counts import statements
 
 ROOT = Path(__file__).parents[2]
 PAGE = 20
 SMALL = 500  # rows, users
+WRITES = (3, 40)  # calls a turn, turns a round
+PLENTY = 10**9
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Grown:
 
     api: Api
     admin: Person
+    ada: Person  # her account is the busy one
     busy: str  # the account with half of the ledger
     users: int
 
@@ -44,6 +49,7 @@ def figures(size: Size) -> Iterator[Figure]:
         yield Figure("growth", "page of 20 by cursor", "µs", microseconds(by_cursor(small, big), 50, 25, size.rounds))
         yield Figure("growth", "page of 20 by offset", "µs", microseconds(by_offset(small, big), 1, 25, size.rounds))
         yield from orders_of_users(big, size)
+        yield from writes(small, big, size)
     yield strangers(size)
 
 
@@ -51,12 +57,12 @@ def figures(size: Size) -> Iterator[Figure]:
 def grown(database: Path, rows: int, users: int) -> Iterator[Grown]:
     with service(database) as api:
         ada, admin = api.sign_up("Ada"), api.admin()
-        busy = api.account(ada, balance=1000, admin=admin)
+        busy = api.account(ada, balance=PLENTY, admin=admin)
         for number in range(3):
-            api.product(admin, f"SKU-{number}")
+            api.product(admin, f"SKU-{number}", stock=PLENTY)
     grow(database, busy, rows, users)
     with service(database) as api:
-        yield Grown(api, admin, busy, users)
+        yield Grown(api, admin, ada, busy, users)
 
 
 def by_cursor(small: Grown, big: Grown) -> dict[str, Callable[[], object]]:
@@ -113,6 +119,53 @@ def orders_of_users(big: Grown, size: Size) -> Iterator[Figure]:
     }
     yield Figure("growth: users with their orders", "SQL statements", "a request", counts)
     yield Figure("growth: users with their orders", "time", "µs", microseconds(calls, 1, 25, size.rounds))
+
+
+def writes(small: Grown, big: Grown, size: Size) -> Iterator[Figure]:
+    """The writes that meet what has piled up: internal accounts among many, orders, expired keys and logins."""
+    many = math.prod(WRITES) * size.rounds
+    jobs: dict[str, Callable[[Grown], Iterator[Environ]]] = {
+        "deposit": deposits, "order": orders, "cancellation": lambda whose: iter([*cancellations(whose, many)]),
+        "keyed transfer": keyed_transfers, "login": logins,
+    }  # fmt: skip
+    for name, requests in jobs.items():
+        calls = {kind: each_of(whose, requests(whose)) for kind, whose in (("small", small), ("grown", big))}
+        yield Figure("growth: writes", name, "µs", microseconds(calls, *WRITES, size.rounds))
+
+
+def each_of(whose: Grown, requests: Iterator[Environ]) -> Callable[[], object]:
+    """The call that sends the next one, which must succeed."""
+    return lambda: asked_for_json(whose.api.app, next(requests))
+
+
+def deposits(whose: Grown) -> Iterator[Environ]:
+    while True:
+        yield environ("POST", f"/accounts/{whose.busy}/deposits", whose.admin, body={"amount": 1})
+
+
+def orders(whose: Grown) -> Iterator[Environ]:
+    (product, *_) = whose.api.get("/products").json["data"]
+    while True:
+        items = [{"productId": product["id"], "quantity": 1}]
+        yield environ("POST", "/orders", whose.ada, body={"accountId": whose.busy, "items": items})
+
+
+def cancellations(whose: Grown, many: int) -> Iterator[Environ]:
+    """Of orders that are placed here."""
+    for placing in itertools.islice(orders(whose), many):
+        order = asked_for_json(whose.api.app, placing)["data"]["id"]
+        yield environ("POST", f"/orders/{order}/cancel", whose.ada)
+
+
+def keyed_transfers(whose: Grown) -> Iterator[Environ]:
+    body = {"fromAccountId": whose.busy, "toAccountId": id_of(0), "amount": 1}
+    for number in itertools.count():
+        yield environ("POST", "/transfers", whose.ada, body=body) | {"HTTP_IDEMPOTENCY_KEY": f"bench-{number}"}
+
+
+def logins(whose: Grown) -> Iterator[Environ]:
+    while True:
+        yield environ("POST", "/auth/login", body={"email": whose.ada.email, "password": PASSWORD})
 
 
 def strangers(size: Size) -> Figure:

@@ -123,6 +123,13 @@ TARGETS = [
         "cursor page at a million rows: the first ≤ 1.2 × a small ledger's",
         Series("growth", PAGE, "grown, first page"), Series("growth", PAGE, "small, first page"), at_most=1.2,
     ),
+    *(
+        Target(
+            f"{name} beside a million rows: ≤ 1.5 × in a small database", Series("growth: writes", name, "grown"),
+            Series("growth: writes", name, "small"), at_most=1.5,
+        )
+        for name in ("deposit", "order", "cancellation", "keyed transfer", "login")
+    ),
     Target("start-up to the first answer ≤ 0.5 s", Series("start-up", "first answer"), at_most=0.5),
     Target("RSS a worker ≤ 45 MB after load", Series("over gunicorn", "RSS a worker"), at_most=45),
 ]  # fmt: skip
