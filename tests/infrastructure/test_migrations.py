@@ -1,5 +1,6 @@
 """Migrations: each file as a whole or not at all, once, in order, whoever else migrates, and whatever kills it."""
 
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
@@ -184,3 +185,27 @@ def test_our_own_schema_is_strict_in_wal_mode_and_holds_together(path):
     ours = query(path, "SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite_%'")
     assert {name for name, strict in ours if not strict} == set()
     assert query(path, "PRAGMA foreign_key_check") == query(path, "PRAGMA integrity_check(1)")[1:] == []
+
+
+def test_of_more_than_a_hundred_live_logins_of_a_user_the_newest_stay(tmp_path, path):
+    """An older version had no bound. Those that have ended or expired do not count, nor do other users'."""
+    older = tmp_path / "older"
+    older.mkdir()
+    for file in DIRECTORY.glob("*.sql"):
+        if file.name < "0010":
+            shutil.copy(file, older)
+    migrate(path, older)
+    now = int(time.time()) * 1000
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for user, live in (("ada", 150), ("grace", 100)):
+            connection.execute(
+                "INSERT INTO users VALUES (:id, :id, :id, :id, :id, 'user', 1, 1, 0, '!', 0, 0)", {"id": user}
+            )
+            rows = [(f"{user}-{n:03}", user, now + 60_000, None) for n in range(live)]
+            rows += [(f"{user}-x{n}", user, *end) for n, end in enumerate([(now - 1, None), (now + 60_000, now)])]
+            connection.executemany("INSERT INTO sessions VALUES (?, ?, 0, '', '', 0, 0, ?, ?)", rows)
+    migrate(path)
+    live = "SELECT id FROM sessions WHERE ended_at IS NULL AND expires_at > unixepoch() * 1000 ORDER BY id"
+    assert [name for (name,) in query(path, live)] == [
+        *(f"ada-{n:03}" for n in range(50, 150)), *(f"grace-{n:03}" for n in range(100)),
+    ]  # fmt: skip
