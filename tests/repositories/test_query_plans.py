@@ -53,7 +53,7 @@ ROWS = 1_000_000  # of each table, after years
 DISTINCT = {
     "user_id": 10_000, "owner_id": 10_000, "account_id": 10_000, "session_id": 100_000, "order_id": 300_000,
     "created_at": 100_000, "expires_at": 100_000, "status": 3, "kind": 3, "currency": 3, "action": 20, "active": 2,
-    "roles": 3, "subscriber": 3, "due_at": 1000, "resource_type": 8,
+    "roles": 3, "subscriber": 3, "due_at": 1000, "resource_type": 8, "aggregate": 1000,
 }  # fmt: skip
 MODULES = [
     importlib.import_module(f"{repositories.__name__}.{path.stem}")
@@ -181,15 +181,18 @@ def add_statistics(connection: sqlite3.Connection) -> None:
     connection.execute("ANALYZE")  # makes the table
     connection.execute("DELETE FROM sqlite_stat1")
     for table in tables_of(connection):
-        for _, index, _, origin, partial in connection.execute(f"PRAGMA index_list({table})").fetchall():
-            rows = ROWS // 1000 if partial else ROWS
+        for _, index, unique, origin, partial in connection.execute(f"PRAGMA index_list({table})").fetchall():
+            rows = ROWS // 10 if partial else ROWS
             columns = [name for *_, name in connection.execute(f"PRAGMA index_info({index})")]
             few = itertools.accumulate(
                 (min(rows, DISTINCT.get(column, rows)) for column in columns), lambda a, b: a * b
             )
-            statistics = " ".join([str(rows), *(str(max(1, rows // distinct)) for distinct in few)])
+            shares = [max(1, rows // distinct) for distinct in few]
+            shares[-1] = 1 if unique else shares[-1]
             name = table if origin == "pk" else index  # as SQLite names the key of a table without rowids
-            connection.execute("INSERT INTO sqlite_stat1 VALUES (?, ?, ?)", (table, name, statistics))
+            connection.execute(
+                "INSERT INTO sqlite_stat1 VALUES (?, ?, ?)", (table, name, " ".join(map(str, [rows, *shares])))
+            )
 
 
 def tables_of(connection: sqlite3.Connection) -> list[str]:
