@@ -62,7 +62,7 @@ class UserRoutes:
 
     @answers(200)
     def list_users(self, request: Request, query: UserQuery) -> Page[User | UserWithOrders]:
-        """All users, with `include=orders` each with his orders."""
+        """All users; with `include=orders` each has the ten newest orders."""
         offset = min((query.page - 1) * query.page_size, 2**63 - 1)
         items, total = self._users.page(
             q=query.q, role=query.role, sort=query.sort, with_orders=query.include == "orders",
