@@ -1,5 +1,6 @@
 """What admins do to users: roles, activity, deletion; and that one active admin always remains."""
 
+import jwt
 import pytest
 
 from backend.infrastructure.ids import new_id
@@ -194,3 +195,29 @@ def test_a_deletion_honours_if_match(api, admin, ada):
         answer = api.delete(f"/users/{ada.id}", admin, headers={"If-Match": tag})
         assert refused(answer, 412, "PRECONDITION_FAILED")
     assert api.delete(f"/users/{ada.id}", admin, headers={"If-Match": '"1"'}, json={}).status_code == 204
+
+
+def test_a_deactivation_raises_the_version_of_tokens_and_nothing_else_of_an_admin_does(api, admin, ada):
+    """By one: `ver` of the next login tells how often."""
+
+    def version_of_tokens():
+        return jwt.decode(api.log_in(ada.email).access, options={"verify_signature": False})["ver"]
+
+    before = version_of_tokens()
+    for changes in ({"name": "Other"}, {"roles": ["admin", "user"]}, {"active": True}):
+        assert api.patch(f"/users/{ada.id}", admin, changes).status_code == 200
+    assert version_of_tokens() == before
+    for active in (False, True):
+        assert api.patch(f"/users/{ada.id}", admin, {"active": active}).status_code == 200
+    assert version_of_tokens() == before + 1
+
+
+def test_who_is_an_admin_already_is_not_made_one_again(api, app, admin):
+    """No new version, no event."""
+    before = api.get(f"/users/{admin.id}", admin).json["data"]
+    with app.database.transaction() as tx:
+        events = "SELECT count(*) FROM outbox"
+        count = tx.row(events)
+        app.users.grant_admin(tx, admin.id)
+        assert tx.row(events) == count
+    assert api.get(f"/users/{admin.id}", admin).json["data"] == before
