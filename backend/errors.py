@@ -146,7 +146,8 @@ class RateLimited(AppError):
 
 
 class HeadersTooLarge(AppError):
-    status, code, message = 431, "HEADERS_TOO_LARGE", "At most 100 header lines of 8190 bytes each."
+    status, code = 431, "HEADERS_TOO_LARGE"
+    message = "A head may have 64 KiB in all, and 100 header lines of 8190 bytes each."
 
 
 class InternalError(AppError):

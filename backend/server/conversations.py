@@ -56,7 +56,7 @@ class Conversations:
     def receive(self, conn: Connection) -> None:
         begun, conn.ran_here = conn.reader.begun, False
         data = conn.stream.recv(RECEIVE_BYTES)
-        if not data and begun:
+        if not data and conn.reader.size:  # empty lines alone are no request that could be cut short
             raise conn.reader.cut_short()
         if not data:
             return self.close(conn)

@@ -1,7 +1,8 @@
 """Cuts the bytes of one connection into whole requests (RFC 9112), and refuses those no application should see.
 
-Only framing is read: where the head ends, how long the body is, and the limits. A line leaves the buffer once it is
-whole, so that a client that drips costs no more than its bytes.
+Only framing is read: where the head ends, how long the body is, and the limits. Everything before the body has a
+bound: the empty lines in front, each line, the number of lines, the head as a whole. A line leaves the buffer once it
+is whole, so that a client that drips costs no more than its bytes.
 """
 
 import re
@@ -17,8 +18,10 @@ from backend.errors import (
 )
 from backend.server.exchange import WholeRequest
 
+MAX_EMPTY_LINES = 4  # before a request
 MAX_LINE = 8190  # bytes of the request line and of each header line, the line end not counted
 MAX_HEADERS = 100
+MAX_HEAD = 64 * 1024  # bytes from the request line to the empty line that ends the head, all line ends counted
 MAX_BODY = 64 * 1024
 
 METHOD = rb"[!$%&'*+.^_`|~0-9A-Z-]{3,20}"  # RFC 9110 has them case-sensitive; none that is registered is otherwise
@@ -35,18 +38,20 @@ class RequestReader:
         self.head: list[bytes] = []  # its whole lines so far, the request line first
         self.waits_for_continue = False  # the client holds its body back until it has seen a 100
         self._buffer = bytearray()
+        self._empty_lines = 0  # that have come before the request line
+        self._head_size = 0  # bytes that `head` had on the wire
         self._headers: dict[bytes, list[bytes]] = {}  # once the head is whole
         self._body_length = -1  # not known until then
 
     @property
     def begun(self) -> bool:
-        """Whether anything of a request has come."""
-        return bool(self.head or self._buffer)
+        """Whether anything of a request has come, be it an empty line in front of it."""
+        return bool(self.head or self._buffer or self._empty_lines)
 
     @property
     def size(self) -> int:
         """Bytes held, about."""
-        return len(self._buffer) + sum(map(len, self.head))
+        return len(self._buffer) + self._head_size
 
     def feed(self, data: bytes) -> None:
         self._buffer += data
@@ -60,6 +65,7 @@ class RequestReader:
         request = WholeRequest(self.head, self._headers, bytes(self._buffer[: self._body_length]))
         del self._buffer[: self._body_length]
         self.head, self._body_length, self.waits_for_continue = [], -1, False
+        self._empty_lines = self._head_size = 0
         return request
 
     def cut_short(self) -> AppError:
@@ -73,11 +79,17 @@ class RequestReader:
             line = bytes(self._buffer[:end])
             self._check(line)
             del self._buffer[: end + 2]
+            if not line and not self.head:  # RFC 9112 §2.2 has us pass over it
+                self._empty_lines += 1
+                if self._empty_lines > MAX_EMPTY_LINES:
+                    raise BadRequest(f"At most {MAX_EMPTY_LINES} empty lines may come before a request.")
+                continue
+            self._head_size += len(line) + 2
             if line:
                 self.head.append(line)
                 if len(self.head) == 1 and not REQUEST_LINE.fullmatch(line):
                     raise BadRequest("The request line must be a method, a target and HTTP/1.1.")
-            elif self.head:  # else an empty line before the request, which RFC 9112 §2.2 has us pass over
+            else:
                 self._headers = headers_of(self.head)
                 self._body_length, self.waits_for_continue = judge(self._headers, self.head[0].endswith(b"0"))
                 return True
@@ -88,7 +100,7 @@ class RequestReader:
         """Raises for a line that is, or can only become, too long, one too many or ended by a bare LF."""
         if len(line) > MAX_LINE:
             raise HeadersTooLarge if self.head else UriTooLong
-        if line and len(self.head) > MAX_HEADERS:
+        if (line and len(self.head) > MAX_HEADERS) or self._head_size + len(line) + 2 > MAX_HEAD:
             raise HeadersTooLarge
         if b"\n" in line:
             raise BadRequest("A line of the head must end with CR LF.")

@@ -17,6 +17,7 @@ SLACK = 0.75  # for a slow machine
 OPENINGS = {
     "silent": b"",
     "one byte": b"G",
+    "an empty line": b"\r\n",
     "dripping": b"",
     "stalled head": b"GET / HTTP/1.1\r\nHost: localhost\r\n",
     "stalled body": b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n123",
@@ -25,7 +26,7 @@ OPENINGS = {
     "not closing when refused": b"nonsense\r\n",
     "never reading": GET % b"/big",
 }
-BEGUN = {"one byte", "dripping", "stalled head", "stalled body", "half a request behind a whole one"}
+BEGUN = {"one byte", "an empty line", "dripping", "stalled head", "stalled body", "half a request behind a whole one"}
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,35 @@ def test_a_lone_client_is_refused_in_time_though_nothing_else_happens(server: Se
         assert DEADLINE - 0.1 < time.monotonic() - began < DEADLINE + 0.4
 
 
+def test_empty_lines_are_no_sign_of_life(server: Server) -> None:
+    """The deadline runs from the first byte, be it of an empty line, and no further one moves it."""
+    with server.connect() as client:
+        for _ in range(3):
+            client.send(b"\r\n")
+            time.sleep(0.4)  # the pace of this client
+        assert client.read_answer().code == "REQUEST_TIMEOUT"
+
+
+def test_a_request_begun_behind_an_answer_that_is_not_taken_gains_no_time(server: Server) -> None:
+    """A 408 would be one more answer that is not taken, with a deadline of its own, and so on for ever."""
+    with server.connect(receive_buffer=4096) as client:
+        client.send(GET % b"/big" + b"GET / HT")
+        wait_until(lambda: all_hung_up([client]))
+
+
+def test_a_refused_client_that_drips_is_dropped(server: Server) -> None:
+    """What it sends after its refusal is read away for two seconds, and each byte does not begin them anew."""
+    with server.connect() as client:
+        assert client.send(b"nonsense\r\n").read_answer().code == "BAD_REQUEST"
+
+        def is_dropped() -> bool:
+            with contextlib.suppress(OSError):
+                return not client.stream.send(b"x")
+            return True
+
+        wait_until(is_dropped)
+
+
 def test_a_slow_client_that_is_done_within_the_deadline_is_served(server: Server) -> None:
     with server.connect() as client:
         for piece in (b"POST / HT", b"TP/1.1\r\nHo", b"st: a\r\nContent-Length: 5\r", b"\n\r", b"\n12", b"345"):
@@ -116,17 +146,23 @@ def test_a_slow_client_that_is_done_within_the_deadline_is_served(server: Server
         assert client.read_answer().body == b"12345"
 
 
-def test_clients_that_blast_data_at_a_server_that_refused_them_delay_no_one(server: Server) -> None:
+@pytest.mark.parametrize(
+    ("opening", "rest"),
+    [(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000000\r\n\r\n", b"x" * 100_000), (b"", b"\r\n" * 50_000)],
+)
+def test_clients_that_blast_data_at_a_server_that_refused_them_delay_no_one(
+    server: Server, opening: bytes, rest: bytes
+) -> None:
     """What they send after their refusal is read and dropped, for two seconds at most."""
     stop = threading.Event()
 
     def blast() -> None:
         with server.connect() as client, contextlib.suppress(OSError):
-            client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000000\r\n\r\n")
+            client.send(opening)
             while not stop.is_set():
-                client.send(b"x" * 100_000)
+                client.send(rest)
 
-    threads = [threading.Thread(target=blast) for _ in range(8)]
+    threads = [threading.Thread(target=blast) for _ in range(30)]
     for thread in threads:
         thread.start()
     assert slowest_probe(server, 0.3) < PROMPT

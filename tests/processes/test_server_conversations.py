@@ -27,18 +27,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def test_a_connection_serves_one_request_after_the_other(server: Server) -> None:
     with server.connect() as client:
         for number in range(50):
-            answer = client.send(POST % (2, b"%02d" % number)).read_answer()
-            assert (answer.body, answer.headers["connection"]) == (b"%02d" % number, "keep-alive")
+            answer = client.send(POST % (5, b"x y%02d" % number)).read_answer()
+            assert (answer.body, answer.headers["connection"]) == (b"x y%02d" % number, "keep-alive")
 
 
 def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
-    """However they are cut into segments: byte by byte, and many at once with part of another behind them."""
-    requests = b"".join(POST % (2, b"%02d" % number) for number in range(20))
+    """However they are cut into segments: byte by byte, and many at once with part of another behind them.
+
+    A body such as `07` that is not taken off would go unseen: `07POST` is a method.
+    """
+    bodies = [b"x y%02d" % number for number in range(20)]
+    requests = b"".join(POST % (5, body) for body in bodies)
     for size in (1, 7, 100, len(requests) - 10):
         with server.connect() as client:
             for start in range(0, len(requests), size):
                 client.send(requests[start : start + size])
-            assert [client.read_answer().body for _ in range(20)] == [b"%02d" % number for number in range(20)]
+            assert [client.read_answer().body for _ in range(20)] == bodies
 
 
 def test_short_requests_overtake_nothing_on_their_own_connection(server: Server) -> None:
@@ -46,8 +50,8 @@ def test_short_requests_overtake_nothing_on_their_own_connection(server: Server)
     paths = [b"/short" if number % 3 else b"/sleep/0.01" for number in range(200)]
     with server.connect() as client:
         for number, path in enumerate(paths):
-            client.send(b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n%03d" % (path, number))
-        assert [client.read_answer().body for _ in paths] == [b"%03d" % number for number in range(200)]
+            client.send(b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nx y%03d" % (path, number))
+        assert [client.read_answer().body for _ in paths] == [b"x y%03d" % number for number in range(200)]
 
 
 def test_a_thousand_short_requests_at_once_are_answered(server: Server) -> None:
@@ -137,6 +141,28 @@ def test_an_idle_connection_is_closed_without_a_word(tmp_path: Path) -> None:
         began = time.monotonic()
         assert client.ends()
         assert 0.9 < time.monotonic() - began < 2
+
+
+def test_each_request_of_a_connection_has_the_whole_deadline(tmp_path: Path) -> None:
+    """Here 4 s: from its own first byte, not from the last answer; or from when that was taken, if it came before."""
+    options = ("--keep-alive", "1")
+    with gunicorn(tmp_path / "log", *options, REQUEST_TIMEOUT_SECONDS="4") as server, server.connect() as client:
+        client.send(GET % b"/").read_answer()
+        client.send(b"GET /big HTTP/1.1\r\n")
+        time.sleep(2.5)  # the pace of this client, here and below
+        client.send(b"Host: a\r\n\r\nGET / HTTP/1.1\r\n")
+        time.sleep(2.5)
+        assert len(client.read_answer().body) == 5_000_000
+        time.sleep(2.5)
+        assert client.send(b"Host: a\r\n\r\n").read_answer().status == 200
+
+
+def test_a_client_that_ends_after_an_empty_line_is_told_nothing(server: Server) -> None:
+    """Some send one behind each body. It begins no request, so none is cut short."""
+    with server.connect() as client:
+        client.send(POST % (3, b"x y") + b"\r\n").stream.shutdown(1)
+        assert client.read_answer().body == b"x y"
+        assert client.ends()
 
 
 def test_a_unix_socket_keeps_the_same_promises(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ def get(*headers: bytes, line: bytes = b"GET / HTTP/1.1") -> bytes:
 
 
 HOSTED = HOST.strip()
+LARGEST = get(HOSTED, *[b"A: " + LONG[:-3]] * 7, b"A: " + LONG[:8152])  # 64 KiB
 REFUSED = {
     "no request line": (b"nonsense\r\n", 400, "BAD_REQUEST"),
     "two spaces": (get(HOSTED, line=b"GET  / HTTP/1.1"), 400, "BAD_REQUEST"),
@@ -72,16 +73,24 @@ REFUSED = {
     "101 header lines and no end": (get(HOSTED, *[b"A: b"] * 99)[:-2] + b"A", 431, "HEADERS_TOO_LARGE"),
     "a header of 8,191 bytes": (get(HOSTED, b"A: " + LONG[:-2]), 431, "HEADERS_TOO_LARGE"),
     "a header without end": (get(HOSTED, b"A:" + LONG)[:-4], 431, "HEADERS_TOO_LARGE"),
+    "a head of 64 KiB and a byte": (LARGEST[:-4] + b"x\r\n\r\n", 431, "HEADERS_TOO_LARGE"),
+    "a head of 64 KiB without end": (LARGEST[:-4] + b"xxxxx", 431, "HEADERS_TOO_LARGE"),
+    "five empty lines": (b"\r\n" * 5, 400, "BAD_REQUEST"),
+    "empty lines without end": (b"\r\n" * 100_000, 400, "BAD_REQUEST"),
+    "two Content-Types": (get(HOSTED, b"Content-Type: a/b", b"Content-Type: a/b"), 400, "BAD_REQUEST"),
 }
 TAKEN = {
     "8,190 bytes of request line": get(HOSTED, line=b"GET /" + LONG[:-14] + b" HTTP/1.1"),
-    "100 header lines of 8,190 bytes": get(HOSTED, *[b"A: " + LONG[:-3]] * 99),
+    "a header line of 8,190 bytes": get(HOSTED, b"A: " + LONG[:-3]),
+    "100 header lines": get(HOSTED, *[b"A: b"] * 99),
+    "a head of 64 KiB": LARGEST,
     "65,536 bytes": get(HOSTED, b"Content-Length: 65536", line=b"POST / HTTP/1.1") + b"x" * 65_536,
     "a length with leading zeros": get(HOSTED, b"Content-Length: 0003") + b"abc",
     "a Host with a port": get(b"Host: example.org:8000"),
     "an IPv6 Host": get(b"Host: [::1]:8000"),
     "HTTP/1.0 without a Host": get(line=b"GET / HTTP/1.0"),
     "an empty line before": b"\r\n" + get(HOSTED),
+    "four empty lines before": b"\r\n" * 4 + get(HOSTED),
     "a header with an underscore, which is dropped": get(HOSTED, b"Content_Length: 7"),
     "an absolute target": get(HOSTED, line=b"GET http://localhost/ HTTP/1.1"),
 }
@@ -194,6 +203,7 @@ def test_a_client_that_is_still_sending_gets_its_refusal(server: Server) -> None
         (get(HOSTED, b"Content-Length: 10") + b"123", "MALFORMED_JSON"),
         (get(HOSTED)[:-2], "BAD_REQUEST"),
         (b"G", "BAD_REQUEST"),
+        (b"\r\n\r", "BAD_REQUEST"),
     ],
 )
 def test_a_request_that_ends_early_is_refused_at_once(server: Server, sent: bytes, code: str) -> None:
