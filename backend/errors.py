@@ -18,7 +18,10 @@ AppError
 """
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import ClassVar
+
+MAX_DETAILS = 50
 
 
 class AppError(Exception):
@@ -118,12 +121,12 @@ class UnsupportedMediaType(AppError):
 
 
 class ValidationFailed(AppError):
-    """`details` has one entry for each wrong field; keys are paths such as `items[0].quantity`."""
+    """`details` has one entry for each wrong field, 50 at most; keys are paths such as `items[0].quantity`."""
 
     status, code, message = 422, "VALIDATION_ERROR", "Some fields are wrong."
 
     def __init__(self, details: Mapping[str, str]) -> None:
-        super().__init__(details=details)
+        super().__init__(details=dict(islice(details.items(), MAX_DETAILS)))
 
 
 class InsufficientFunds(AppError):

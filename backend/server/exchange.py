@@ -19,6 +19,7 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 SCHEME_AND_HOST = re.compile(r"\A[^/?:]+://[^/?#]*")  # of a target in absolute form, RFC 9112 §3.2.2
 COPIED = 64 * 1024  # bytes of a body
+MAX_OPTIONS = 100  # of a connection
 FIXED = {
     "wsgi.version": (1, 0),
     "wsgi.url_scheme": "http",
@@ -39,10 +40,13 @@ class WholeRequest(NamedTuple):
 
     @property
     def keeps_connection(self) -> bool:
-        """Whether the client means to send another one (RFC 9112 §9.3); after CONNECT it would be no request."""
-        values = self.headers.get(b"connection", ())
-        options = {option.strip() for value in values for option in value.lower().split(b",")}
-        if b"close" in options or self.head[0].startswith(b"CONNECT "):
+        """Whether the client means to send another one (RFC 9112 §9.3); after CONNECT it would be no request.
+
+        A list of connection options without end is not read to its end: to close is always right.
+        """
+        value = b",".join(self.headers.get(b"connection", ())).lower()
+        options = [option.strip() for option in value.split(b",", MAX_OPTIONS)]
+        if b"close" in options or len(options) > MAX_OPTIONS or self.head[0].startswith(b"CONNECT "):
             return False
         return self.head[0].endswith(b"1") or b"keep-alive" in options
 

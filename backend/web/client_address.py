@@ -6,6 +6,7 @@ from functools import lru_cache
 from backend.settings import Networks
 
 MAX_STEPS = 8
+MAX_ITEM = 64  # characters; no address with a port has as many, so one that is cut off here is none
 
 
 def client_address(peer: str, forwarded_for: str, trusted: Networks) -> str:
@@ -17,10 +18,10 @@ def client_address(peer: str, forwarded_for: str, trusted: Networks) -> str:
     address = _plain(peer.partition("%")[0]) or ""  # the zone of a link-local peer is our own interface's name
     if not forwarded_for or address not in trusted:
         return address
-    for item in reversed(forwarded_for.split(",")[-MAX_STEPS:]):
+    for item in reversed(forwarded_for.rsplit(",", MAX_STEPS)[-MAX_STEPS:]):
         if address not in trusted:
             break
-        step = _plain(_without_port(item.strip()))
+        step = _plain(_without_port(item.strip()[:MAX_ITEM]))
         if step is None:
             break
         address = step

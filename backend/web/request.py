@@ -5,7 +5,6 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from werkzeug.http import parse_etags, parse_options_header
 from werkzeug.wrappers import Request as WerkzeugRequest
 
 from backend.domain import Caller, Precondition
@@ -20,6 +19,7 @@ from backend.errors import (
     ValidationFailed,
 )
 from backend.infrastructure.rate_limiter import Policy, Verdict
+from backend.web.etags import matches_strongly, matches_weakly
 from backend.web.fields import CONTROL
 from backend.web.json_body import parse_json
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from backend.web.router import Endpoint
 
 MAX_BODY = 64 * 1024
+MAX_PARAMETERS = 100  # of a query
+UTF_8 = {"charset=utf-8", 'charset="utf-8"'}
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 IDEMPOTENCY_KEY = re.compile(r"[!-+\--~]{1,255}")  # visible ASCII but the comma, which joins two header lines
 
@@ -70,20 +72,23 @@ class Request(WerkzeugRequest):
         return CONTROL.sub("", text)
 
     def query_parameters(self) -> list[tuple[str, str]]:
-        """The query string's pairs, percent-decoded. Raises ValidationFailed for what is not UTF-8."""
+        """The query string's pairs, percent-decoded. Raises ValidationFailed for what is not UTF-8.
+
+        Only the first 100: that is more than any route knows, so what is wrong with a longer query is among them.
+        """
         raw = self.environ.get("QUERY_STRING", "")
         try:
             sent = raw.encode("latin-1").decode("utf-8")  # bytes that are not percent-encoded come as Latin-1
-            return parse_qsl(sent, keep_blank_values=True, errors="strict") if sent else []
+            pairs = "&".join([pair for pair in sent.split("&") if pair][:MAX_PARAMETERS])
+            return parse_qsl(pairs, keep_blank_values=True, errors="strict") if pairs else []
         except ValueError:
             raise ValidationFailed({"query": "must be percent-encoded UTF-8"}) from None
 
     def json_body(self) -> Any:
         """The strictly parsed body. Raises UnsupportedMediaType, then MalformedJson."""
-        given = self.environ.get("CONTENT_TYPE", "")
-        kind, options = parse_options_header(given)
-        charsets = [options.get("charset", "").lower()] * given.lower().count("charset")
-        if kind.lower() != "application/json" or charsets not in ([], ["utf-8"]):
+        kind, *parameters = self.environ.get("CONTENT_TYPE", "").lower().split(";")
+        charsets = [parameter.strip(" \t") for parameter in parameters if "charset" in parameter]
+        if kind.strip(" \t") != "application/json" or len(charsets) > 1 or not UTF_8.issuperset(charsets):
             raise UnsupportedMediaType
         return parse_json(self._unencoded_body())
 
@@ -124,13 +129,9 @@ class Request(WerkzeugRequest):
 
     def is_known_version(self, version: int) -> bool:
         """True if `If-None-Match` names this version (weak comparison, RFC 9110 §13.1.2)."""
-        given = self.environ.get("HTTP_IF_NONE_MATCH")
-        return bool(given) and parse_etags(given).contains_weak(str(version))
+        return matches_weakly(self.environ.get("HTTP_IF_NONE_MATCH", ""), version)
 
     def precondition(self) -> Precondition:
         """Whether a version satisfies `If-Match` (strong comparison: weak tags never match) and `If-None-Match`."""
-        unconditional = "HTTP_IF_MATCH" not in self.environ
-        match, none_match = (parse_etags(self.environ.get(f"HTTP_IF_{name}")) for name in ("MATCH", "NONE_MATCH"))
-        return lambda version: (
-            (unconditional or match.contains(str(version))) and not none_match.contains_weak(str(version))
-        )
+        match, none_match = self.environ.get("HTTP_IF_MATCH", "*"), self.environ.get("HTTP_IF_NONE_MATCH", "")
+        return lambda version: matches_strongly(match, version) and not matches_weakly(none_match, version)

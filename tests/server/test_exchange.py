@@ -104,6 +104,10 @@ def test_what_gunicorn_takes_is_taken(head: bytes) -> None:
         ([b"CONNECT / HTTP/1.1"], False),
         ([GET, b"Connection: upgrade, CLOSE"], False),
         ([GET, b"Connection: a", b"Connection: close"], False),
+        ([GET, b"Connection: " + b"a," * 99 + b"a"], True),
+        ([GET, b"Connection: " + b"a," * 99 + b"close"], False),
+        ([GET, b"Connection: " + b"a," * 100 + b"a"], False),  # one more than are read: it could be a `close`
+        ([GET, b"Connection: " + b"," * 4000, b"Connection: close"], False),
         ([GET[:-1] + b"0"], False),
         ([GET[:-1] + b"0", b"Connection: Keep-Alive"], True),
         ([GET[:-1] + b"0", b"Connection: keep-alive, close"], False),

@@ -75,7 +75,7 @@ def test_a_port_and_brackets_are_taken_off(item, address):
      "203.0.113.7:٤", "203.0.113.7 8.8.8.8", "[2001:db8::1", "2001:db8::1]", "[2001:db8::1]x", "[2001:db8::1]:", "[]",
      "[2001:db8::1]80",
      "[", ":", "::1::", "fe80::1%eth0", "[fe80::1%25eth0]", "[fe80::1%eth0]:80", "2001:db8::1%", "for=203.0.113.7",
-     '"203.0.113.7"', "\0"],
+     '"203.0.113.7"', "\0", f"203.0.113.7{' ' * 60}x", f"203.0.113.7{'0' * 8000}", f"[2001:db8::1]:{'0' * 60}"],
 )  # fmt: skip
 def test_what_is_no_address_ends_the_stepping(item):
     """A zone id and an empty item too: nothing left of it is looked at."""

@@ -19,7 +19,9 @@ def post(api, content_type, headers=None, data=LOGOUT):
 @pytest.mark.parametrize(
     "content_type",
     ["application/json", "APPLICATION/JSON", "application/json; charset=utf-8", 'Application/Json;Charset="UTF-8"',
-     "application/json ; charset=Utf-8", "application/json;", "application/json; profile=x"],
+     "application/json ; charset=Utf-8", "application/json;", "application/json; profile=x",
+     "application/json;;; a=b;", 'application/json; profile="a;b"',
+     "\tapplication/json\t;\tcharset=utf-8\t", "application/json; profile=x; charset=utf-8"],
 )  # fmt: skip
 def test_json_in_utf_8_is_taken(api, content_type):
     assert post(api, content_type).status_code == 204
@@ -33,6 +35,8 @@ def test_json_in_utf_8_is_taken(api, content_type):
      "application/json; charset=utf8", "application/json; charset=us-ascii", "application/json; charset=",
      'application/json; charset=""', "application/json; charset*=iso-8859-1''x", "text/plain; application/json",
      "application/json; charset=utf-8; charset=latin-1", "application/json; charset=latin-1; charset=utf-8",
+     "application/json; charset=utf-8; charset=utf-8", "application/json; charset = utf-8",
+     "application/json; charset='utf-8'", "application/json; charset=utf-8x", "application/json; xcharset=utf-8",
      "application/json charset=utf-8", "application/json\x0b"],
 )  # fmt: skip
 def test_anything_else_is_no_media_type_of_ours(api, content_type):

@@ -113,6 +113,14 @@ def test_all_wrong_parameters_are_told_at_once(get):
     assert wrong.keys() == {"page", "pageSize", "role", "colour", "q"}
 
 
+def test_of_many_wrong_parameters_fifty_are_told(get):
+    """Of which kind they are, and how many, makes no difference; what is right among them changes nothing."""
+    unknown = "&".join(f"a{n:x}" for n in range(1500))
+    assert details(get(f"/users?page=1&{unknown}")) == {f"a{n:x}": "is not known here" for n in range(50)}
+    assert details(get("/users?" + "page=1&" * 1000)) == {"page": "must not be repeated"}
+    assert details(get(f"/users?{'&' * 500}page=0")).keys() == {"page"}
+
+
 @pytest.mark.parametrize("path", ["/orders?userId={user}", "/accounts?ownerId={user}"])
 def test_a_filter_for_admins_is_unknown_to_others(api, admin, ada, path):
     """Even for one's own id; an admin may use it, and it must be an id."""

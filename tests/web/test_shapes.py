@@ -33,6 +33,11 @@ def test_all_wrong_fields_are_told_at_once(api):
     }
 
 
+def test_of_many_wrong_fields_fifty_are_told(api, ada):
+    assert len(details(sign_up(api, **{f"a{n}": n for n in range(1000)}))) == 50
+    assert len(details(api.post("/orders", ada, {"accountId": ID, "items": [{"quantity": 0}] * 50}))) == 50
+
+
 def test_all_missing_fields_are_told_at_once(api, admin):
     assert details(api.post("/users", json={})) == dict.fromkeys(("email", "password", "name"), "is required")
     assert details(api.post("/products", admin, {})).keys() == NEW_PRODUCT.keys()

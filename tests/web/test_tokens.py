@@ -9,7 +9,7 @@ import pytest
 
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.keyring import Keyring
-from tests.conftest import SECRET
+from tests.conftest import PASSWORD, SECRET
 
 OTHER_SECRET = "an-other-secret-which-has-over-32-bytes"
 KID = Keyring([SECRET]).signing_id
@@ -62,6 +62,24 @@ def test_a_token_made_by_hand_as_ours_is_good(api, ada):
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR"])
 def test_the_scheme_is_read_in_any_case(api, ada, scheme):
     assert sent(api, f"{scheme} {ada.access}").status_code == 200
+
+
+def test_a_token_longer_than_any_of_ours_is_invalid(api, ada):
+    """Its header would have to be parsed before its signature can be checked, however long it is."""
+    assert bearer(api, forged(ada, header={"x": "y" * 2500})).status_code == 200
+    assert reason(bearer(api, forged(ada, header={"x": "y" * 3500}))) == "invalid"
+    assert reason(bearer(api, forged(ada, x="y" * 3500))) == "invalid"
+
+
+def test_the_longest_token_of_ours_is_good(api):
+    """An e-mail address of 254 characters is in it."""
+    email = f"{'a' * 64}@{'.'.join(['b' * 63] * 2)}.{'c' * 57}.org"
+    assert len(email) == 254
+    body = {"email": email, "password": PASSWORD, "name": "Ada"}
+    assert api.post("/users", json=body).status_code == 201
+    ada = api.log_in(email)
+    assert len(ada.access) < 2000
+    assert bearer(api, ada.access).status_code == 200
 
 
 def test_without_a_token_the_challenge_names_no_error(api):
