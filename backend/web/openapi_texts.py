@@ -14,6 +14,8 @@ INTRODUCTION = f"""\
 **Bodies** are `application/json` in UTF-8 of at most 64 KiB, with a Content-Length. Unknown fields and unknown query
 parameters are refused. Operations without a request body take an empty one or `{{}}`.
 
+**Heads** have at most 64 KiB: a request line of at most 8190 bytes and at most 100 header lines of as many.
+
 **Authentication.** `Authorization: Bearer <accessToken>`. A bad token is refused with 401 on public operations too.
 
 **Every answer** carries `X-Request-ID`, `X-Content-Type-Options: nosniff` and `Cache-Control`: `no-store`, but
