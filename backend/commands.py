@@ -72,7 +72,7 @@ def _serve(create_app: CreateApp, settings: Settings) -> None:
         def load(self) -> Any:
             return create_app(replace(settings, development=True))
 
-    print(f"Serving on http://{gunicorn_conf.bind}", flush=True)
+    print(f"Serving on http://{settings.bind[0]}", flush=True)
     sys.argv = sys.argv[:1]  # gunicorn would read the rest
     Development().run()
 

@@ -4,7 +4,6 @@ A bad value, of these or of the application's settings, stops the start with one
 """
 
 import os
-import re
 import resource
 from typing import Any
 
@@ -14,15 +13,6 @@ from backend.infrastructure.migrations import SchemaMismatch, check_schema
 from backend.infrastructure.passwords import shared_password_locks
 from backend.infrastructure.rate_limiter import shared_limiter
 from backend.settings import Settings, SettingsError
-
-ADDRESS = r"(unix:[^,]+|fd://\d+|(\[[0-9A-Fa-f:.]+\]|[^\s,:/\[\]]+):\d{1,5})"
-
-
-def read(name: str, default: str, pattern: str, meaning: str) -> str:
-    text = os.environ.get(name, "").strip() or default
-    if not re.fullmatch(pattern, text):
-        raise SystemExit(f"{name} was {text!r}; it must be {meaning}")
-    return text
 
 
 def on_starting(server: Any) -> None:
@@ -63,7 +53,7 @@ descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 wsgi_app = "app:create_app()"
 worker_class = "backend.server.gunicorn_worker.WholeRequestWorker"
-bind = read("BIND", "127.0.0.1:8000", f"{ADDRESS}(,{ADDRESS})*", "HOST:PORT, [IPv6]:PORT, unix:PATH or a comma list")
+bind = list(settings.bind)
 workers, threads = settings.workers, settings.threads
 # Half of the descriptors: the database, files and calls to others have the rest.
 worker_connections = min(1000, descriptors // 2) if descriptors > 0 else 1000

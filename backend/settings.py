@@ -16,6 +16,8 @@ MAX_LINK = 800  # characters: a line of a mail may have 998, and the token becom
 ADDRESS = re.compile(r"[\w!#$%&'*+/^`{|}~-]+(\.[\w!#$%&'*+/^`{|}~-]+)*@[a-z0-9-]+(\.[a-z0-9-]+)*", re.ASCII | re.I)
 ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")  # as browsers write it
 
+ADDRESS = re.compile(r"unix:[^,]+|fd://[0-9]{1,4}|(?:\[([0-9A-Fa-f:.]+)\]|([^\s,:/\[\]]+)):([0-9]{1,5})")
+
 
 class SettingsError(Exception):
     """A variable cannot be read. The message is one line: its name, what it was, what it may be."""
@@ -77,6 +79,7 @@ class Settings:
     busy_timeout_seconds: float = 5.0
     workers: int = 2
     threads: int = 8  # of each worker
+    bind: tuple[str, ...] = ("127.0.0.1:8000",)  # as gunicorn writes addresses
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -176,6 +179,21 @@ def _webhook_secret(text: str) -> str:
     return text
 
 
+def _addresses(text: str) -> tuple[str, ...]:
+    """Addresses to listen on. Descriptors and other addresses do not mix: gunicorn would ignore the others."""
+    addresses = tuple(address.strip() for address in text.split(","))
+    for address in addresses:
+        match = ADDRESS.fullmatch(address)
+        if not match or int(match[3] or 0) > 65_535:
+            raise ValueError(text)
+        ipaddress.IPv6Address(match[1] or "::")
+        if re.fullmatch("[0-9.]+", match[2] or ""):
+            ipaddress.IPv4Address(match[2])
+    if len({address.startswith("fd://") for address in addresses}) > 1:
+        raise ValueError(text)
+    return addresses
+
+
 def _one_of(choices: Mapping[str, T]) -> Callable[[str], T]:
     def parse(text: str) -> T:
         if text not in choices:
@@ -216,5 +234,6 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object], str]] = {
     "REQUEST_TIMEOUT_SECONDS": ("request_timeout_seconds", _seconds(0.1, 300), "a number from 0.1 to 300"),
     "WEB_CONCURRENCY": ("workers", _whole(1, 32), "a whole number from 1 to 32"),
     "THREADS": ("threads", _whole(1, 99), "a whole number from 1 to 99"),
+    "BIND": ("bind", _addresses, "HOST:PORT, [IPv6]:PORT or unix:PATH, port at most 65535, or fd://N, or a comma list"),
     "BUSY_TIMEOUT_SECONDS": ("busy_timeout_seconds", _seconds(0.05, 300), "a number from 0.05 to 300"),
 }

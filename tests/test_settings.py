@@ -46,6 +46,11 @@ GOOD = {  # variable → text, attribute, value
     "BUSY_TIMEOUT_SECONDS": [("1", "busy_timeout_seconds", 1.0)],
     "WEB_CONCURRENCY": [("1", "workers", 1)],
     "THREADS": [("16", "threads", 16)],
+    "BIND": [
+        ("localhost:0, [::1]:65535", "bind", ("localhost:0", "[::1]:65535")),
+        ("unix:/run/app.sock,0.0.0.0:80", "bind", ("unix:/run/app.sock", "0.0.0.0:80")),
+        ("fd://3,fd://4", "bind", ("fd://3", "fd://4")),
+    ],
 }
 
 BAD = {
@@ -97,6 +102,11 @@ BAD = {
     "BUSY_TIMEOUT_SECONDS": (*BAD_SECONDS, "0", "0.01", "301"),
     "WEB_CONCURRENCY": (*BAD_NUMBERS, "0", "33"),
     "THREADS": (*BAD_NUMBERS, "0", "100"),
+    "BIND": (
+        "nonsense", "localhost", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:65536", "127.0.0.1:99999", "127.0.0.1:-1",
+        "127.0.0.1:٨٠", "127.0.0.1:80:80", ":8000", "127.0.0.1:80,", "127.0.0.1:80 127.0.0.1:81", "127.0.0.256:80",
+        "127.1.2.3.4:80", "::1:80", "[::1]", "[1:2]:80", "http://localhost:80", "unix:", "fd://", "fd://x", "fd://3,127.0.0.1:80",
+    ),
 }  # fmt: skip
 
 NETWORKS = {"TRUSTED_PROXIES", "WEBHOOK_ALLOW_NETWORKS"}
@@ -119,7 +129,7 @@ def test_without_variables_everything_has_the_default_of_the_contract():
         "refresh_token_seconds": 604_800, "refresh_grace_seconds": 10, "bcrypt_rounds": 12,
         "rate_limit_default": Limit(300, 60), "rate_limit_auth": Limit(10, 60), "cors_origins": frozenset(),
         "request_timeout_seconds": 10, "busy_timeout_seconds": 5, "smtp_url": None, "webhook_urls": (),
-        "webhook_secret": None, "mail_from": None, "password_reset_url": None,
+        "webhook_secret": None, "mail_from": None, "password_reset_url": None, "bind": ("127.0.0.1:8000",),
     }  # fmt: skip
     assert {name: getattr(settings, name) for name in expected} == expected
     assert "127.0.0.1" not in settings.trusted_proxies and "10.0.0.1" not in settings.webhook_allow_networks

@@ -33,7 +33,9 @@ def start(*options: str, **environment: str) -> str:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("BIND", "localhost"), ("BIND", "127.0.0.1:http"), ("WEB_CONCURRENCY", "0"), ("WEB_CONCURRENCY", "33"),
+        ("BIND", "localhost"), ("BIND", "127.0.0.1:http"), ("BIND", "nonsense"),
+        ("BIND", "127.0.0.1:99999"), ("BIND", "[::1]:99999"),
+        ("WEB_CONCURRENCY", "0"), ("WEB_CONCURRENCY", "33"),
         ("THREADS", "many"), ("THREADS", "-1"), ("REQUEST_TIMEOUT_SECONDS", "soon"),
     ],
 )  # fmt: skip
