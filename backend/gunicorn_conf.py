@@ -3,8 +3,12 @@
 A bad value, of these or of the application's settings, stops the start with one line that names it.
 """
 
+import errno
 import os
 import resource
+import socket
+import time
+from pathlib import Path
 from typing import Any
 
 from backend.infrastructure import logs
@@ -14,9 +18,47 @@ from backend.infrastructure.passwords import shared_password_locks
 from backend.infrastructure.rate_limiter import shared_limiter
 from backend.settings import Settings, SettingsError
 
+LISTEN_SECONDS = 3.0  # for the address to become free: a server that was told to stop keeps it for a second
+
+
+def handed_over() -> set[str]:
+    """The descriptors that a service manager passes (`man sd_listen_fds`); gunicorn takes them without being told."""
+    passed = os.environ.get("LISTEN_PID") == str(os.getpid())
+    return {f"fd://{3 + number}" for number in range(int(os.environ["LISTEN_FDS"]) if passed else 0)}
+
+
+def require_listenable(address: "tuple[str, int] | str | int") -> None:
+    """OSError if a server cannot listen on this TCP address, unix socket or descriptor."""
+    if isinstance(address, int):
+        return socket.socket(fileno=os.dup(address)).close()
+    if isinstance(address, str) and Path(address).is_socket():
+        return None  # gunicorn puts its own in its place
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+    return Path(address).unlink() if isinstance(address, str) else None
+
+
+def require_addresses(server: Any) -> None:
+    """An address of no use stops the start. Gunicorn would log each of five attempts, or end in a traceback."""
+    until = time.monotonic() + LISTEN_SECONDS
+    for text, address in zip(server.cfg.bind, server.address, strict=True):
+        while True:
+            try:
+                require_listenable(address)
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > until:
+                    reason = error.strerror or error
+                    raise SystemExit(f"BIND was {text!r}; it must be an address to listen on ({reason})") from None
+            time.sleep(0.1)
+
 
 def on_starting(server: Any) -> None:
-    """In the master, before the first fork: make what all workers share, and look at the database."""
+    """In the master, before the first fork: make what all workers share, and look at addresses and the database."""
+    if not server.master_pid and not handed_over():  # else it inherits its listeners, and BIND is not read
+        require_addresses(server)
     shared_limiter()
     shared_password_locks()
     for danger in dangers():
@@ -53,7 +95,7 @@ descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 wsgi_app = "app:create_app()"
 worker_class = "backend.server.gunicorn_worker.WholeRequestWorker"
-bind = list(settings.bind)
+bind = [address for address in settings.bind if address not in handed_over()]
 workers, threads = settings.workers, settings.threads
 # Half of the descriptors: the database, files and calls to others have the rest.
 worker_connections = min(1000, descriptors // 2) if descriptors > 0 else 1000

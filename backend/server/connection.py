@@ -52,6 +52,13 @@ class Connection:
         """Between two requests, before the first one, or after the last."""
         return not self.reader.begun and not self.unsent
 
+    def has_sent(self) -> bool:
+        """Whether bytes of the client have come that are not yet read."""
+        try:
+            return bool(self.stream.recv(1, socket.MSG_PEEK))
+        except OSError:  # nothing has come, or the client is gone
+            return False
+
     def put(self, data: bytes) -> None:
         """Keep for later."""
         self.unsent.append(memoryview(data))

@@ -65,6 +65,14 @@ class Conversations:
         conn.reader.feed(data)
         return self.dispatch(conn)
 
+    def receive_last(self, conn: Connection) -> None:
+        """The deadline has passed. A request that has come since the poller last looked is not too late."""
+        if conn.reader.begun:
+            raise RequestTimeout
+        if not conn.has_sent():
+            return self.close(conn)
+        return self.receive(conn)
+
     def dispatch(self, conn: Connection) -> None:
         """Have the next request run if it is whole, else wait for the rest of it."""
         request = conn.reader.take()
@@ -130,8 +138,8 @@ class Conversations:
 
     def look_at_deadlines(self) -> None:
         for conn in self.room.take_overdue():
-            if conn.reader.begun and conn.step == self.receive:
-                self.refuse(conn, RequestTimeout())
+            if conn.step == self.receive:
+                self.advance(conn, self.receive_last)
             else:
                 self.close(conn)
         for conn in self.room.take_surplus(MAX_HELD):

@@ -13,11 +13,10 @@ TRIED_ON = "26.1.0, 26.2.0, 27.0.0 and 27.0.1"
 INTERNALS: dict[Callable[..., Any], set[str]] = {
     ThreadWorker.run: {"alive", "set_accept_enabled", "nr_conns", "worker_connections", "murder_pending"}
     | {"wait_for_and_dispatch_events", "is_parent_alive"},
-    ThreadWorker.set_accept_enabled: {"poller", "register", "accept", "_accepting"},
+    ThreadWorker.set_accept_enabled: {"sockets", "poller", "register", "accept", "_accepting"},
     ThreadWorker.wait_for_and_dispatch_events: {"poller", "select", "data", "fileobj"},
     ThreadWorker.enqueue_req: {"tpool", "submit", "method_queue", "defer", "add_done_callback"},
     ThreadWorker.handle_request: {"nr", "max_requests", "alive", "wsgi"},
-    ThreadWorker.handle_exit: {"alive"},
 }
 
 

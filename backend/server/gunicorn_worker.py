@@ -21,6 +21,7 @@ start is stopped if that has moved.
 
 import errno
 import logging
+import math
 import os
 import signal
 import socket
@@ -45,7 +46,8 @@ from backend.web.client_address import client_address, limit_key
 
 MAX_PER_ADDRESS = 100  # connections
 TICK_SECONDS = 0.1  # between two looks at the deadlines; also the pause after a failed accept
-STOP_SECONDS = 1.0  # after SIGTERM, in which new connections are answered too, so that /readyz can say it
+STOP_SECONDS = 1.0  # after SIGTERM, in which new connections are answered, and in which each idle one may still ask
+WARN_SECONDS = 60.0
 
 log = logging.getLogger("backend.server")
 
@@ -62,7 +64,8 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
         self.settings = Settings.from_environment(os.environ)
         self.next_look = 0.0  # at the deadlines
         self.accept_again = 0.0
-        self.stopping_until = 0.0
+        self.warn_again: dict[str, float] = {}  # by message: not before
+        self.ending_since = math.inf  # told to stop, or due to be replaced
 
     @classmethod
     def check_config(cls, cfg: Any, logger: Any) -> None:
@@ -82,21 +85,24 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
         )
         super().run()
 
-    def accept(self, listener: socket.socket) -> None:
+    def accept(self, listener: socket.socket) -> bool:
+        """Take one connection. False if none waits, or none can be taken now."""
         try:
             stream, client = listener.accept()
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EINTR):
                 self.pause_accepting(error)
-            return
+            return False
         conn = Connection(stream, client, listener.getsockname())
         if not self.admit(conn):
             stream.close()
-            return
+            return True
         self.nr_conns += 1
         if self.nr_conns >= self.worker_connections:
+            self.warn_seldom("%d connections are open: the longest idle make room", self.nr_conns)
             self.conversations.make_room()
         self.conversations.begin(conn)
+        return True
 
     def admit(self, conn: Connection) -> bool:
         """Whether the client may have one more connection; counted if so."""
@@ -104,7 +110,14 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
         if conn.address in trusted:
             return True
         conn.counted_as = limit_key(client_address(conn.address.partition("%")[0], "", trusted)) or "unix"
-        return self.connections_of.enter(self.number, conn.counted_as, MAX_PER_ADDRESS)
+        if self.connections_of.enter(self.number, conn.counted_as, MAX_PER_ADDRESS):
+            return True
+        self.warn_seldom(
+            "connections of %s beyond %d are closed; if it is a proxy, TRUSTED_PROXIES must name it",
+            conn.counted_as,
+            MAX_PER_ADDRESS,
+        )
+        return False
 
     def run_request(self, conn: Connection, request: WholeRequest) -> None:
         """Have it handled here if that is short, else in the pool; then this thread sees to the answer."""
@@ -131,8 +144,8 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
         """Put the answer into the connection. True if that may go on afterwards."""
         self.nr += 1
         if self.nr >= self.max_requests:
-            self.alive = False
-        keep = self.alive and request.keeps_connection
+            self.ending_since = min(self.ending_since, time.monotonic())
+        keep = self.ending_since == math.inf and request.keeps_connection
         try:
             for piece in answer(self.wsgi, request, conn.client, conn.server, keep):
                 conn.put(piece)
@@ -158,42 +171,68 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
         self.connections_of.end_worker(self.number)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        super().wait_for_and_dispatch_events(min(timeout, TICK_SECONDS) if self.nr_conns else timeout)
+        ticking = self.nr_conns or self.ending_since < math.inf
+        super().wait_for_and_dispatch_events(min(timeout, TICK_SECONDS) if ticking else timeout)
 
     def murder_pending(self) -> None:
         now = time.monotonic()
         if now < self.next_look:
             return
         self.next_look = now + TICK_SECONDS
-        if not self.alive:
-            self.set_accept_enabled(False)
-            self.conversations.room.hasten_idle(self.stopping_until)
+        if self.ending_since < math.inf:
+            self.conversations.room.hasten_idle(self.ending_since, STOP_SECONDS)
+            self.set_accept_enabled(True)
+            if not self.may_accept(now):
+                self.alive = False  # gunicorn's loop now goes on for as long as connections are open
+                if shutting_down.is_set():
+                    self.close_listeners()
         self.conversations.look_at_deadlines()
 
+    def may_accept(self, now: float) -> bool:
+        """A worker that is only due to be replaced leaves new connections to the others at once."""
+        return now < self.ending_since + (STOP_SECONDS if shutting_down.is_set() else 0)
+
     def set_accept_enabled(self, enabled: bool) -> None:
-        """As gunicorn says; but not during a pause, and for a moment longer when we are told to stop."""
+        """As gunicorn says; but not during a pause, and not at the worker's end."""
         now = time.monotonic()
-        if not self.alive:
-            self.stopping_until = self.stopping_until or now + STOP_SECONDS
-            in_time = now < self.stopping_until and self.nr_conns < self.worker_connections
-            enabled = in_time and shutting_down.is_set()  # else it is only due to be replaced, see max_requests
-        super().set_accept_enabled(enabled and now >= self.accept_again)
+        super().set_accept_enabled(enabled and now >= self.accept_again and self.may_accept(now))
+
+    def close_listeners(self) -> None:
+        """Take first what has connected already: the last process that closes a listener resets what waits there."""
+        self.set_accept_enabled(False)
+        for listener in self.sockets:
+            for _ in range(self.cfg.backlog):
+                if self.nr_conns >= self.worker_connections or not self.accept(listener):
+                    break
+            listener.close()
+        self.sockets: list[Any] = []
+
+    def warn_seldom(self, message: str, *values: object) -> None:
+        """Log it, but each message once in WARN_SECONDS only: clients must not fill the log."""
+        now = time.monotonic()
+        if now >= self.warn_again.get(message, 0):
+            self.warn_again[message] = now + WARN_SECONDS
+            log.warning(message, *values)
 
     def pause_accepting(self, error: OSError) -> None:
         """Out of descriptors or memory: make room and go on soon, neither dying of it nor trying in a tight loop."""
-        log.warning("cannot accept a connection: %s", error)
+        self.warn_seldom("cannot accept a connection: %s", error)
         self.accept_again = time.monotonic() + TICK_SECONDS
         self.set_accept_enabled(False)
         self.conversations.make_room(share=0.1)
 
     def is_parent_alive(self) -> bool:
         """An orphan stops as on SIGTERM; gunicorn's own would serve for as long as its clients keep it busy."""
-        if super().is_parent_alive():
-            return True
-        self.handle_exit(signal.SIGTERM, None)
-        return False
+        if not shutting_down.is_set() and not super().is_parent_alive():
+            self.handle_exit(signal.SIGTERM, None)
+        return True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM: `/readyz` says so, running requests finish, idle connections go after a moment."""
-        shutting_down.set()
-        super().handle_exit(sig, frame)
+        """SIGTERM: `/readyz` says so, running requests finish, idle connections go after a moment.
+
+        Gunicorn's own would end the loop here, and with it the process if no connection is open.
+        """
+        if not shutting_down.is_set():
+            shutting_down.set()
+            self.ending_since = time.monotonic()
+            self.method_queue.defer(lambda: None)  # wakes the loop

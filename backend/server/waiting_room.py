@@ -52,8 +52,13 @@ class WaitingRoom:
         return [self.take_out(conn) for conn in [conn for conn in self._waiting if conn.deadline <= now]]
 
     def take_longest(self, count: int) -> list[Connection]:
-        """At most so many, those that have had us wait for longest: the newest may well be quite well-behaved."""
-        return [self.take_out(conn) for conn in heapq.nsmallest(count, self._waiting, key=_since)]
+        """At most so many, those that have had us wait for longest: the newest may well be quite well-behaved.
+
+        One that was idle and has just sent something is spared if few others have.
+        """
+        longest = heapq.nsmallest(8 * count, self._waiting, key=_since)
+        longest.sort(key=lambda conn: conn.idle and conn.has_sent())
+        return [self.take_out(conn) for conn in longest[:count]]
 
     def take_surplus(self, most: int) -> Iterator[Connection]:
         """Those that have had us wait for longest, until the rest has us hold no more than `most` bytes."""
@@ -65,11 +70,11 @@ class WaitingRoom:
             surplus -= conn.size
             yield self.take_out(conn)
 
-    def hasten_idle(self, deadline: float) -> None:
-        """Let nobody who is between two requests stay longer than that."""
+    def hasten_idle(self, since: float, seconds: float) -> None:
+        """A client between two requests has no more than so many seconds from then, or from when it last got on."""
         for conn in self._waiting:
             if conn.idle:
-                conn.deadline = min(conn.deadline, deadline)
+                conn.deadline = min(conn.deadline, max(since, conn.waits_since) + seconds)
 
     def _ready(self, conn: Connection) -> None:
         if conn in self._waiting:  # and was not taken out for another reason earlier in this turn of the loop

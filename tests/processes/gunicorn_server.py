@@ -19,6 +19,12 @@ ROOT = Path(__file__).parents[2]
 PROMPT = 0.75  # seconds: a client that is made to wait for a hostile one would wait for its deadline, of 1 s
 TINY = "tests.processes.tiny_application:application"
 GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PASS_ON = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class Server:
@@ -84,11 +90,13 @@ def gunicorn(
     bind: str = "",
     application: str = TINY,
     errors: int | None = None,
+    listener: socket.socket | None = None,
     **environment: str,
 ) -> Iterator[Server]:
     """Run the server, with the tiny application; one worker, four threads, a time-out of 1 s if not told else.
 
-    Its standard error is `log`, or the descriptor `errors`, of which somebody has to copy the beginning into `log`.
+    A `listener` is passed as service managers do, as descriptor 3. Its standard error is `log`, or the descriptor
+    `errors`, of which somebody has to copy the beginning into `log`.
     """
     settings = {"WEB_CONCURRENCY": "1", "THREADS": "4", "REQUEST_TIMEOUT_SECONDS": "1"}
     settings |= {"BIND": bind or "127.0.0.1:0", "DATABASE_URL": f"sqlite:///{log.parent / 'app.db'}"} | environment
@@ -97,9 +105,16 @@ def gunicorn(
     command += [application]
     if descriptors:
         command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
+    if listener:
+        command = [sys.executable, "-c", PASS_ON, str(listener.fileno()), *command]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | settings, stderr=errors or output, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=os.environ | settings,
+            stderr=errors or output,
+            start_new_session=True,
+            pass_fds=[listener.fileno()] if listener else [],
         )
     try:
         # Two processes say these, each by a thread of its own: either may come first.

@@ -6,7 +6,7 @@ import selectors
 import socket
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Answer(NamedTuple):
@@ -69,6 +69,18 @@ class Client:
             self._buffer += data
         taken, self._buffer = self._buffer[:length], self._buffer[length:]
         return taken
+
+
+def connect(address: Any) -> Client:
+    """A new connection to a TCP address or, if that is a text, to a unix socket. Raises OSError."""
+    stream = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+    client = Client(stream)
+    try:
+        stream.connect(address)
+    except OSError:
+        stream.close()
+        raise
+    return client
 
 
 class End(NamedTuple):

@@ -12,7 +12,7 @@ BIG = b"x" * 5_000_000
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     path, body = environ["PATH_INFO"], environ["wsgi.input"].read()
-    if path.startswith("/sleep/"):
+    if path.startswith(("/sleep/", "/short/")):
         time.sleep(float(path[7:]))
     if path == "/interrupts":
         raise KeyboardInterrupt
@@ -24,7 +24,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     return fails_late(answer) if path == "/fails-late" else [answer] if environ["REQUEST_METHOD"] != "HEAD" else []
 
 
-application.is_short = lambda method, target: target == "/short"
+application.is_short = lambda method, target: target.startswith("/short")
 
 
 def fails_late(answer: bytes) -> Iterator[bytes]:
