@@ -6,6 +6,7 @@ A bad value, of these or of the application's settings, stops the start with one
 import errno
 import os
 import resource
+import signal
 import socket
 import time
 from pathlib import Path
@@ -19,6 +20,8 @@ from backend.infrastructure.rate_limiter import shared_limiter
 from backend.settings import Settings, SettingsError
 
 LISTEN_SECONDS = 3.0  # for the address to become free: a server that was told to stop keeps it for a second
+
+ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 
 
 def handed_over() -> set[str]:
@@ -67,6 +70,19 @@ def on_starting(server: Any) -> None:
         check_schema(settings.database_path)
     except SchemaMismatch as error:
         raise SystemExit(str(error)) from None
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """A signal to end must not get lost while a worker boots, or the master would wait 30 s for that worker.
+
+    Until gunicorn sets the worker's handlers, those of the master are in force: they put the signal into the worker's
+    copy of the master's queue, where nothing looks for it.
+    """
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
+    while not server.SIG_QUEUE.empty():
+        if server.SIG_QUEUE.get_nowait() in ENDING:
+            raise SystemExit(0)
 
 
 def post_worker_init(worker: Any) -> None:

@@ -22,8 +22,9 @@ GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PASS_ON = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
-os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
-os.execv(sys.argv[2], sys.argv[2:])
+if sys.argv[2] == "True":
+    os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+os.execv(sys.argv[3], sys.argv[3:])
 """
 
 
@@ -91,12 +92,13 @@ def gunicorn(
     application: str = TINY,
     errors: int | None = None,
     listener: socket.socket | None = None,
+    managed: bool = True,
     **environment: str,
 ) -> Iterator[Server]:
     """Run the server, with the tiny application; one worker, four threads, a time-out of 1 s if not told else.
 
-    A `listener` is passed as service managers do, as descriptor 3. Its standard error is `log`, or the descriptor
-    `errors`, of which somebody has to copy the beginning into `log`.
+    A `listener` is passed as descriptor 3, and if it is `managed`, as service managers do. Standard error is `log`, or
+    the descriptor `errors`, whose beginning the test copies into `log`.
     """
     settings = {"WEB_CONCURRENCY": "1", "THREADS": "4", "REQUEST_TIMEOUT_SECONDS": "1"}
     settings |= {"BIND": bind or "127.0.0.1:0", "DATABASE_URL": f"sqlite:///{log.parent / 'app.db'}"} | environment
@@ -106,7 +108,7 @@ def gunicorn(
     if descriptors:
         command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
     if listener:
-        command = [sys.executable, "-c", PASS_ON, str(listener.fileno()), *command]
+        command = [sys.executable, "-c", PASS_ON, str(listener.fileno()), str(managed), *command]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -127,7 +129,7 @@ def gunicorn(
         port = re.search(r"Listening at: \S+?:(\d+) ", log.read_text())
         yield Server(process, log, ("127.0.0.1", int(port[1])) if port else bind.removeprefix("unix:"))
     finally:
-        # Not by a signal that asks: gunicorn loses one that comes while a worker boots, and then waits 30 s.
+        # Not by a signal that asks: the answer would take a second.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -40,6 +40,7 @@ def test_three_thousand_idle_connections_with_1024_descriptors_neither_kill_a_wo
         assert slowest_probe(server, 0.2) < PROMPT
         assert server.workers() == workers
     assert log.read_text().count("Booting worker") == 1
+    assert log.read_text().count("the longest idle make room") == 1  # a warning once a minute
 
 
 def test_a_worker_that_is_full_of_slow_clients_serves_the_next_one(tmp_path: Path) -> None:
@@ -84,6 +85,18 @@ def test_an_address_holds_a_hundred_connections_over_all_workers(tmp_path: Path)
         wait_until(lambda: len(closed(clients)) == 120)
         wait_until(lambda: log.read_text().count("Booting worker") == 4)
         fill()
+
+
+def test_connections_beyond_the_hundred_are_one_warning_that_names_the_setting(tmp_path: Path) -> None:
+    """A proxy that nobody has declared looks like one client with too many connections."""
+    log = tmp_path / "log"
+    with gunicorn(log, REQUEST_TIMEOUT_SECONDS="30") as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect("127.0.0.7")) for _ in range(130)]
+        wait_until(lambda: len(closed(clients)) == 30)
+        wait_until(lambda: "TRUSTED_PROXIES" in log.read_text())
+        lines = [line for line in log.read_text().splitlines() if "TRUSTED_PROXIES" in line]
+        assert len(lines) == 1
+        assert '"WARNING"' in lines[0] and "127.0.0.7" in lines[0]
 
 
 def test_a_trusted_proxy_holds_as_many_connections_as_it_likes(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """A server that could not keep its promises does not start, and says why in one line."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,8 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from backend.infrastructure.migrations import migrate
 from backend.server import gunicorn_internals
-from tests.processes.gunicorn_server import ROOT
+from tests.processes.gunicorn_server import ROOT, gunicorn
+from tests.processes.raw_client import connect
 
 CONFIGURATION = ("-c", "python:backend.gunicorn_conf")
 WORKER = ("-k", "backend.server.gunicorn_worker.WholeRequestWorker")
@@ -20,8 +23,8 @@ APPLICATION = "tests.processes.tiny_application:application"
 
 def start(*options: str, **environment: str) -> str:
     """What the server says when it does not start."""
-    command = [sys.executable, "-m", "gunicorn", *options, "--bind", "127.0.0.1:0", APPLICATION]
-    environment = os.environ | environment
+    command = [sys.executable, "-m", "gunicorn", *options, APPLICATION]
+    environment = os.environ | {"BIND": "127.0.0.1:0"} | environment
     process = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=10, check=False
     )
@@ -45,6 +48,63 @@ def test_a_bad_setting_is_named_with_what_it_was_and_may_be(name: str, value: st
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("127.0.0.1:{taken}", "Address already in use"),
+        ("localhost:{free},127.0.0.1:{taken}", "Address already in use"),
+        ("no-such-host.invalid:80", ""),
+        ("192.0.2.1:80", "Cannot assign requested address"),
+        ("unix:{folder}/absent/socket", "No such file or directory"),
+        ("fd://99", "Bad file descriptor"),
+        ("fd://2", "Socket operation on non-socket"),
+    ],
+)
+def test_an_address_of_no_use_is_named_with_the_reason(tmp_path: Path, address: str, reason: str) -> None:
+    """In one line, beside what is logged at each start."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = address.format(taken=listener.getsockname()[1], free=0, folder=tmp_path)
+        migrate(tmp_path / "app.db")
+        lines = start(*CONFIGURATION, BIND=address, DATABASE_URL=f"sqlite:///{tmp_path / 'app.db'}").splitlines()
+    bad = address.split(",")[-1]
+    (said,) = [line for line in lines if not line.startswith("{")]
+    assert said.startswith(f"BIND was {bad!r}; it must be an address to listen on ({reason}")
+    assert not [line for line in lines if '"level": "ERROR"' in line]
+
+
+@pytest.mark.parametrize("managed", [True, False])
+def test_a_descriptor_that_was_passed_is_served(tmp_path: Path, managed: bool) -> None:
+    """By a service manager, whose listener is left as it was, or by a shell; also after a reload."""
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        with gunicorn(tmp_path / "log", bind="fd://3", listener=listener, managed=managed) as server:
+            server.address = path
+            assert server.probe() < 10
+            old = server.workers()
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_for_workers(1, others_than=old)
+            assert server.probe() < 10
+            server.process.terminate()
+            assert server.process.wait(20) == 0
+        if managed:
+            connect(path).stream.close()  # it would wait for the next server
+
+
+def test_a_signal_that_comes_while_a_worker_boots_ends_it(tmp_path: Path) -> None:
+    """It was lost in the master's handler, and the server stopped after half a minute."""
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import time\nfrom backend.gunicorn_conf import *\nfrom backend import gunicorn_conf\n"
+        "def post_fork(server, worker):\n    time.sleep(0.5)\n    gunicorn_conf.post_fork(server, worker)\n"
+    )
+    with gunicorn(tmp_path / "log", "-c", str(slow)) as server:
+        server.process.terminate()
+        assert server.process.wait(10) == 0
+        assert "Traceback" not in server.log.read_text()
+
+
 def test_tls_is_left_to_a_proxy(tmp_path: Path) -> None:
     migrate(tmp_path / "app.db")
     options = (*CONFIGURATION, "--certfile", __file__, "--keyfile", __file__)
@@ -53,7 +113,7 @@ def test_tls_is_left_to_a_proxy(tmp_path: Path) -> None:
 
 def test_a_configuration_that_does_not_tell_of_dead_workers_is_refused() -> None:
     """Their connections would be counted for ever."""
-    assert "Error: child_exit must call worker.forget_connections()" in start(*WORKER)
+    assert "Error: child_exit must call worker.forget_connections()" in start(*WORKER, "--bind", "127.0.0.1:0")
 
 
 def test_another_gunicorn_than_we_know_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
