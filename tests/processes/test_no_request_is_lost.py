@@ -162,6 +162,26 @@ def test_who_has_connected_before_the_listener_is_closed_is_answered(tmp_path: P
         assert server.process.wait(20) == 0
 
 
+def test_a_worker_that_still_has_work_after_that_second_refuses_connections(tmp_path: Path) -> None:
+    """It does not leave them in the listener's queue, to be reset when it ends."""
+    with gunicorn(tmp_path / "log") as server, kept(server) as (client,):
+        client.send(GET % b"/sleep/4")
+        wait_until(lambda: is_running(server))
+        server.process.terminate()
+        wait_until(lambda: refuses(server))
+        assert server.process.poll() is None
+        assert client.read_answer().status == 200
+        assert server.process.wait(20) == 0
+
+
+def refuses(server: Server) -> bool:
+    try:
+        server.ask(GET % b"/")
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGQUIT])
 @pytest.mark.parametrize("to_group", [False, True])
 def test_ctrl_c_ends_the_server_at_once_and_without_a_traceback(tmp_path: Path, sent: int, to_group: bool) -> None:
