@@ -16,7 +16,7 @@ MAX_LINK = 800  # characters: a line of a mail may have 998, and the token becom
 ADDRESS = re.compile(r"[\w!#$%&'*+/^`{|}~-]+(\.[\w!#$%&'*+/^`{|}~-]+)*@[a-z0-9-]+(\.[a-z0-9-]+)*", re.ASCII | re.I)
 ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")  # as browsers write it
 
-ADDRESS = re.compile(r"unix:[^,]+|fd://[0-9]{1,4}|(?:\[([0-9A-Fa-f:.]+)\]|([^\s,:/\[\]]+)):([0-9]{1,5})")
+LISTEN_ADDRESS = re.compile(r"unix:[^,]+|fd://[0-9]{1,4}|(?:\[([0-9A-Fa-f:.]+)\]|([^\s,:/\[\]]+)):([0-9]{1,5})")
 
 
 class SettingsError(Exception):
@@ -183,7 +183,7 @@ def _addresses(text: str) -> tuple[str, ...]:
     """Addresses to listen on. Descriptors and other addresses do not mix: gunicorn would ignore the others."""
     addresses = tuple(address.strip() for address in text.split(","))
     for address in addresses:
-        match = ADDRESS.fullmatch(address)
+        match = LISTEN_ADDRESS.fullmatch(address)
         if not match or int(match[3] or 0) > 65_535:
             raise ValueError(text)
         ipaddress.IPv6Address(match[1] or "::")
