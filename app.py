@@ -72,7 +72,7 @@ class App:
         keyring = Keyring(settings.jwt_secrets or [generated_secret(settings.database_path.parent / "jwt-secret")])
         tokens = Tokens(keyring, settings.access_token_seconds, settings.refresh_token_seconds, clock)
         half = max(1, settings.threads // 2)  # of a worker's threads may wait, so that the others serve
-        passwords = Passwords(settings.bcrypt_rounds, os.cpu_count() or 1, half, shared_password_locks())
+        passwords = Passwords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
         cursors = Cursors(keyring)
         limits = RateLimits(limiter, settings.rate_limit_default, settings.rate_limit_auth)
         self.database = Database(settings.database_path, settings.busy_timeout_seconds, clock, half)
@@ -115,23 +115,28 @@ class App:
         }
         service = ServiceRoutes(checks, lambda: openapi_document(self.routes))
         self.routes = [
-            Route("POST", f"{API}/users", users.create_user, ANYONE, auth_limited=True),
+            Route("POST", f"{API}/users", users.create_user, ANYONE, auth_limited=True, hashes=True),
             Route("GET", f"{API}/users", users.list_users, ADMIN),
             Route("GET", f"{API}/users/me", users.get_current_user, USER, short=True),
             Route("PATCH", f"{API}/users/me", users.update_current_user, USER),
             Route("GET", f"{API}/users/{{id}}", users.get_user, SELF_OR_ADMIN, short=True),
             Route("PATCH", f"{API}/users/{{id}}", users.update_user, SELF_OR_ADMIN),
             Route("DELETE", f"{API}/users/{{id}}", users.delete_user, ADMIN),
-            Route("POST", f"{API}/auth/login", sessions.log_in, ANYONE, auth_limited=True),
+            Route("POST", f"{API}/auth/login", sessions.log_in, ANYONE, auth_limited=True, hashes=True),
             Route("POST", f"{API}/auth/refresh", sessions.refresh_tokens, ANYONE),
             Route("POST", f"{API}/auth/logout", sessions.log_out, ANYONE),
             Route("GET", f"{API}/auth/sessions", sessions.list_sessions, USER),
             Route("DELETE", f"{API}/auth/sessions", sessions.end_all_sessions, USER),
             Route("DELETE", f"{API}/auth/sessions/{{id}}", sessions.end_session, USER),
-            Route("POST", f"{API}/auth/password", password.change_password, USER),
+            Route("POST", f"{API}/auth/password", password.change_password, USER, hashes=True),
             Route("POST", f"{API}/auth/password-reset", password.request_password_reset, ANYONE, auth_limited=True),
             Route(
-                "POST", f"{API}/auth/password-reset/confirm", password.confirm_password_reset, ANYONE, auth_limited=True
+                "POST",
+                f"{API}/auth/password-reset/confirm",
+                password.confirm_password_reset,
+                ANYONE,
+                auth_limited=True,
+                hashes=True,
             ),
             Route("GET", f"{API}/products", catalogue.list_products, ANYONE, short=True),
             Route("POST", f"{API}/products", catalogue.create_product, ADMIN),
@@ -158,7 +163,7 @@ class App:
 
         # The middleware, outermost first.
         router = Router(endpoint(route) for route in self.routes)
-        self.is_short = router.is_short  # for the server
+        self.lane_of = router.lane_of  # for the server
         self.middleware = [
             request_ids,
             client_addresses(settings.trusted_proxies),

@@ -10,7 +10,7 @@ import pytest
 
 from backend.infrastructure.database import Database
 from backend.web.handler import contract_of
-from backend.web.router import Access, Route
+from backend.web.router import Access, Lane, Route
 from tests.every_route import API, VALID, World, build_world, key_of, routes_of, send
 
 CALLERS = ("anonymous", "stranger", "owner", "admin", "deactivated", "forged")
@@ -27,6 +27,10 @@ ADMINS = {
     f"GET {API}/users", f"DELETE {API}/users/{{id}}", f"POST {API}/products", f"PATCH {API}/products/{{id}}",
     f"POST {API}/accounts/{{id}}/deposits", f"POST {API}/accounts/{{id}}/withdrawals",
     f"POST {API}/orders/{{id}}/fulfil", f"GET {API}/audit",
+}  # fmt: skip
+HASHES = {
+    f"POST {API}/users", f"POST {API}/auth/login", f"POST {API}/auth/password",
+    f"POST {API}/auth/password-reset/confirm",
 }  # fmt: skip
 # Routes without `{id}` whose body names something of the caller's own.
 PAID_FROM_ONES_OWN_ACCOUNT = {f"POST {API}/transfers", f"POST {API}/orders"}
@@ -92,9 +96,13 @@ def test_every_route_declares_the_access_that_the_contract_gives_it(api):
     }  # fmt: skip
 
 
+def on_lane(api, lane):
+    return [key for key, route in routes_of(api.app).items() if api.app.lane_of(route.method, route.path) is lane]
+
+
 def test_a_short_route_takes_no_lock_and_hashes_no_password(api, world, monkeypatch):
     """The server runs them on the thread that all its clients share."""
-    short = [key for key, route in routes_of(api.app).items() if api.app.is_short(route.method, route.path)]
+    short = on_lane(api, Lane.LOOP)
     assert len(short) > 5
     monkeypatch.delattr(Database, "transaction")
     monkeypatch.setattr(bcrypt, "checkpw", None)
@@ -140,3 +148,16 @@ def test_both_sides_of_a_transfer_see_it(api, world):
     for who in ("owner", "stranger", "admin"):
         answer = send(api, world, f"GET {API}/transactions/{{id}}", world.people[who], id="$transfer")
         assert answer.status_code == 200, who
+
+
+@pytest.mark.parametrize("key", sorted(VALID))
+def test_a_route_that_hashes_a_password_waits_on_a_thread_apart(api, world, key, monkeypatch):
+    """On threads of the pool, a storm of it would leave the other requests none."""
+    runs = []
+    for name in ("checkpw", "hashpw"):
+        run = getattr(bcrypt, name)
+        monkeypatch.setattr(bcrypt, name, lambda *given, run=run: runs.append(given) or run(*given))
+    who = "admin" if routes_of(api.app)[key].access is Access.ADMIN else "owner"
+    assert send(api, world, key, world.people[who]).status_code < 300
+    assert not runs or key in on_lane(api, Lane.PASSWORDS)
+    assert runs or key not in HASHES

@@ -3,7 +3,8 @@
 A `multiprocessing.Lock` stays shut for ever when its holder is killed; an F_OFD_SETLKW lock does not, and one file
 has 2**63 of them. Such a lock belongs to an open file description, so every thread of every process must open the
 file itself: a descriptor that was duplicated, or came through a fork, shares its locks with the one it came from.
-A Mac has neither such locks nor such files: there one `flock` stands for all bytes, good enough to develop on.
+A Mac has neither such locks nor such files: there one `flock` stands for all bytes (to free one
+byte frees all), good enough to develop on.
 """
 
 import fcntl
@@ -45,22 +46,22 @@ class OwnLocks(Descriptor):
         """Wait for the lock, as long as it takes. To have it already is no error."""
         self._set(fcntl.F_WRLCK, byte)
 
-    def try_lock(self, byte: int) -> bool:
-        """False if another has it."""
-        try:
-            self._set(fcntl.F_WRLCK, byte, wait=False)
-        except BlockingIOError:
-            return False
-        return True
-
     def unlock(self, byte: int) -> None:
         """Free the lock. Not to have it is no error."""
         self._set(fcntl.F_UNLCK, byte)
 
-    def _set(self, kind: int, byte: int, wait: bool = True) -> None:
+    def count_others(self, first: int, end: int) -> int:
+        """The number of bytes from `first` up to, not including, `end` that others have locked. Always 0 on a Mac."""
+        if first >= end or sys.platform != "linux":
+            return 0
+        asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, first, end - first, 0)
+        kind, _, byte, _, _ = FLOCK.unpack(fcntl.fcntl(self.number, fcntl.F_OFD_GETLK, asked))  # one of them, or none
+        if kind == fcntl.F_UNLCK:
+            return 0
+        return 1 + self.count_others(first, byte) + self.count_others(byte + 1, end)
+
+    def _set(self, kind: int, byte: int) -> None:
         if sys.platform == "linux":
-            command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
-            fcntl.fcntl(self.number, command, FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+            fcntl.fcntl(self.number, fcntl.F_OFD_SETLKW, FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
         else:
-            operation = fcntl.LOCK_UN if kind == fcntl.F_UNLCK else fcntl.LOCK_EX
-            fcntl.flock(self.number, operation if wait else operation | fcntl.LOCK_NB)
+            fcntl.flock(self.number, fcntl.LOCK_UN if kind == fcntl.F_UNLCK else fcntl.LOCK_EX)

@@ -4,19 +4,25 @@ bcrypt reads 72 bytes and stops at a NUL, so it is given base64(HMAC-SHA-384(con
 every character of the password counts. The context is a fixed, public string (domain separation: hashes stolen from
 elsewhere are of no use here), not a secret that could be lost.
 
-A run takes a quarter of a second of one core. On the whole machine at most as many run at once as it has cores, each
-under a lock that the kernel frees if its worker is killed. In each worker a short queue waits, and who comes after that
-gets `Unavailable` at once, so that a storm of logins leaves the rest of the service its threads.
+A run takes a quarter of a second of one core, so at most as many run at once on the machine as it has cores. The others
+wait in one line for all processes, first come, first served: 64 at most, each for 10 seconds at most. The sixty-fifth
+gets `Unavailable` at once, and so does a thread that has waited in vain.
+
+The line is a file in which each thread locks one byte: the number of the byte is the time of its arrival. A thread may
+run while fewer locks than cores are held on lower bytes. The kernel frees the locks of a killed worker.
+
+A thread that waits in line does nothing else. Our gunicorn worker therefore runs the routes that hash passwords on
+threads of their own. Under another server (plain gthread, Werkzeug's) a storm of logins occupies the server's threads.
 """
 
 import base64
 import hashlib
 import hmac
-import threading
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
-from typing import TypeVar
 
 import bcrypt
 
@@ -24,62 +30,107 @@ from backend.errors import Unavailable
 from backend.infrastructure.byte_locks import ByteLocks, OwnLocks
 
 CONTEXT = b"reference-backend password v1"
-NAP_SECONDS = 0.01
-T = TypeVar("T")
+MAX_WAITING = 64
+PATIENCE_SECONDS = 10.0
+NAP_SECONDS = 0.01  # between two looks of the thread that is next; the second naps twice as long, and so on
+DOOR, FIRST_PLACE = 0, 1  # bytes: locked while a thread joins the line; the lowest of the line
 
 
 class Passwords:
-    """Thread-safe. Passwords come NFC-normalised.
+    """Thread-safe. Passwords come NFC-normalised. A call waits for one turn at most, also if it makes two runs.
 
-    `slots` runs at once by all who share `locks`; in this process `admitted` threads may run or wait for their turn.
+    All that share `locks` run `slots` at once and let `max_waiting` more wait, each for `patience` seconds.
     """
 
-    def __init__(self, rounds: int, slots: int = 1, admitted: int = 4, locks: ByteLocks | None = None) -> None:
+    def __init__(
+        self, rounds: int, slots: int = 1, locks: ByteLocks | None = None, max_waiting: int = MAX_WAITING,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:  # fmt: skip
         self._rounds = rounds
         self._slots = slots
         self._locks = locks or ByteLocks()
-        self._admitted = threading.BoundedSemaphore(admitted)
+        self._max_waiting = max_waiting
+        self._patience = patience
         self._decoy: bytes | None = None
 
     def hash(self, password: str) -> str:
-        """A new bcrypt hash. Raises Unavailable when too many wait."""
-        return self._in_turn(lambda: bcrypt.hashpw(_prehashed(password), bcrypt.gensalt(self._rounds))).decode()
+        """A new bcrypt hash. Raises Unavailable."""
+        with self._turn():
+            return self._hash(password)
 
     def matches(self, password: str, hashed: str | None) -> bool:
-        """True if `hashed` is of `password`. None or no hash at all, of a user unknown or gone, takes as long."""
-        known = hashed if hashed is not None and hashed.startswith("$2") else None
-        stored = known.encode() if known is not None else self._decoy_hash()
-        return self._in_turn(lambda: bcrypt.checkpw(_prehashed(password), stored)) and known is not None
+        """True if `hashed` is of `password`. None or no hash at all, of a user unknown or gone, takes as long.
+
+        Raises Unavailable.
+        """
+        with self._turn():
+            return self._matches(password, hashed)
+
+    def replaced(self, password: str, hashed: str | None, new: str) -> str | None:
+        """A hash of `new` if `password` matches `hashed`, else None. Raises Unavailable."""
+        with self._turn():
+            return self._hash(new) if self._matches(password, hashed) else None
+
+    def renewed(self, password: str, hashed: str | None) -> str | None:
+        """`hashed`, or one of today's cost if it is outdated, if `password` matches; else None. Raises Unavailable."""
+        with self._turn():
+            if not self._matches(password, hashed) or hashed is None:
+                return None
+            return self._hash(password) if self.outdated(hashed) else hashed
 
     def outdated(self, hashed: str) -> bool:
         """True if the hash was made at another cost than today's."""
         return int(hashed.split("$")[2]) != self._rounds
+
+    def _hash(self, password: str) -> str:
+        return bcrypt.hashpw(_prehashed(password), bcrypt.gensalt(self._rounds)).decode()
+
+    def _matches(self, password: str, hashed: str | None) -> bool:
+        known = hashed if hashed is not None and hashed.startswith("$2") else None
+        stored = known.encode() if known is not None else self._decoy_hash()
+        return bcrypt.checkpw(_prehashed(password), stored) and known is not None
 
     def _decoy_hash(self) -> bytes:
         if self._decoy is None:  # any well-formed hash of today's cost; its password is nobody's
             self._decoy = bcrypt.gensalt(self._rounds) + b"." * 31
         return self._decoy
 
-    def _in_turn(self, run: Callable[[], T]) -> T:
-        if not self._admitted.acquire(blocking=False):
-            raise Unavailable("Too many passwords are being checked just now.")
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait in line; the block runs on one of the slots."""
+        own, end = self._own_locks(), time.monotonic() + self._patience
+        place = self._join(own)
         try:
-            own = self._locks.own()
-            slot = self._take_slot(own)
-            try:
-                return run()
-            finally:
-                own.unlock(slot)
+            while (ahead := own.count_others(FIRST_PLACE, place)) >= self._slots:
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise self._unavailable()
+                time.sleep(min(left, NAP_SECONDS * (ahead - self._slots + 1)))
+            yield
         finally:
-            self._admitted.release()
+            own.unlock(place)
 
-    def _take_slot(self, own: OwnLocks) -> int:
-        """Ask again and again: a nap is short beside a run, and no lock can be waited for as one of several."""
-        while True:
-            for slot in range(self._slots):
-                if own.try_lock(slot):
-                    return slot
-            time.sleep(NAP_SECONDS)
+    def _own_locks(self) -> OwnLocks:
+        try:
+            return self._locks.own()
+        except OSError as error:  # too many open files
+            raise self._unavailable() from error
+
+    def _join(self, own: OwnLocks) -> int:
+        """Lock a place behind all others. The door makes the order of the places that of the locks."""
+        own.lock(DOOR)
+        try:
+            place = time.monotonic_ns()
+            if own.count_others(FIRST_PLACE, place) >= self._slots + self._max_waiting:
+                raise self._unavailable()
+            own.lock(place)
+            return place
+        finally:
+            own.unlock(DOOR)
+
+    def _unavailable(self) -> Unavailable:
+        """After `Retry-After` all that wait now have been served or refused."""
+        return Unavailable("Too many passwords are being checked just now.", retry_after=math.ceil(self._patience))
 
 
 @cache

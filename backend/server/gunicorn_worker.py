@@ -26,7 +26,7 @@ import os
 import signal
 import socket
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from types import FrameType
 from typing import Any, ClassVar
@@ -34,6 +34,7 @@ from typing import Any, ClassVar
 from gunicorn.workers.gthread import ThreadWorker
 
 from backend.errors import InternalError
+from backend.infrastructure.passwords import MAX_WAITING
 from backend.server.address_counts import AddressCounts
 from backend.server.connection import Connection
 from backend.server.conversations import Conversations
@@ -43,9 +44,11 @@ from backend.server.refusals import refusal
 from backend.server.shutdown import shutting_down
 from backend.settings import Settings
 from backend.web.client_address import client_address, limit_key
+from backend.web.router import Lane
 
 MAX_PER_ADDRESS = 100  # connections
 TICK_SECONDS = 0.1  # between two looks at the deadlines; also the pause after a failed accept
+PASSWORD_THREADS = (os.cpu_count() or 1) + MAX_WAITING + 4  # all that may run or wait, and some to refuse more
 STOP_SECONDS = 1.0  # after SIGTERM, in which new connections are answered, and in which each idle one may still ask
 WARN_SECONDS = 60.0
 
@@ -83,7 +86,8 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
         self.conversations = Conversations(
             self.poller, self.run_request, self.forget, patience, self.cfg.keepalive, origins
         )
-        super().run()
+        with ThreadPoolExecutor(PASSWORD_THREADS) as self.password_pool:  # starts a thread only when none is idle
+            super().run()
 
     def accept(self, listener: socket.socket) -> bool:
         """Take one connection. False if none waits, or none can be taken now."""
@@ -120,18 +124,23 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
         return False
 
     def run_request(self, conn: Connection, request: WholeRequest) -> None:
-        """Have it handled here if that is short, else in the pool; then this thread sees to the answer."""
-        if not conn.ran_here and self.is_short(request):
+        """Have it handled here or by a thread of its lane; then this thread sees to the answer."""
+        lane = self.lane_of(request)
+        if lane is Lane.LOOP and not conn.ran_here:
             conn.ran_here = True  # once in a turn, lest one client's many requests keep all others waiting
             return self.conversations.answer(conn, keep=self.handle(conn, request))
         self.conversations.room.forget(conn)
-        future: Future[bool] = self.tpool.submit(self.handle_and_send, conn, request)
+        pool = self.password_pool if lane is Lane.PASSWORDS else self.tpool
+        future: Future[bool] = pool.submit(self.handle_and_send, conn, request)
         return future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
-    def is_short(self, request: WholeRequest) -> bool:
-        """Whether the application says so of it (`App.is_short`); one that says nothing has all in the pool."""
+    def lane_of(self, request: WholeRequest) -> Lane:
+        """The application says so (`App.lane_of`); for one that does not, all runs in the pool."""
+        if not hasattr(self.wsgi, "lane_of"):
+            return Lane.POOL
         method, target, _ = request.head[0].decode().split(" ")
-        return hasattr(self.wsgi, "is_short") and self.wsgi.is_short(method, target)
+        lane: Lane = self.wsgi.lane_of(method, target)
+        return lane
 
     def handle_and_send(self, conn: Connection, request: WholeRequest) -> bool:
         """In a pool thread: as `handle`, and what the kernel takes of the answer goes out at once."""

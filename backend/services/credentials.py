@@ -47,9 +47,9 @@ class UserCredentials:
         _refuse_weak(new, caller.user)
         with self._database.snapshot() as tx:
             before = users.credentials_by_id(tx, caller.user.id)
-        if before is None or not self._passwords.matches(current, before.password_hash):
+        hashed = self._passwords.replaced(current, before.password_hash, new) if before else None
+        if before is None or hashed is None:
             raise Unauthorized("credentials")
-        hashed = self._passwords.hash(new)
         with self._database.transaction() as tx:
             now = users.credentials_by_id(tx, caller.user.id)
             if now is None or now.token_version != before.token_version:

@@ -44,17 +44,15 @@ class Logins:
         """
         with self._database.snapshot() as tx:
             found = users.credentials_by_email(tx, email)
-        good = self._passwords.matches(password, found.password_hash if found else None)
-        if found is None or not good or not found.user.active:
+        renewed = self._passwords.renewed(password, found.password_hash if found and found.user.active else None)
+        if found is None or renewed is None:
             raise Unauthorized("credentials")
-        outdated = self._passwords.outdated(found.password_hash)
-        rehashed = self._passwords.hash(password) if outdated else found.password_hash
         with self._database.transaction() as tx:
             now = users.credentials_by_id(tx, found.user.id)
             if now is None or not now.user.active or now.token_version != found.token_version:
                 raise Unauthorized("credentials")  # deactivated or changed while bcrypt ran; a mere rehash is neither
-            if outdated:
-                users.set_password(tx, found.user.id, rehashed)
+            if renewed != found.password_hash:
+                users.set_password(tx, found.user.id, renewed)
             return self._open(tx, now, user_agent[:USER_AGENT_KEPT], ip)
 
     def refresh(self, token: str) -> TokenPair:

@@ -29,13 +29,21 @@ class Access(Enum):
 ANYONE, USER, SELF_OR_ADMIN, ADMIN = Access
 
 
+class Lane(Enum):
+    """Where a server should run a request, so that it never waits behind a slower kind."""
+
+    LOOP = "the thread of its loop"
+    POOL = "a thread of its pool"
+    PASSWORDS = "a thread apart, which may wait ten seconds for its turn at bcrypt"
+
+
 @dataclass(frozen=True)
 class Route:
     """One row of the URL table.
 
     `auth_limited`: the `auth` policy counts it too. `short`: it takes about a millisecond at most, and waits for
     nothing but the disk's cache: no write, no bcrypt, no scan. So a server may run it on the thread of its loop, unless
-    a list longer than its default is asked for.
+    a list longer than its default is asked for. `hashes`: it runs bcrypt, or may.
     """
 
     method: str
@@ -44,6 +52,7 @@ class Route:
     access: Access
     auth_limited: bool = False
     short: bool = False
+    hashes: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,13 +89,16 @@ class Router:
             raise MethodNotAllowed(node.allow())
         return endpoint, value
 
-    def is_short(self, method: str, target: str) -> bool:
-        """Whether that is a route that is `short`, and no long list of it."""
+    def lane_of(self, method: str, target: str) -> Lane:
+        """LOOP for a `short` route unless a long list is asked for, POOL also for what matches no route."""
         path, _, query = target.partition("?")
         try:
-            return self.find(method, path)[0].route.short and not MAYBE_LONG.search(query)
+            route = self.find(method, path)[0].route
         except AppError:
-            return False
+            return Lane.POOL
+        if route.hashes:
+            return Lane.PASSWORDS
+        return Lane.LOOP if route.short and not MAYBE_LONG.search(query) else Lane.POOL
 
     def allowed(self, path: str) -> str:
         """The sorted methods of a path, for `Allow`. Raises NotFound."""

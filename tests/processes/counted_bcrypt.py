@@ -1,7 +1,9 @@
 """The real application, in whose workers every bcrypt run leaves a mark where it begins and where it ends."""
 
 import os
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import bcrypt
@@ -11,13 +13,20 @@ from app import create_app as really_create_app
 
 
 def create_app() -> App:
-    """`BCRYPT_MARKS` names the file that all workers append `+` and `-` to; O_APPEND keeps their order."""
-    marks = os.open(os.environ["BCRYPT_MARKS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    """`BCRYPT_MARKS` names the file that all workers append `+` and `-` to; O_APPEND keeps their order.
+
+    While there is a file of that name with `.hold` behind it, no run ends.
+    """
+    name = os.environ["BCRYPT_MARKS"]
+    marks = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    hold = Path(f"{name}.hold")
 
     def marked(run: Callable[..., Any]) -> Callable[..., Any]:
         def marking(*arguments: Any) -> Any:
             os.write(marks, b"+")
             try:
+                while hold.exists():
+                    time.sleep(0.01)
                 return run(*arguments)
             finally:
                 os.write(marks, b"-")

@@ -90,14 +90,13 @@ def test_twenty_refreshes_at_once_give_one_and_the_same_token(server: Server, ap
 def test_bcrypt_runs_on_as_many_cores_as_there_are_and_the_rest_goes_on(
     tmp_path: Path, database_path: Path, api: Api, ada: Person
 ) -> None:
-    """Forty log in at once; those for whom the line is too long hear so at once, and readers notice nothing."""
+    """Forty log in at once: all are answered, and readers notice nothing."""
     marks, over, waits = tmp_path / "marks", threading.Event(), []
     application = "tests.processes.counted_bcrypt:create_app()"
-    settings = {"BCRYPT_ROUNDS": "11", "BCRYPT_MARKS": str(marks)}
+    settings = {"BCRYPT_ROUNDS": "9", "BCRYPT_MARKS": str(marks)}
 
     def log_in(caller: Caller) -> int:
         reply = caller.call("POST", "/auth/login", None, {"email": "nobody@example.com", "password": PASSWORD})
-        assert reply.status != 503 or int(reply.headers["retry-after"]) >= 1
         return reply.status
 
     def read() -> None:
@@ -114,7 +113,7 @@ def test_bcrypt_runs_on_as_many_cores_as_there_are_and_the_rest_goes_on(
         over.set()
         reader.join()
     running = list(accumulate({"+": 1, "-": -1}[mark] for mark in marks.read_text()))
-    assert set(statuses) == {401, 503}
+    assert set(statuses) == {401}
     assert running.count(0) >= 1
     assert running[-1] == 0
     assert max(running) == min(os.cpu_count() or 1, 8)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from backend.server.shutdown import shutting_down
+from backend.web.router import Lane
 
 BIG = b"x" * 5_000_000
 
@@ -24,7 +25,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     return fails_late(answer) if path == "/fails-late" else [answer] if environ["REQUEST_METHOD"] != "HEAD" else []
 
 
-application.is_short = lambda method, target: target.startswith("/short")
+application.lane_of = lambda method, target: Lane.LOOP if target.startswith("/short") else Lane.POOL
 
 
 def fails_late(answer: bytes) -> Iterator[bytes]:

@@ -5,7 +5,9 @@ import pytest
 from backend.errors import MethodNotAllowed, NotFound
 from backend.routes.service import ServiceRoutes
 from backend.web.handler import endpoint
-from backend.web.router import ADMIN, ANYONE, Route, Router
+from backend.web.router import ADMIN, ANYONE, Lane, Route, Router
+
+LOOP, POOL, _ = Lane
 
 ABSENT = "01900000-0000-7000-8000-000000000000"
 
@@ -160,18 +162,18 @@ def test_two_routes_for_one_path_do_not_start():
 
 
 @pytest.mark.parametrize(
-    ("query", "short"),
-    [("", True), ("?", True), ("?limit=20", True), ("?limit=7&status=placed", True), ("?cursor=a-b_c&limit=19", True),
-     ("?limit=21", False), ("?limit=100", False), ("?status=placed&limit=0100", False), ("?limit=20&limit=100", False),
-     ("?%6cimit=100", False), ("?limit=1%300", False)],
+    ("query", "lane"),
+    [("", LOOP), ("?", LOOP), ("?limit=20", LOOP), ("?limit=7&status=placed", LOOP), ("?cursor=a-b_c&limit=19", LOOP),
+     ("?limit=21", POOL), ("?limit=100", POOL), ("?status=placed&limit=0100", POOL), ("?limit=20&limit=100", POOL),
+     ("?%6cimit=100", POOL), ("?limit=1%300", POOL)],
 )  # fmt: skip
-def test_a_list_is_short_unless_it_may_be_longer_than_its_default(query, short):
+def test_a_list_is_short_unless_it_may_be_longer_than_its_default(query, lane):
     """A hundred orders of fifty items are 30 ms and 1.5 MB: on the server's loop, everybody would wait for them."""
     router = Router([endpoint(Route("GET", "/things", ServiceRoutes({}, dict).get_health, ANYONE, short=True))])
-    assert router.is_short("GET", f"/things{query}") is short
+    assert router.lane_of("GET", f"/things{query}") is lane
 
 
 def test_what_is_no_route_is_not_short():
     router = Router([endpoint(Route("GET", "/things", ServiceRoutes({}, dict).get_health, ANYONE, short=True))])
     asked = [("GET", "/things"), ("HEAD", "/things"), ("POST", "/things"), ("GET", "/nowhere")]
-    assert [router.is_short(*what) for what in asked] == [True, True, False, False]
+    assert [router.lane_of(*what) for what in asked] == [LOOP, LOOP, POOL, POOL]
