@@ -51,14 +51,19 @@ class OwnLocks(Descriptor):
         self._set(fcntl.F_UNLCK, byte)
 
     def count_others(self, first: int, end: int) -> int:
-        """The number of bytes from `first` up to, not including, `end` that others have locked. Always 0 on a Mac."""
+        """How many locks others hold on bytes from `first` up to, not including, `end`; on a Mac always 0.
+
+        Neighbouring bytes of one holder are one lock.
+        """
         if first >= end or sys.platform != "linux":
             return 0
         asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, first, end - first, 0)
-        kind, _, byte, _, _ = FLOCK.unpack(fcntl.fcntl(self.number, fcntl.F_OFD_GETLK, asked))  # one of them, or none
+        kind, _, byte, length, _ = FLOCK.unpack(
+            fcntl.fcntl(self.number, fcntl.F_OFD_GETLK, asked)
+        )  # one of them, or none
         if kind == fcntl.F_UNLCK:
             return 0
-        return 1 + self.count_others(first, byte) + self.count_others(byte + 1, end)
+        return 1 + self.count_others(first, byte) + self.count_others(byte + length, end)
 
     def _set(self, kind: int, byte: int) -> None:
         if sys.platform == "linux":
