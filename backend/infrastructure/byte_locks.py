@@ -58,9 +58,8 @@ class OwnLocks(Descriptor):
         if first >= end or sys.platform != "linux":
             return 0
         asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, first, end - first, 0)
-        kind, _, byte, length, _ = FLOCK.unpack(
-            fcntl.fcntl(self.number, fcntl.F_OFD_GETLK, asked)
-        )  # one of them, or none
+        one_of_them = fcntl.fcntl(self.number, fcntl.F_OFD_GETLK, asked)
+        kind, _, byte, length, _ = FLOCK.unpack(one_of_them)
         if kind == fcntl.F_UNLCK:
             return 0
         return 1 + self.count_others(first, byte) + self.count_others(byte + length, end)

@@ -66,11 +66,15 @@ class Database:
                     raise
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """Reads and writes, all or nothing: commits at the end of the block, rolls back if it raises."""
+    def transaction(self, patient: bool = False) -> Iterator[Transaction]:
+        """Reads and writes, all or nothing: commits at the end of the block, rolls back if it raises.
+
+        Raises Unavailable: after `busy_timeout`, or sooner if many wait. Never sooner with `patient`, which is for a
+        thread that no other request needs.
+        """
         with self._faults_mapped():
             self._check_not_nested()
-            with self._writers.transaction() as tx:
+            with self._writers.transaction(patient=patient) as tx:
                 yield tx
         for action in tx.actions:
             _logged(action)

@@ -62,12 +62,12 @@ class GroupCommit:
         return getattr(self._mine, "inside", False)
 
     @contextmanager
-    def transaction(self, at_most: float = math.inf) -> Iterator[Transaction]:
+    def transaction(self, at_most: float = math.inf, patient: bool = False) -> Iterator[Transaction]:
         """All or nothing; `actions` are left to the caller. Raises sqlite3.Error, Unavailable.
 
-        It waits `busy_timeout` for the lock, and no longer than `at_most` seconds.
+        It waits `busy_timeout` for the lock, and no longer than `at_most` seconds; `patient` is the gate's.
         """
-        group = self._joined(at_most)
+        group = self._joined(at_most, patient)
         self._mine.inside = True
         try:
             with group.member(self._now) as tx:
@@ -83,9 +83,9 @@ class GroupCommit:
                 self._drop()
                 self._gate.lock.release()
 
-    def _joined(self, at_most: float) -> "_Group":
+    def _joined(self, at_most: float, patient: bool) -> "_Group":
         """The open group, or a new one, with the gate ours."""
-        with self._gate.entered(at_most) as seconds_left:
+        with self._gate.entered(at_most, patient) as seconds_left:
             if self._group is None:
                 self._group = self._opened(seconds_left)
             self._group.connection.deadline = time.monotonic() + self._gate.busy_timeout + seconds_left

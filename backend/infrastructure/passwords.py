@@ -12,7 +12,8 @@ The line is a file in which each thread locks one byte: the number of the byte i
 run while fewer locks than cores are held on lower bytes. The kernel frees the locks of a killed worker.
 
 A thread that waits in line does nothing else. Our gunicorn worker therefore runs the routes that hash passwords on
-threads of their own. Under another server (plain gthread, Werkzeug's) a storm of logins occupies the server's threads.
+threads of their own, which may wait long for the database too. Under another server (plain gthread, Werkzeug's) a storm
+of logins occupies the server's threads.
 """
 
 import base64

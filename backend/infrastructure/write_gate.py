@@ -33,18 +33,19 @@ class WriteGate:
         self._stuck = False  # somebody has waited in vain, and nobody has had the lock since
 
     @contextmanager
-    def entered(self, at_most: float = math.inf) -> Iterator[float]:
+    def entered(self, at_most: float = math.inf, patient: bool = False) -> Iterator[float]:
         """Through the gate, which stays ours after the block too, unless that raises.
 
         The block is to get SQLite's own lock; it is given the seconds that are left for that, and until it ends the
-        thread has its place among the patient, if there was one. `at_most` seconds shorten the budget. Raises
+        thread has its place among the patient, if there was one. `at_most` seconds shorten the budget. With `patient`
+        the thread may wait for the whole budget and takes no such place: for one that no other request needs. Raises
         Unavailable.
         """
         budget = min(self.busy_timeout, at_most)
         end = time.monotonic() + budget
-        patient = self._patience.acquire(blocking=False)
+        counted = not patient and self._patience.acquire(blocking=False)
         try:
-            self._pass(budget if patient else 0.0 if self._stuck else min(budget, self.busy_timeout / 10))
+            self._pass(budget if patient or counted else 0.0 if self._stuck else min(budget, self.busy_timeout / 10))
             try:
                 yield max(0.0, end - time.monotonic())
             except BaseException:
@@ -52,7 +53,7 @@ class WriteGate:
                 raise
             self._stuck = False
         finally:
-            if patient:
+            if counted:
                 self._patience.release()
 
     def _pass(self, seconds: float) -> None:

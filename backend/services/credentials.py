@@ -50,7 +50,7 @@ class UserCredentials:
         hashed = self._passwords.replaced(current, before.password_hash, new) if before else None
         if before is None or hashed is None:
             raise Unauthorized("credentials")
-        with self._database.transaction() as tx:
+        with self._database.transaction(patient=True) as tx:
             now = users.credentials_by_id(tx, caller.user.id)
             if now is None or now.token_version != before.token_version:
                 raise Unauthorized("credentials")  # somebody was faster while bcrypt ran
@@ -87,7 +87,7 @@ class UserCredentials:
         with self._database.snapshot() as tx:
             _refuse_weak(new, self._owner(tx, reset_id))
         hashed = self._passwords.hash(new)
-        with self._database.transaction() as tx:
+        with self._database.transaction(patient=True) as tx:
             user = self._owner(tx, reset_id)
             self._set(tx, user.id, hashed)
             self._events.publish(tx, "password.reset", ("user", user.id), user.id)

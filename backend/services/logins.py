@@ -47,7 +47,7 @@ class Logins:
         renewed = self._passwords.renewed(password, found.password_hash if found and found.user.active else None)
         if found is None or renewed is None:
             raise Unauthorized("credentials")
-        with self._database.transaction() as tx:
+        with self._database.transaction(patient=True) as tx:
             now = users.credentials_by_id(tx, found.user.id)
             if now is None or not now.user.active or now.token_version != found.token_version:
                 raise Unauthorized("credentials")  # deactivated or changed while bcrypt ran; a mere rehash is neither

@@ -31,7 +31,7 @@ class Users:
     def sign_up(self, email: str, password: str, name: str) -> User:
         """A new user. Raises Conflict if the e-mail is taken, Unavailable if too many passwords wait."""
         password_hash = self._passwords.hash(password)
-        with self._database.transaction() as tx:
+        with self._database.transaction(patient=True) as tx:
             return self.create(tx, email, password_hash, name)
 
     def create(self, tx: Transaction, email: str, password_hash: str, name: str) -> User:
