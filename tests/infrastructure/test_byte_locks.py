@@ -51,6 +51,12 @@ def test_ones_own_locks_do_not_count(held):
     assert held.count_others(*EVERYWHERE) == len(BYTES)
 
 
+def test_a_forked_child_has_locks_of_its_own(locks):
+    """Even if the thread that forked has used some: what came through the fork would be shared."""
+    locks.own().lock(5)
+    assert Forked(lambda: locks.own().count_others(*EVERYWHERE)).result() == 1
+
+
 def test_a_neighbour_of_a_locked_byte_is_free(locks):
     own, other = locks.own(), Signal()
 

@@ -52,6 +52,14 @@ def test_everything_that_happens_is_there_once_and_the_newest_comes_first(api, a
     ]  # fmt: skip
 
 
+def test_only_an_active_user_asks_for_a_reset(api, admin, ada, grace):
+    """A request for an unknown or deactivated user is answered alike, and is no event."""
+    api.patch(f"/users/{grace.id}", admin, {"active": False})
+    for email in (grace.email, "nobody@example.com", ada.email):
+        assert api.post("/auth/password-reset", json={"email": email}).status_code == 202
+    assert [row["resourceId"] for row in settled(api, admin, "?action=password.reset_requested")] == [ada.id]
+
+
 def test_what_did_not_happen_is_not_there(api, admin, ada):
     """A refused request, a replayed one, a reader."""
     body = {"currency": "EUR"}

@@ -1,5 +1,7 @@
 """A forgotten password: asking for a reset, the mail, setting a new one with its token."""
 
+import time
+
 import pytest
 
 from backend.infrastructure.ids import new_id
@@ -119,6 +121,14 @@ def test_a_token_is_good_for_half_an_hour(api, ada, mailbox, clock, age, good):
     clock.advance(age)
     answer = confirm(api, token)
     assert answer.status_code == 204 if good else is_refused(answer)
+
+
+@pytest.mark.parametrize(("age", "status"), [(HALF_AN_HOUR - 0.001, 204), (HALF_AN_HOUR, 422)])
+def test_half_an_hour_is_exact_to_the_millisecond(api, ada, mailbox, clock, monkeypatch, age, status):
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_000.0)  # the clock stands
+    token = mailbox.reset_token(api, ada.email)
+    clock.advance(age)
+    assert confirm(api, token).status_code == status
 
 
 def test_a_newer_request_voids_the_older_token(api, ada, grace, mailbox):
