@@ -20,6 +20,7 @@ import base64
 import hashlib
 import hmac
 import math
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ from backend.infrastructure.byte_locks import ByteLocks, OwnLocks
 CONTEXT = b"reference-backend password v1"
 MAX_WAITING = 64
 PATIENCE_SECONDS = 10.0
-NAP_SECONDS = 0.01  # between two looks of the thread that is next; the second naps twice as long, and so on
+NAP_SECONDS = 0.01  # between two looks for a slot, for each place that is still to become free
 DOOR, FIRST_PLACE = 0, 1  # bytes: locked while a thread joins the line; the lowest of the line
 
 
@@ -53,6 +54,8 @@ class Passwords:
         self._max_waiting = max_waiting
         self._patience = patience
         self._decoy: bytes | None = None
+        self._last_served = threading.Event()  # of the last thread of this process that joined the line
+        self._last_served.set()
 
     def hash(self, password: str) -> str:
         """A new bcrypt hash. Raises Unavailable."""
@@ -100,16 +103,24 @@ class Passwords:
     def _turn(self) -> Iterator[None]:
         """Wait in line; the block runs on one of the slots."""
         own, end = self._own_locks(), time.monotonic() + self._patience
-        place = self._join(own)
+        served = threading.Event()
+        place, served_before = self._join(own, served)
         try:
-            while (ahead := own.count_others(FIRST_PLACE, place)) >= self._slots:
-                left = end - time.monotonic()
-                if left <= 0:
-                    raise self._unavailable()
-                time.sleep(min(left, NAP_SECONDS * (ahead - self._slots + 1)))
+            try:
+                served_before.wait(self._patience)  # of the threads of this process, one alone looks for a slot
+                self._wait_for_slot(own, place, end)
+            finally:
+                served.set()
             yield
         finally:
             own.unlock(place)
+
+    def _wait_for_slot(self, own: OwnLocks, place: int, end: float) -> None:
+        while (ahead := own.count_others(FIRST_PLACE, place)) >= self._slots:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise self._unavailable()
+            time.sleep(min(left, NAP_SECONDS * (ahead - self._slots + 1)))
 
     def _own_locks(self) -> OwnLocks:
         try:
@@ -117,15 +128,19 @@ class Passwords:
         except OSError as error:  # too many open files
             raise self._unavailable() from error
 
-    def _join(self, own: OwnLocks) -> int:
-        """Lock a place behind all others. The door makes the order of the places that of the locks."""
+    def _join(self, own: OwnLocks, served: threading.Event) -> tuple[int, threading.Event]:
+        """Lock a place behind all others; also the event of the thread before it in this process.
+
+        The door makes the order of the places that of the locks and of the events.
+        """
         own.lock(DOOR)
         try:
             place = time.monotonic_ns()
             if own.count_others(FIRST_PLACE, place) >= self._slots + self._max_waiting:
                 raise self._unavailable()
             own.lock(place)
-            return place
+            before, self._last_served = self._last_served, served
+            return place, before
         finally:
             own.unlock(DOOR)
 

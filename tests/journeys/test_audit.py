@@ -7,6 +7,7 @@ import pytest
 
 from backend.infrastructure.migrations import DIRECTORY, migrate
 from tests.conftest import PASSWORD
+from tests.mailbox import Mailbox
 from tests.processes.gunicorn_server import wait_until
 
 
@@ -50,6 +51,19 @@ def test_everything_that_happens_is_there_once_and_the_newest_comes_first(api, a
         (admin.id, "deposit.completed"), (admin.id, "product.created"), (ada.id, "payment.completed"),
         (ada.id, "order.placed"), (ada.id, "order.cancelled"), (ada.id, "refund.completed"), (ada.id, "session.ended"),
     ]  # fmt: skip
+
+
+def test_a_change_and_a_reset_of_a_password_are_told(api, admin, ada, settings):
+    """Each once, as what the user did to itself; a refused one is not told."""
+    change = {"currentPassword": PASSWORD, "newPassword": "another good one"}
+    assert [api.post("/auth/password", ada, change).status_code for _ in range(2)] == [204, 401]
+    token = Mailbox(settings.database_path.parent / "outbox").reset_token(api, ada.email)
+    body = {"token": token, "newPassword": "a third good one"}
+    assert [api.post("/auth/password-reset/confirm", json=body).status_code for _ in range(2)] == [204, 422]
+    told = [row for row in settled(api, admin) if row["action"].startswith("password.")]
+    assert [row["action"] for row in told] == ["password.reset", "password.reset_requested", "password.changed"]
+    for row in told:
+        assert (row["userId"], row["resourceType"], row["resourceId"]) == (ada.id, "user", ada.id)
 
 
 def test_only_an_active_user_asks_for_a_reset(api, admin, ada, grace):
