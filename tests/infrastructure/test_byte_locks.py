@@ -10,7 +10,7 @@ from tests.forked import Forked, Signal
 from tests.processes.gunicorn_server import wait_until
 
 EVERYWHERE = (0, 2**62)
-BYTES = (50, 10, 40, 20, 2**40, 30)  # in the order in which they are locked
+BYTES = (50, 10, 40, 20, 2**40, 30, 11)  # in the order in which they are locked
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def held(locks):
 @pytest.mark.parametrize(
     ("first", "end", "count"),
     [
-        (0, 2**62, 6), (0, 10, 0), (0, 11, 1), (10, 11, 1), (11, 20, 0), (10, 50, 4), (10, 51, 5), (21, 41, 2),
-        (51, 2**40, 0), (2**40, 2**62, 1), (30, 30, 0), (40, 20, 0),
+        (0, 2**62, 7), (0, 10, 0), (0, 11, 1), (10, 11, 1), (10, 12, 2), (12, 20, 0), (10, 41, 5), (10, 50, 5),
+        (10, 51, 6), (21, 41, 2), (51, 2**40, 0), (2**40, 2**62, 1), (30, 30, 0), (40, 20, 0),
     ],
 )  # fmt: skip
 def test_the_locks_of_others_within_a_range_are_counted(held, first, end, count):

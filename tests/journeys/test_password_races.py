@@ -1,5 +1,7 @@
 """What happens while bcrypt runs counts: what began with a password, session or token that is gone is refused."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -7,6 +9,8 @@ import pytest
 from tests.conftest import PASSWORD
 from tests.mailbox import Mailbox
 from tests.meanwhile import meanwhile
+from tests.processes.gunicorn_server import wait_until
+from tests.processes.real_service import write_lock_held
 
 SLOW, FAST = "the password of the slow one", "the password of the fast one"
 
@@ -144,6 +148,33 @@ def test_a_reset_whose_token_has_become_void_is_refused(api, admin, ada, reset_t
     refused = confirm(api, token, SLOW)
     assert (refused.status_code, refused.json["error"]["details"].keys()) == (422, {"token"})
     assert SLOW not in opens(api, ada)
+
+
+@pytest.mark.parametrize("act", ["login", "sign-up", "change", "reset"])
+def test_what_has_hashed_a_password_waits_for_the_database_to_the_end(make_api, ada, database_path, monkeypatch, act):
+    """Its thread is no other request's. Of other writers one may wait here, and the next is refused before its time."""
+    api, hashed = make_api(threads=2, busy_timeout_seconds=20), threading.Event()
+    token = Mailbox(database_path.parent / "outbox").reset_token(api, ada.email)
+    acts = {
+        "login": lambda: log_in(api, ada),
+        "sign-up": lambda: api.post("/users", json={"email": "m@example.com", "password": FAST, "name": "Mary"}),
+        "change": lambda: change(api, ada, FAST),
+        "reset": lambda: confirm(api, token, FAST),
+    }
+    meanwhile(monkeypatch, hashed.set, "checkpw" if act == "login" else "hashpw")
+
+    def write():
+        return api.post("/accounts", ada, {"currency": "EUR"}).status_code
+
+    with ThreadPoolExecutor(3) as threads, write_lock_held(database_path):
+        writes = [threads.submit(write) for _ in range(2)]
+        wait_until(lambda: any(one.done() for one in writes), 15)
+        acting = threads.submit(acts[act])
+        assert hashed.wait(10)
+        assert write() == 503
+        assert not acting.done()
+    assert acting.result().status_code in (200, 201, 204)
+    assert sorted(one.result() for one in writes) == [201, 503]
 
 
 def test_of_two_sign_ups_with_one_address_the_later_is_refused(api, monkeypatch):
