@@ -8,28 +8,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 T = TypeVar("T")
 
 MAX_LINK = 800  # characters: a line of a mail may have 998, and the token becomes part of it
-ADDRESS = re.compile(r"[\w!#$%&'*+/^`{|}~-]+(\.[\w!#$%&'*+/^`{|}~-]+)*@[a-z0-9-]+(\.[a-z0-9-]+)*", re.ASCII | re.I)
-ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")  # as browsers write it
-
-LISTEN_ADDRESS = re.compile(r"unix:[^,]+|fd://[0-9]{1,4}|(?:\[([0-9A-Fa-f:.]+)\]|([^\s,:/\[\]]+)):([0-9]{1,5})")
+MAILBOX = re.compile(r"[\w!#$%&'*+/^`{|}~-]+(\.[\w!#$%&'*+/^`{|}~-]+)*@[a-z0-9-]+(\.[a-z0-9-]+)*", re.ASCII | re.I)
+ORIGIN = re.compile(r"(https?)://(?:[a-z0-9.-]+|\[([0-9a-f:.]+)\])(?::([1-9][0-9]{0,4}))?")  # as browsers write it
+LISTENER = re.compile(r"unix:[^,]+|fd://[0-9]{1,4}|(?:\[([0-9A-Fa-f:.]+)\]|([^\s,:/\[\]]+)):([0-9]{1,5})")
+NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and bytes that are not UTF-8
 
 
 class SettingsError(Exception):
-    """A variable cannot be read. The message is one line: its name, what it was, what it may be."""
+    """A variable cannot be read, or not be used. The message is one line: its name, what it was, what it may be."""
 
 
 class Networks:
     """A set of IP networks, and perhaps the peers of unix sockets (written `unix`)."""
 
     def __init__(self, text: str = "") -> None:
-        names = [name.strip() for name in text.split(",") if name.strip()]
+        names = _entries(text) if text else []
         self.unix = "unix" in names
-        self._networks = [ipaddress.ip_network(name, strict=False) for name in names if name != "unix"]
+        self._networks = [_network(name) for name in names if name != "unix"]
 
     def __contains__(self, address: str) -> bool:
         """True if the address lies in a network; `""` is the peer of a unix socket; anything unreadable is outside."""
@@ -95,13 +95,41 @@ class Settings:
                 shown = f"{len(text)} characters, not shown" if secret else repr(text)
                 raise SettingsError(f"{name} was {shown}; it must be {meaning}") from None
         if "webhook_urls" in values and "webhook_secret" not in values:
-            raise SettingsError("WEBHOOK_SECRET was empty; with WEBHOOK_URLS it must be a text, or whsec_ and base64")
+            raise SettingsError(f"WEBHOOK_SECRET was empty; with WEBHOOK_URLS it must be {WHSEC}")
         return cls(**values)  # type: ignore[arg-type]  # the table pairs each attribute with its parser
+
+
+def jwt_secret(text: str) -> str:
+    """The secret in `text`, blanks around it stripped; the one rule for the variable's entries and for the file.
+
+    Raises ValueError unless it is one line of at least 32 bytes.
+    """
+    secret = text.strip()
+    if NOT_TEXT.search(secret) or len(secret.encode()) < 32:
+        raise ValueError
+    return secret
+
+
+def _entries(text: str) -> list[str]:
+    """The entries of a comma list, blanks around each stripped. An empty one, as after a last comma, is an error."""
+    entries = [entry.strip() for entry in text.split(",")]
+    if "" in entries:
+        raise ValueError(text)
+    return entries
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Host bits are dropped. IPv4 mapped into IPv6 is IPv4, because addresses are compared so."""
+    if "%" in text:  # a zone
+        raise ValueError(text)
+    network = ipaddress.ip_network(text, strict=False)
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    return ipaddress.IPv4Network((mapped, network.prefixlen - 96)) if mapped else network
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and low <= int(text[:20]) <= high):
+        if not (re.fullmatch("[0-9]{1,20}", text) and low <= int(text) <= high):
             raise ValueError(text)
         return int(text)
 
@@ -110,26 +138,24 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 def _seconds(low: float, high: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        value = float(text)
-        if "_" in text or not text.isascii() or not low <= value <= high:
+        if not (re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,20})?", text) and low <= float(text) <= high):
             raise ValueError(text)
-        return value
+        return float(text)
 
     return parse
 
 
 def _sqlite_path(text: str) -> Path:
-    prefix, path = text[:10], text[10:]
-    if prefix != "sqlite:///" or not path or path.startswith(":") or "?" in path:
+    prefix, path = text[:10].lower(), text[10:]
+    if prefix != "sqlite:///" or path.startswith(":") or "?" in path or NOT_TEXT.search(path):
+        raise ValueError(text)
+    if path.rpartition("/")[2] in ("", ".", ".."):  # a folder
         raise ValueError(text)
     return Path(path)
 
 
 def _secrets(text: str) -> tuple[str, ...]:
-    secrets = tuple(text.split(","))
-    if any(len(secret.encode()) < 32 for secret in secrets):
-        raise ValueError
-    return secrets
+    return tuple(jwt_secret(entry) for entry in text.split(","))
 
 
 def _limit(text: str) -> Limit | None:
@@ -140,25 +166,51 @@ def _limit(text: str) -> Limit | None:
 
 
 def _origins(text: str) -> frozenset[str]:
-    origins = frozenset(origin.strip() for origin in text.split(","))
-    if not all(ORIGIN.fullmatch(origin) for origin in origins):
-        raise ValueError(text)
+    """No default port: browsers leave it out, so such an origin would never match."""
+    origins = frozenset(_entries(text))
+    for origin in origins:
+        match = ORIGIN.fullmatch(origin)
+        if not match or (match[1], match[3]) in (("http", "80"), ("https", "443")) or int(match[3] or 0) > 65_535:
+            raise ValueError(text)
+        ipaddress.IPv6Address(match[2] or "::")
     return origins
 
 
-def _url(*schemes: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        parts = urlsplit(text)
-        odd = not parts.port if "smtp" in schemes else "@" in parts.netloc or not re.fullmatch("[!-~]+", text)
-        if parts.scheme not in schemes or not parts.hostname or odd or parts.port == 0:
-            raise ValueError
-        return text
-
-    return parse
+def _networks(text: str) -> Networks:
+    networks = Networks(text)
+    if networks.unix:
+        raise ValueError(text)
+    return networks
 
 
-def _address(text: str) -> str:
-    if not ADDRESS.fullmatch(text):
+def _smtp_url(text: str) -> str:
+    """User and password are ASCII without control characters once decoded: more the login of smtplib cannot send."""
+    parts = urlsplit(text)
+    login = [unquote(name, errors="strict") for name in (parts.username, parts.password) if name is not None]
+    readable = re.fullmatch("[!-~]+", text) and all(re.fullmatch("[ -~]+", name) for name in login)
+    rest = parts.path.removeprefix("/") + parts.query + parts.fragment
+    if parts.scheme not in ("smtp", "smtps") or not parts.hostname or not parts.port:
+        raise ValueError
+    if rest or len(login) == 1 or not readable:
+        raise ValueError
+    return text
+
+
+def _web_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError
+    if "@" in parts.netloc or not re.fullmatch("[!-~]+", text):
+        raise ValueError
+    return text
+
+
+def _webhook_urls(text: str) -> tuple[str, ...]:
+    return tuple(_web_url(url) for url in _entries(text))
+
+
+def _mailbox(text: str) -> str:
+    if not MAILBOX.fullmatch(text):
         raise ValueError(text)
     return text
 
@@ -166,24 +218,21 @@ def _address(text: str) -> str:
 def _reset_url(text: str) -> str:
     if text.count("{token}") != 1 or "{" in urlsplit(text).netloc or len(text) > MAX_LINK:
         raise ValueError(text)
-    return _url("http", "https")(text)
-
-
-def _urls(text: str) -> tuple[str, ...]:
-    return tuple(_url("http", "https")(url.strip()) for url in text.split(","))
+    return _web_url(text)
 
 
 def _webhook_secret(text: str) -> str:
-    if text.startswith("whsec_") and not base64.b64decode(text[6:], validate=True):
+    key = base64.b64decode(text[6:], validate=True)
+    if not 24 <= len(key) <= 64 or text != f"whsec_{base64.b64encode(key).decode()}":
         raise ValueError
     return text
 
 
 def _addresses(text: str) -> tuple[str, ...]:
     """Addresses to listen on. Descriptors and other addresses do not mix: gunicorn would ignore the others."""
-    addresses = tuple(address.strip() for address in text.split(","))
+    addresses = tuple(_entries(text))
     for address in addresses:
-        match = LISTEN_ADDRESS.fullmatch(address)
+        match = LISTENER.fullmatch(address)
         if not match or int(match[3] or 0) > 65_535:
             raise ValueError(text)
         ipaddress.IPv6Address(match[1] or "::")
@@ -203,12 +252,14 @@ def _one_of(choices: Mapping[str, T]) -> Callable[[str], T]:
     return parse
 
 
+SMTP_URL = "smtp://[user:password@]host:port or smtps://…, user and password percent-encoded ASCII"
+WHSEC = "whsec_ and base64 of 24 to 64 bytes"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 SECRET = {"JWT_SECRETS", "SMTP_URL", "WEBHOOK_URLS", "WEBHOOK_SECRET"}  # their values are never shown
 
 # environment variable → attribute, parser, what it may be
 VARIABLES: dict[str, tuple[str, Callable[[str], object], str]] = {
-    "DATABASE_URL": ("database_path", _sqlite_path, "sqlite:///relative/path or sqlite:////absolute/path"),
+    "DATABASE_URL": ("database_path", _sqlite_path, "sqlite:///relative/file or sqlite:////absolute/file"),
     "JWT_SECRETS": ("jwt_secrets", _secrets, "a comma list of secrets of at least 32 bytes each"),
     "ACCESS_TOKEN_SECONDS": ("access_token_seconds", _whole(1, 86_400), "a whole number from 1 to 86400"),
     "REFRESH_TOKEN_SECONDS": ("refresh_token_seconds", _whole(1, 2_592_000), "a whole number from 1 to 2592000"),
@@ -217,20 +268,20 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object], str]] = {
     "RATE_LIMIT_DEFAULT": ("rate_limit_default", _limit, "REQUESTS/SECONDS, such as 300/60, or off"),
     "RATE_LIMIT_AUTH": ("rate_limit_auth", _limit, "REQUESTS/SECONDS, such as 10/60, or off"),
     "TRUSTED_PROXIES": ("trusted_proxies", Networks, "a comma list of CIDR networks, and `unix`"),
-    "CORS_ORIGINS": ("cors_origins", _origins, "a comma list of origins such as https://example.org"),
+    "CORS_ORIGINS": ("cors_origins", _origins, "a comma list of origins as browsers write them: https://example.org"),
     "LOG_LEVEL": ("log_level", _one_of({level: level for level in LEVELS}), " or ".join(LEVELS)),
     "CACHE_SIZE": ("cache_size", _whole(0, 10**7), "a whole number from 0 to 10000000"),
     "CACHE_TTL_SECONDS": ("cache_ttl_seconds", _seconds(0, 86_400), "a number from 0 to 86400"),
-    "SMTP_URL": ("smtp_url", _url("smtp", "smtps"), "smtp://[user:password@]host:port or smtps://…"),
-    "MAIL_FROM": ("mail_from", _address, "an address such as no-reply@example.org"),
+    "SMTP_URL": ("smtp_url", _smtp_url, SMTP_URL),
+    "MAIL_FROM": ("mail_from", _mailbox, "an address such as no-reply@example.org"),
     "PASSWORD_RESET_URL": (
         "password_reset_url",
         _reset_url,
         "http:// or https://…, with {token} once, behind the host",
     ),
-    "WEBHOOK_URLS": ("webhook_urls", _urls, "a comma list of http:// or https:// addresses"),
-    "WEBHOOK_SECRET": ("webhook_secret", _webhook_secret, "a text, or whsec_ and base64"),
-    "WEBHOOK_ALLOW_NETWORKS": ("webhook_allow_networks", Networks, "a comma list of CIDR networks"),
+    "WEBHOOK_URLS": ("webhook_urls", _webhook_urls, "a comma list of http:// or https:// addresses"),
+    "WEBHOOK_SECRET": ("webhook_secret", _webhook_secret, WHSEC),
+    "WEBHOOK_ALLOW_NETWORKS": ("webhook_allow_networks", _networks, "a comma list of CIDR networks"),
     "REQUEST_TIMEOUT_SECONDS": ("request_timeout_seconds", _seconds(0.1, 300), "a number from 0.1 to 300"),
     "WEB_CONCURRENCY": ("workers", _whole(1, 32), "a whole number from 1 to 32"),
     "THREADS": ("threads", _whole(1, 99), "a whole number from 1 to 99"),

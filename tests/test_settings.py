@@ -1,5 +1,6 @@
 """Settings: each variable's default, good and bad values; a bad one stops the start by name."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -7,17 +8,55 @@ import pytest
 from backend.settings import VARIABLES, Limit, Settings, SettingsError
 
 SECRET = "s" * 32
-BAD_NUMBERS = ("abc", "1.5", "-1", "+5", "1e3", "0x10", "1_000", "٣", "99999999999999999999999", "5 5", "nan")
-BAD_SECONDS = ("abc", "-1", "nan", "inf", "1e99", "1,5", "0x10", "1_000", "5 s", "٣")
+BAD_NUMBERS = (
+    "abc",
+    "1.5",
+    "-1",
+    "+5",
+    "1e3",
+    "0x10",
+    "1_000",
+    "٣",
+    "²",
+    "99999999999999999999999",
+    f"{'0' * 20}5",
+    "5 5",
+    "nan",
+)
+BAD_SECONDS = (
+    "abc",
+    "-1",
+    "+5",
+    "nan",
+    "inf",
+    "1e99",
+    "1e0",
+    "5.",
+    ".5",
+    "1,5",
+    "0x10",
+    "1_000",
+    "5 s",
+    "٣",
+    "9" * 400,
+)
+
+
+def webhook_secret(size: int) -> str:
+    return "whsec_" + base64.b64encode(bytes(size)).decode()
+
 
 GOOD = {  # variable → text, attribute, value
     "DATABASE_URL": [
         ("sqlite:///var/other.db", "database_path", Path("var/other.db")),
         ("sqlite:////srv/app.db", "database_path", Path("/srv/app.db")),
+        ("SQLite:///ü/50%25 #1.db", "database_path", Path("ü/50%25 #1.db")),
     ],
     "JWT_SECRETS": [
         (SECRET, "jwt_secrets", (SECRET,)),
-        (f"{SECRET},{'é' * 16}", "jwt_secrets", (SECRET, "é" * 16)),
+        (f"{SECRET} , {'é' * 16}", "jwt_secrets", (SECRET, "é" * 16)),
+        (f"{SECRET}\t,\n{'n' * 32}\n", "jwt_secrets", (SECRET, "n" * 32)),
+        (f"blanks  within {SECRET}", "jwt_secrets", (f"blanks  within {SECRET}",)),
     ],
     "ACCESS_TOKEN_SECONDS": [("60", "access_token_seconds", 60)],
     "REFRESH_TOKEN_SECONDS": [("3600", "refresh_token_seconds", 3600)],
@@ -27,6 +66,7 @@ GOOD = {  # variable → text, attribute, value
     "RATE_LIMIT_AUTH": [("5/60", "rate_limit_auth", Limit(5, 60)), ("off", "rate_limit_auth", None)],
     "CORS_ORIGINS": [
         ("https://a.example, http://[::1]:3000", "cors_origins", {"https://a.example", "http://[::1]:3000"}),
+        ("https://a.example:80,https://a.example:80", "cors_origins", {"https://a.example:80"}),
         ("http://localhost:3000", "cors_origins", {"http://localhost:3000"}),
     ],
     "LOG_LEVEL": [("DEBUG", "log_level", "DEBUG"), ("ERROR", "log_level", "ERROR")],
@@ -37,11 +77,20 @@ GOOD = {  # variable → text, attribute, value
         (text, "password_reset_url", text)
         for text in ("https://shop.example/reset?token={token}", "http://localhost:3000/#{token}")
     ],
-    "SMTP_URL": [("smtps://ada:word@mail.example:465", "smtp_url", "smtps://ada:word@mail.example:465")],
-    "WEBHOOK_URLS": [
-        ("https://a.example/x,http://b.example", "webhook_urls", ("https://a.example/x", "http://b.example"))
+    "SMTP_URL": [
+        (url, "smtp_url", url)
+        for url in (
+            "smtps://ada:word@mail.example:465",
+            "smtp://mail.example:25",
+            "SMTP://[::1]:65535/",
+            "smtp://ada%40a.example:a%3Ab%2F%25@mail.example:587",
+        )
     ],
-    "WEBHOOK_SECRET": [(text, "webhook_secret", text) for text in ("anything", "whsec_YWJj")],
+    "WEBHOOK_URLS": [
+        ("https://a.example/x , http://b.example", "webhook_urls", ("https://a.example/x", "http://b.example")),
+        ("HTTPS://[::1]:65535/?a=%20", "webhook_urls", ("HTTPS://[::1]:65535/?a=%20",)),
+    ],
+    "WEBHOOK_SECRET": [(text, "webhook_secret", text) for text in map(webhook_secret, (24, 25, 26, 32, 64))],
     "REQUEST_TIMEOUT_SECONDS": [("2.5", "request_timeout_seconds", 2.5)],
     "BUSY_TIMEOUT_SECONDS": [("1", "busy_timeout_seconds", 1.0)],
     "WEB_CONCURRENCY": [("1", "workers", 1)],
@@ -56,11 +105,13 @@ GOOD = {  # variable → text, attribute, value
 BAD = {
     "DATABASE_URL": (
         "app.db", "sqlite://app.db", "sqlite:///", "sqlite:///:memory:", "sqlite:///a.db?mode=ro", "postgres://host/db",
-        "postgres://ada:word@host/db",
-        "file:a.db",
+        "postgres://ada:word@host/db", "file:a.db", "sqlite:///.", "sqlite:///..", "sqlite:////", "sqlite:///var/",
+        "sqlite:///var/..", "sqlite:///a\nb.db", "sqlite:///a\udcff.db",
     ),
     "JWT_SECRETS": (
         "short", "s" * 31, "é" * 15, f"{SECRET},short", f"{SECRET},", f",{SECRET}", f"{SECRET},,{SECRET}",
+        f"{SECRET}, ,{SECRET}", f"{'s' * 31} , {SECRET}", f"{SECRET}, {'s' * 31}", f"{SECRET}\n{SECRET}",
+        f"{SECRET}\x7f{SECRET}", f"{SECRET}\udcff",
     ),
     "ACCESS_TOKEN_SECONDS": (*BAD_NUMBERS, "0", "86401"),
     "REFRESH_TOKEN_SECONDS": (*BAD_NUMBERS, "0", "2592001"),
@@ -70,11 +121,15 @@ BAD = {
         "300", "300/", "/60", "0/60", "300/0", "-1/60", "300/60/1", "300 / 60", "3e2/60", "OFF", "none",
     ),
     "RATE_LIMIT_AUTH": ("10", "10/", "/60", "0/60", "10/0", "10/-1", "10/1.5", "10/minute", "٣/٣"),
-    "TRUSTED_PROXIES": ("everybody", "10.0.0.0/33", "10.0.0", "::1/129", "10.0.0.1 10.0.0.2", "unix:/run/x", "*"),
+    "TRUSTED_PROXIES": ("everybody", "10.0.0.0/33", "10.0.0", "::1/129", "10.0.0.1 10.0.0.2", "unix:/run/x", "*",
+                        "UNIX", "10.0.0.0/8,", ",", "10.0.0.0/8,,unix", "fe80::1%eth0", "10.0.0.0/٨", "010.0.0.0/8",
+                        "10.0.0.0/-1", "0x0a000000/8"),
     "CORS_ORIGINS": (
         "*", "null", "example.org", "https://", "https://a.example/", "https://a.example/path", "ftp://a.example",
         "https://a.example,*", "https://a.example?x", "https://*.example", "https://A.example",
-        "https://u@a.example", "https://a.example:port",
+        "https://u@a.example", "https://a.example:port", "https://a.example,", "https://a.example:443",
+        "http://a.example:80", "https://a.example:0", "https://a.example:08", "https://a.example:65536",
+        "https://a.example:99999", "HTTPS://a.example", "https://[::::]", "https://ü.example",
     ),
     "LOG_LEVEL": ("debug", "VERBOSE", "10", "CRITICAL"),
     "CACHE_SIZE": (*BAD_NUMBERS, "10000001"),
@@ -92,12 +147,21 @@ BAD = {
     ),
     "SMTP_URL": (
         "mail.example:25", "http://mail.example:25", "smtp://", "smtp://mail.example", "smtp://mail.example:0",
-        "smtp://mail.example:port", "smtp://mail.example:70000",
+        "smtp://mail.example:port", "smtp://mail.example:70000", "smtp://mail.example:-1", "smtp://mail.example:٢٥",
+        "smtp://:25", "smtp://ada@mail.example:25", "smtp://ada:@mail.example:25", "smtp://:word@mail.example:25",
+        "smtp://a%0d%0ab:word@mail.example:25", "smtp://ada:%ff@mail.example:25", "smtp://ada:w%C3%B6rd@mail.example:25",
+        "smtp://mail.example:25/path", "smtp://mail.example:25?tls=yes", "smtp://mail.example:25#x",
+        "smtp://mail.example:25,smtp://b.example:25", "smtp://[::1:25", "smtp://ma il.example:25",
     ),
     "WEBHOOK_URLS": ("a.example", "ftp://a.example", "https://", "https://a.example,", "https://a.example:port",
                      "https://a.example:0", "https://u:p@a.example", "https://a.example/ü", "https://a.example/a b"),
-    "WEBHOOK_SECRET": ("whsec_", "whsec_!", "whsec_YWJj!YWJj", "whsec_abc"),
-    "WEBHOOK_ALLOW_NETWORKS": ("private", "10.0.0.0/33", "10.0.0.0/8;::1"),
+    "WEBHOOK_SECRET": (
+        "x", "a text of more than 24 characters", "whsec_", "whsec_!", "whsec_abc", webhook_secret(23),
+        webhook_secret(65), webhook_secret(24)[6:], webhook_secret(24).upper(), webhook_secret(24).replace("_", "_ "),
+        f"{webhook_secret(24)}!", f"{webhook_secret(24)[:-4]}-_-_", f"{webhook_secret(24)} {webhook_secret(24)}",
+        webhook_secret(25).rstrip("="), webhook_secret(25).replace("A==", "B=="),
+    ),
+    "WEBHOOK_ALLOW_NETWORKS": ("private", "10.0.0.0/33", "10.0.0.0/8;::1", "unix", "10.0.0.0/8,", ","),
     "REQUEST_TIMEOUT_SECONDS": (*BAD_SECONDS, "0", "0.05", "301"),
     "BUSY_TIMEOUT_SECONDS": (*BAD_SECONDS, "0", "0.01", "301"),
     "WEB_CONCURRENCY": (*BAD_NUMBERS, "0", "33"),
@@ -147,7 +211,7 @@ def test_a_blank_variable_is_as_none(name, blank):
 def test_a_good_value_is_read(name, case):
     """White space around it does not matter."""
     text, attribute, value = case
-    environment = {"WEBHOOK_SECRET": "without which there are no webhooks", name: f" {text} "}
+    environment = {"WEBHOOK_SECRET": webhook_secret(24), name: f" {text} "}
     assert getattr(Settings.from_environment(environment), attribute) == value
 
 
@@ -159,6 +223,25 @@ def test_networks_are_read(name):
     assert all(address in networks for address in inside)
     assert not any(address in networks for address in ("11.0.0.1", "192.0.2.8", "fe80::1", "", "nonsense"))
     assert "10.1.2.3" not in getattr(Settings.from_environment({name: " "}), VARIABLES[name][0])
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize(
+    ("text", "inside", "outside"),
+    [
+        ("10.1.2.3/8", "10.9.9.9", "11.0.0.1"),
+        ("fd00::1/8", "fdff::1", "fe00::1"),
+        ("10.0.0.0/255.0.0.0", "10.9.9.9", "11.0.0.1"),
+        ("::ffff:10.0.0.0/104", "10.9.9.9", "11.0.0.1"),
+        ("::ffff:10.0.0.0/104", "::ffff:10.9.9.9", "::ffff:11.0.0.1"),
+        ("::/0", "2001:db8::1", "10.0.0.1"),
+        ("10.0.0.0/8,10.0.0.0/8", "10.9.9.9", "11.0.0.1"),
+    ],
+)
+def test_a_network_is_what_it_covers(name, text, inside, outside):
+    """Host bits are no part of it, and IPv4 written as IPv6 is IPv4, as it is for addresses."""
+    networks = getattr(Settings.from_environment({name: text}), VARIABLES[name][0])
+    assert inside in networks and outside not in networks
 
 
 @pytest.mark.parametrize(("name", "text"), rows(BAD))
@@ -192,8 +275,8 @@ def test_the_settings_do_not_show_their_secrets():
     """A dataclass shows its fields to whoever prints it: not these."""
     environment = {
         "JWT_SECRETS": f"hush-{SECRET}", "SMTP_URL": "smtp://ada:hush@mail.example:25",
-        "WEBHOOK_URLS": "https://a.example/hush", "WEBHOOK_SECRET": "hush",
+        "WEBHOOK_URLS": "https://a.example/hush", "WEBHOOK_SECRET": f"whsec_{'hush' * 8}",
     }  # fmt: skip
     settings = Settings.from_environment(environment)
-    assert settings.webhook_secret == "hush"
+    assert settings.webhook_secret == f"whsec_{'hush' * 8}"
     assert "hush" not in repr(settings) and "hush" not in str(settings)
