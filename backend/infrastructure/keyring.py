@@ -10,8 +10,12 @@ import hashlib
 import hmac
 import os
 import secrets
+import stat
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+
+from backend.settings import SettingsError, jwt_secret
 
 
 class Keyring:
@@ -44,17 +48,37 @@ def _mac(key: bytes, message: bytes) -> bytes:
     return hmac.digest(key, message, hashlib.sha256)
 
 
+@cache  # so that workers that are forked later have the secret of the first ones, whatever becomes of the file
 def generated_secret(path: Path) -> str:
-    """The secret kept in the file at `path` (mode 0600), made there once, also when several processes start at once."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    """The secret kept in the file at `path`, made there once, also when several processes start at once.
+
+    Raises SettingsError unless that is a file of mode 0600 (or less) that holds what JWT_SECRETS may hold.
+    """
+    try:
+        if not path.exists():
+            _make_secret(path)
+        file = path.stat()
+        was = f"{file.st_size} bytes of mode {stat.S_IMODE(file.st_mode):04o}"
+        if stat.S_ISREG(file.st_mode) and not file.st_mode & 0o077:
+            return jwt_secret(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        was = error.strerror or str(error)
+    except ValueError:  # no text, or too short; its own message would show the secret
+        pass
+    must_be = "a file of mode 0600 that holds one line of text of at least 32 bytes"
+    raise SettingsError(f"JWT_SECRETS was empty, and {path} was: {was}; it must be {must_be}") from None
+
+
+def _make_secret(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(48))
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):  # somebody was faster: his secret it is
+        with contextlib.suppress(FileExistsError):  # another process was faster: its secret is the one
             os.link(draft, path)
+    finally:
         draft.unlink()
-    return path.read_text().strip()

@@ -1,10 +1,13 @@
 """The service's secrets and the keys that are derived from them."""
 
 import base64
+import os
+import shutil
 
 import pytest
 
 from backend.infrastructure.keyring import Keyring, generated_secret
+from backend.settings import SettingsError
 from tests.at_once import at_once
 from tests.forked import Forked
 
@@ -80,10 +83,76 @@ def test_a_secret_is_generated_once_and_kept(tmp_path):
     assert generated_secret(tmp_path / "elsewhere") != secret
 
 
-def test_an_operators_own_file_is_read_as_it_is(tmp_path):
+@pytest.mark.parametrize("mode", [0o600, 0o400])
+def test_an_operators_own_file_is_read_as_it_is(tmp_path, mode):
     path = tmp_path / "jwt-secret"
-    path.write_text(f"{OLD}\n")
+    path.write_text(f" {OLD}\n")
+    path.chmod(mode)
     assert generated_secret(path) == OLD
+
+
+def refused(path):
+    """The one line that says why the file is not taken, and nothing that is in it; the file is as it was."""
+    with pytest.raises(SettingsError) as stopped:
+        generated_secret(path)
+    (line,) = str(stopped.value).splitlines()
+    assert str(path) in line
+    assert "JWT_SECRETS" in line and "must be" in line and "32 bytes" in line
+    assert stopped.value.__suppress_context__  # a traceback would print what could not be read
+    return line
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\n", b"x", b"s" * 31, b"s" * 31 + b"\n\n\n", " é ".encode() * 4, b"\xff" * 48, b"\0" * 48,
+        f"{OLD}\n{NEW}".encode(), f"{OLD}\0".encode(), f"\ufeff{OLD}".encode("utf-16"),
+    ],
+)  # fmt: skip
+def test_a_file_that_holds_no_secret_is_refused(tmp_path, content):
+    """By the rule of JWT_SECRETS: one line of text, of 32 bytes and more."""
+    path = tmp_path / "jwt-secret"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    assert f"{len(content)} bytes" in refused(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o602, 0o620, 0o666])
+def test_a_file_that_is_open_to_others_is_refused(tmp_path, mode):
+    path = tmp_path / "jwt-secret"
+    path.write_text(OLD)
+    path.chmod(mode)
+    assert f"{mode:04o}" in (line := refused(path)) and OLD not in line
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "dangling link"])
+def test_what_is_no_file_is_refused(tmp_path, kind):
+    path = tmp_path / "jwt-secret"
+    {
+        "folder": path.mkdir, "pipe": lambda: os.mkfifo(path, 0o600),
+        "dangling link": lambda: path.symlink_to(tmp_path / "gone"),
+    }[kind]()  # fmt: skip
+    refused(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_may_not_be_written_to_is_told(tmp_path):
+    """As any other user than root finds it."""
+    tmp_path.chmod(0o755)
+    assert "Permission denied" in Forked(lambda: os.setuid(65534) or refused(tmp_path / "jwt-secret")).result()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_secret_that_was_read_stays_what_it_was(tmp_path):
+    """A worker that starts later is forked from a process that has read it: no two of them may differ."""
+    path = tmp_path / "var" / "jwt-secret"
+    secret = generated_secret(path)
+    path.write_text("x")
+    assert generated_secret(path) == secret
+    shutil.rmtree(path.parent)
+    assert Forked(lambda: generated_secret(path)).result() == secret
+    assert not path.exists()
 
 
 def test_threads_that_start_at_once_get_one_secret(tmp_path):
