@@ -1,5 +1,6 @@
 """Migrations: each file as a whole or not at all, once, in order, whoever else migrates, and whatever kills it."""
 
+import os
 import shutil
 import sqlite3
 import time
@@ -11,9 +12,9 @@ import pytest
 
 from app import create_app
 from backend.errors import Unavailable
-from backend.infrastructure.migrations import DIRECTORY, SchemaMismatch, check_schema, migrate
+from backend.infrastructure.migrations import DIRECTORY, SchemaMismatch, check_database, check_schema, migrate
 from backend.infrastructure.write_gate import write_lock
-from backend.settings import Settings
+from backend.settings import Settings, SettingsError
 from tests.at_once import at_once
 from tests.forked import Forked
 
@@ -151,15 +152,100 @@ def test_another_schema_is_refused_in_one_line_that_says_what_to_do(path, files,
     assert all(word in line for word in told)
 
 
-def test_a_database_without_a_schema_or_that_is_not_there_is_older_and_stays_so(path):
-    """The check makes nothing."""
-    with pytest.raises(SchemaMismatch, match="migrate"):
-        check_schema(path)
-    assert not path.exists()
+def test_a_database_without_a_schema_is_older(path):
     path.parent.mkdir()
-    sqlite3.connect(path).close()
-    with pytest.raises(SchemaMismatch, match="migrate"):
+    path.touch()
+    with pytest.raises(SchemaMismatch, match=r"older.*migrate"):
         check_schema(path)
+
+
+def test_a_database_that_is_not_there_is_told_with_what_makes_it(path, tmp_path, monkeypatch):
+    """With its whole path, for it may be sought in another folder than is meant. The check makes nothing."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SchemaMismatch) as caught:
+        check_schema(path.relative_to(tmp_path))
+    (line,) = str(caught.value).splitlines()
+    assert "no database" in line and str(path) in line and "migrate" in line and "older" not in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_migration_files_there_is_no_newest_schema(path, tmp_path):
+    """An empty or absent folder is a broken installation, not a service without tables."""
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "absent"):
+        for look in (migrate, check_schema, check_database):
+            with pytest.raises(SchemaMismatch, match="no migration files") as caught:
+                look(path, folder)
+            assert str(folder) in str(caught.value)
+    assert not path.parent.exists()
+
+
+def test_database_and_folder_are_for_their_owner_alone(path):
+    """SQLite gives the companions the mode of the database."""
+    before = os.umask(0o022)
+    migrate(path)
+    os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def rails(path):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE schema_migrations (version varchar PRIMARY KEY)")
+        connection.execute("INSERT INTO schema_migrations VALUES ('20261122100000')")
+        connection.commit()
+
+
+def strangers(path):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE users (id)")
+
+
+def cut(path):
+    migrate(path)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+NO_DATABASES = {
+    "folder": Path.mkdir,
+    "pipe": os.mkfifo,
+    "text": lambda path: path.write_text("To do: back up the database.\n" * 40),
+    "short text": lambda path: path.write_text("no"),
+    "half a database": cut,
+    "a piece of a database": lambda path: path.write_bytes(b"SQLite format 3\0"),
+    "link to nowhere": lambda path: path.symlink_to(path.parent / "nowhere" / "app.db"),
+    "another application's": strangers,
+    "another application's with migrations": rails,
+}
+
+
+def state(folder: Path) -> dict[str, object]:
+    """What lies in the folder and what is in it."""
+    return {file.name: file.read_bytes() if file.is_file() else None for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("look", [migrate, check_database])
+@pytest.mark.parametrize("kind", NO_DATABASES)
+def test_what_is_no_database_of_ours_is_refused_and_left_alone(path, kind, look):
+    """In one line that names the variable, what it was and what it may be."""
+    path.parent.mkdir()
+    NO_DATABASES[kind](path)
+    before = state(path.parent)
+    with pytest.raises(SettingsError) as caught:
+        look(path)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"DATABASE_URL was 'sqlite:///{path}' (") and "it must be" in line
+    assert state(path.parent) == before
+
+
+@pytest.mark.parametrize("look", [migrate, check_database])
+def test_a_file_is_no_folder_to_have_a_database_in(tmp_path, look):
+    (tmp_path / "file").write_text("x")
+    path = tmp_path / "file" / "app.db"
+    with pytest.raises(SettingsError if look is migrate else SchemaMismatch) as caught:
+        look(path)
+    assert str(path) in str(caught.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(
