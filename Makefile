@@ -13,12 +13,7 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-run: setup  ## serve on 127.0.0.1:8000, the database migrated
-	@echo 'Three things to try, in another terminal:'
-	@echo '  curl -s http://127.0.0.1:8000/healthz'
-	@echo "  curl -s http://127.0.0.1:8000/api/v1/users -H 'Content-Type: application/json' \\"
-	@echo "       -d '{\"email\": \"lin@example.com\", \"password\": \"correct horse battery\", \"name\": \"Lin\"}'"
-	@echo '  curl -s http://127.0.0.1:8000/openapi.json'
+run: setup  ## serve on BIND (127.0.0.1:8000), the database migrated
 	@exec $(BIN)/python app.py serve
 
 migrate: setup

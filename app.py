@@ -13,9 +13,9 @@ from backend.infrastructure import logs
 from backend.infrastructure.cache import CoherentCache
 from backend.infrastructure.database import Database
 from backend.infrastructure.disk_space import check_disk_space
-from backend.infrastructure.keyring import Keyring, generated_secret
+from backend.infrastructure.keyring import Keyring, signing_secrets
 from backend.infrastructure.logs import LogSink
-from backend.infrastructure.migrations import check_schema
+from backend.infrastructure.migrations import check_database, check_schema
 from backend.infrastructure.passwords import Passwords, shared_password_locks
 from backend.infrastructure.rate_limiter import RateLimiter, shared_limiter
 from backend.infrastructure.tokens import Tokens
@@ -69,7 +69,7 @@ class App:
 
     def __init__(self, settings: Settings, limiter: RateLimiter, clock: Callable[[], float], log: LogSink) -> None:
         # Tools.
-        keyring = Keyring(settings.jwt_secrets or [generated_secret(settings.database_path.parent / "jwt-secret")])
+        keyring = Keyring(signing_secrets(settings))
         tokens = Tokens(keyring, settings.access_token_seconds, settings.refresh_token_seconds, clock)
         half = max(1, settings.threads // 2)  # of a worker's threads may wait, so that the others serve
         passwords = Passwords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
@@ -196,11 +196,16 @@ def create_app(
 ) -> App:
     """The application. Raises SettingsError, and SchemaMismatch for a database that was not migrated."""
     settings = settings or Settings.from_environment()
-    check_schema(settings.database_path)
+    check_database(settings.database_path)
     return App(settings, limiter or shared_limiter(), clock, log or logs.configure(settings.log_level))
 
 
-if __name__ == "__main__":
-    from backend.commands import main
+def main() -> None:
+    """The command line: `python app.py` here, `reference-backend` where it is installed."""
+    from backend import commands
 
-    main(create_app, App)
+    commands.main(create_app, App)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -23,15 +24,24 @@ from backend.web.openapi import openapi_document
 from backend.web.shapes import read_body
 
 CreateApp = Callable[..., Any]
+THINGS_TO_TRY = """Three things to try, in another terminal:
+  curl -s {0}/healthz
+  curl -s {0}/api/v1/users -H 'Content-Type: application/json' \\
+       -d '{{"email": "lin@example.com", "password": "correct horse battery", "name": "Lin"}}'
+  curl -s {0}/openapi.json"""
 
 
 def main(create_app: CreateApp, app_class: CreateApp) -> None:
-    """Run what the command line asks for. Exits 0, or with 1 and one line on stderr that says what is wrong."""
+    """Run what the command line asks for.
+
+    Exits with 0, with 1 and one line on stderr that says what is wrong, with 2 for a command line that cannot be read,
+    or with 130 when interrupted.
+    """
     commands: dict[str, tuple[Callable[[argparse.Namespace, Settings], None], str]] = {
         "serve": (lambda _, settings: _serve(create_app, settings), "serve on 127.0.0.1:8000, database migrated"),
         "migrate": (lambda _, settings: _migrate(settings), "bring the database to the newest schema"),
         "create-admin": (
-            lambda arguments, settings: _create_admin(create_app(settings), arguments.email),
+            lambda arguments, settings: _create_admin(create_app(settings), arguments.email, arguments.existing),
             "make an admin; the password comes from ADMIN_PASSWORD or the terminal",
         ),
         "demo": (lambda _, __: demo.run(), "a told tour of the API against a throw-away server"),
@@ -39,19 +49,38 @@ def main(create_app: CreateApp, app_class: CreateApp) -> None:
         "openapi": (lambda _, settings: _openapi(_unopened(app_class, settings)), "print the OpenAPI document"),
         "check": (lambda _, settings: _check(create_app, settings), "check settings, schema and ledger sums"),
     }
-    parser = argparse.ArgumentParser(prog="python app.py", description="The reference backend.")
+    program = "python app.py" if sys.argv[0].endswith("app.py") else "reference-backend"
+    parser = argparse.ArgumentParser(prog=program, description="The reference backend.")
     choices = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, (_, meaning) in commands.items():
         command = choices.add_parser(name, help=meaning, description=meaning)
         if name == "create-admin":
             command.add_argument("email", metavar="EMAIL")
+            existing = "give the role to the user who has this address, and end that user's logins"
+            command.add_argument("--existing", action="store_true", help=existing)
     arguments = parser.parse_args()
-    try:
+    with _one_line_for_what_is_wrong():
         commands[arguments.command or "serve"][0](arguments, Settings.from_environment())
+        sys.stdout.flush()
+
+
+@contextmanager
+def _one_line_for_what_is_wrong() -> Iterator[None]:
+    """Errors of settings, database, input and operating system end the program; a bug keeps its traceback."""
+    try:
+        yield
     except (SettingsError, SchemaMismatch) as error:
         sys.exit(str(error))
     except AppError as error:
-        sys.exit(f"{error.message} {error.details or ''}".strip())
+        details = [f"{field} {problem}" for field, problem in error.details.items()]
+        sys.exit(" ".join([error.message, "; ".join(details)]).strip())
+    except BrokenPipeError:  # as in `python app.py openapi | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's own last flush
+        sys.exit(1)
+    except OSError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)  # 128 + SIGINT, as shells say it
 
 
 def _serve(create_app: CreateApp, settings: Settings) -> None:
@@ -60,7 +89,8 @@ def _serve(create_app: CreateApp, settings: Settings) -> None:
 
     migrate(settings.database_path)
     check_schema(settings.database_path)
-    from gunicorn.app.base import BaseApplication  # only now: it reads WEB_CONCURRENCY too, and dies of a bad one
+    os.environ["WEB_CONCURRENCY"] = "1"  # gunicorn reads it when it is imported, and dies of a blank one
+    from gunicorn.app.base import BaseApplication
 
     class Development(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         def load_config(self) -> None:
@@ -68,13 +98,21 @@ def _serve(create_app: CreateApp, settings: Settings) -> None:
                 if name in self.cfg.settings and name != "wsgi_app":
                     self.cfg.set(name, value)
             self.cfg.set("workers", 1)
+            self.cfg.set("when_ready", _tell_addresses)
 
         def load(self) -> Any:
             return create_app(replace(settings, development=True))
 
-    print(f"Serving on http://{settings.bind[0]}", flush=True)
     sys.argv = sys.argv[:1]  # gunicorn would read the rest
     Development().run()
+
+
+def _tell_addresses(server: Any) -> None:
+    """Once gunicorn listens."""
+    addresses = [str(listener) for listener in server.LISTENERS]
+    print(f"Serving on {', '.join(addresses)}", flush=True)
+    if addresses[0].startswith("http"):
+        print(THINGS_TO_TRY.format(addresses[0]), flush=True)
 
 
 def _migrate(settings: Settings) -> None:
@@ -83,21 +121,24 @@ def _migrate(settings: Settings) -> None:
     print("\n".join(f"applied {name}" for name in applied) or "nothing to do: the schema is the newest")
 
 
-def _create_admin(app: Any, email: str) -> None:
+def _create_admin(app: Any, email: str, existing: bool) -> None:
+    """An address that is taken is refused unless `existing`: the person who signed up with it may be another."""
     wrong: Wrong = {}
-    address = Email().check(email, "EMAIL", wrong)
+    address = Email().check(email, "EMAIL", wrong) or ""
     if wrong:
         sys.exit(f"EMAIL {wrong['EMAIL']}")
     with app.database.snapshot() as tx:
-        found = users.credentials_by_email(tx, address or "")
-    if found is not None:
-        user_id = found.user.id
-    else:
-        body = {"email": email, "password": _asked_password(), "name": "Administrator"}
-        user = read_body(NewUser, body)
-        user_id = app.users.sign_up(user.email, user.password, user.name).id
-    with app.database.transaction() as tx:
-        app.users.grant_admin(tx, user_id)
+        found = users.credentials_by_email(tx, address)
+    if found and not found.user.active:
+        sys.exit(f"{address} is deactivated, and stays without the role")
+    if existing:
+        app.users.promote(address)
+        print(f"{address} is an admin; the password stays as it was, and every login of this user has ended")
+        return
+    if found:
+        sys.exit(f"{address} has signed up already; if that is the right person: create-admin --existing {address}")
+    user = read_body(NewUser, {"email": email, "password": _asked_password(), "name": "Administrator"})
+    app.users.create_admin(user.email, user.password, user.name)
     print(f"{address} is an admin")
 
 
@@ -107,7 +148,10 @@ def _asked_password() -> str:
         return given
     if not sys.stdin.isatty():
         sys.exit("ADMIN_PASSWORD is not set, and there is no terminal to ask on")
-    return getpass.getpass("Password: ")
+    try:
+        return getpass.getpass("Password: ")
+    except EOFError:
+        sys.exit("no password was given")
 
 
 def _unopened(app_class: CreateApp, settings: Settings) -> Any:

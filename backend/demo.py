@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from backend.settings import VARIABLES
+
 START_SECONDS = 20
 PASSWORD = secrets.token_urlsafe(16)
 
@@ -164,16 +166,20 @@ def _refusals(guide: Guide, ada: Visitor, grace: Visitor, account: str) -> None:
 
 @contextmanager
 def _server(folder: Path) -> Iterator[int]:
-    """A server of its own, its database in `folder` with an admin in it; the port it listens on."""
+    """A server of its own, its database in `folder` with an admin in it; the port it listens on.
+
+    None of the caller's settings are its own: it must not post to their webhooks or send their mail.
+    """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
-    environment = {
-        **os.environ, "DATABASE_URL": f"sqlite:///{folder}/demo.db", "BIND": f"127.0.0.1:{port}",
-        "ADMIN_PASSWORD": PASSWORD, "BCRYPT_ROUNDS": "10", "LOG_LEVEL": "WARNING",
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | {
+        "DATABASE_URL": f"sqlite:///{folder}/demo.db", "BIND": f"127.0.0.1:{port}", "ADMIN_PASSWORD": PASSWORD,
+        "BCRYPT_ROUNDS": "10", "LOG_LEVEL": "WARNING",
     }  # fmt: skip
     app = [sys.executable, str(Path(__file__).parents[1] / "app.py")]
-    subprocess.run([*app, "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL)
-    subprocess.run([*app, "create-admin", "root@example.com"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    for command in (["migrate"], ["create-admin", "root@example.com"]):
+        if subprocess.run([*app, *command], env=environment, check=False, stdout=subprocess.DEVNULL).returncode:
+            sys.exit(1)  # the command has said why
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen([*app, "serve"], env=environment, stdout=log, stderr=log)
         try:

@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from backend.errors import Unavailable
 from backend.infrastructure import logs
 from backend.infrastructure.database_faults import dangers
-from backend.infrastructure.migrations import SchemaMismatch, check_schema
+from backend.infrastructure.keyring import signing_secrets
+from backend.infrastructure.migrations import SchemaMismatch, check_database
 from backend.infrastructure.passwords import shared_password_locks
 from backend.infrastructure.rate_limiter import shared_limiter
 from backend.settings import Settings, SettingsError
@@ -67,8 +69,9 @@ def on_starting(server: Any) -> None:
     for danger in dangers():
         server.log.warning(danger)
     try:
-        check_schema(settings.database_path)
-    except SchemaMismatch as error:
+        check_database(settings.database_path)
+        signing_secrets(settings)
+    except (SettingsError, SchemaMismatch, Unavailable) as error:
         raise SystemExit(str(error)) from None
 
 

@@ -15,11 +15,14 @@ from typing import Any
 import pytest
 
 from backend.web.openapi import openapi_document
+from tests.bound_by_modes import BOUND_BY_MODES
 from tests.conftest import PASSWORD
+from tests.processes.gunicorn_server import wait_until
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, str(ROOT / "app.py")]
 COMMANDS = ("serve", "migrate", "create-admin", "demo", "routes", "openapi", "check")
+OF_A_DATABASE = ("serve", "migrate", "create-admin", "check")
 GOOD = {"ADMIN_PASSWORD": PASSWORD}
 
 
@@ -30,16 +33,23 @@ def environment(database: Path, **settings: str) -> dict[str, str]:
 def run(database: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     """One command on that database, without a terminal, somewhere else than in the project."""
     return subprocess.run(
-        [*COMMAND, *arguments], env=environment(database, **settings), cwd=database.parent, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=60, check=False,
+        [*BOUND_BY_MODES, *COMMAND, *arguments], env=environment(database, **settings), cwd=database.parent,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
 
 def refused(done: "subprocess.CompletedProcess[str]") -> str:
     """The one line with which a command failed."""
-    assert done.returncode != 0
+    assert done.returncode == 1
+    assert done.stdout == ""
     [line] = done.stderr.splitlines()
     return line
+
+
+def run_on(database: Path, command: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """One command, with the arguments that it needs, on an address and a database of the test's."""
+    arguments = ["root@example.com"] if command == "create-admin" else []
+    return run(database, command, *arguments, **{"BIND": "127.0.0.1:0", **GOOD, **settings})
 
 
 def change(database: Path, *statements: str) -> None:
@@ -110,15 +120,53 @@ def test_create_admin_makes_a_user_with_both_roles_who_can_log_in(database_path,
     assert (set(me["roles"]), me["active"]) == ({"user", "admin"}, True)
 
 
-def test_create_admin_grants_the_role_to_an_address_that_exists(database_path, api, ada):
-    """However it is written, without a password, and the very next request of a login that is open has the role."""
+def test_create_admin_refuses_an_address_that_exists(database_path, api, ada):
+    """However it is written: the person who signed up with it may not be the one who is meant."""
+    before = users_in(database_path)
+    line = refused(run(database_path, "create-admin", "ADA@example.com", ADMIN_PASSWORD="another pass word"))
+    assert "ADA@example.com" in line and "--existing" in line
+    assert users_in(database_path) == before
     assert api.get("/users", ada).status_code == 403
-    done = run(database_path, "create-admin", "ADA@example.com")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert api.get("/users", ada).status_code == 200
-    assert run(database_path, "create-admin", "ada@example.com", ADMIN_PASSWORD="another one").returncode == 0
     assert api.log_in("ada@example.com", PASSWORD)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_create_admin_grants_the_role_to_an_existing_user_when_told_to(database_path, api, ada, times):
+    """That user's logins end, for they may be another person's; the password stays, and the command says both."""
+    for _ in range(times):
+        ada = api.log_in(ada.email)
+        done = run(database_path, "create-admin", "--existing", "ADA@example.com", ADMIN_PASSWORD="another pass word")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "password stays" in done.stdout and "login" in done.stdout
+        answer = api.get("/users/me", ada)
+        assert (answer.status_code, answer.json["error"]["details"]) == (401, {"reason": "revoked"})
+    assert api.post("/auth/refresh", json={"refreshToken": ada.refresh}).status_code == 401
+    assert api.get("/users", api.log_in("ada@example.com", PASSWORD)).status_code == 200
     assert len(users_in(database_path)) == 1
+
+
+@pytest.mark.parametrize("existing", [[], ["--existing"]])
+def test_create_admin_refuses_a_deactivated_user(database_path, api, admin, ada, existing):
+    api.patch(f"/users/{ada.id}", admin, {"active": False})
+    before = users_in(database_path)
+    line = refused(run(database_path, "create-admin", *existing, "ada@example.com", **GOOD))
+    assert "deactivated" in line and "--existing" not in line
+    assert users_in(database_path) == before
+
+
+def test_create_admin_finds_no_existing_user(database_path):
+    assert "No user" in refused(run(database_path, "create-admin", "--existing", "ada@example.com", **GOOD))
+    assert users_in(database_path) == []
+
+
+def test_create_admin_makes_an_admin_or_nobody(database_path, make_api):
+    """A user without the role would be in the way of the next try."""
+    change(
+        database_path,
+        "CREATE TRIGGER no_admins BEFORE UPDATE ON users BEGIN SELECT RAISE(ABORT, 'no admins today'); END",
+    )
+    assert run(database_path, "create-admin", "root@example.com", **GOOD).returncode == 1
+    assert users_in(database_path) == []
 
 
 @pytest.mark.parametrize(
@@ -134,7 +182,7 @@ def test_create_admin_grants_the_role_to_an_address_that_exists(database_path, a
 def test_create_admin_refuses_what_nobody_should_have(database_path, email, password, told):
     """A line that says what is wrong, without the password; nobody is made."""
     line = refused(run(database_path, "create-admin", email, ADMIN_PASSWORD=password))
-    assert told in line
+    assert told in line and "{" not in line
     assert not password or password not in line
     assert users_in(database_path) == []
 
@@ -157,6 +205,34 @@ def test_create_admin_asks_on_a_terminal_and_shows_nothing(database_path, make_a
     os.close(ours)
     assert PASSWORD.encode() not in shown
     assert make_api().log_in("root@example.com", PASSWORD)
+
+
+@pytest.mark.parametrize(("key", "status"), [(b"\x03", 130), (b"\x04", 1)], ids=["Ctrl-C", "Ctrl-D"])
+def test_the_prompt_can_be_left(database_path, key, status):
+    """Without a traceback, and with nobody made."""
+    ours, terminal = os.openpty()
+    command = [*COMMAND, "create-admin", "root@example.com"]
+    take_terminal = [sys.executable, "-c", TAKE_TERMINAL]
+    pipes = {"stdin": terminal, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(
+        [*take_terminal, *command], env=environment(database_path), start_new_session=True, **pipes
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        while b"Password: " not in shown:
+            shown += os.read(ours, 1000)
+        os.write(ours, key)
+        assert process.wait(60) == status
+        assert b"Traceback" not in process.stderr.read() + process.stdout.read()
+    os.close(ours)
+    assert users_in(database_path) == []
+
+
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 def test_routes_prints_every_route_with_who_may_call_it(tmp_path, app):
@@ -194,19 +270,102 @@ def test_check_finds_a_ledger_that_does_not_add_up(database_path, api, admin, ad
         ("serve", "RATE_LIMIT_AUTH", "many"),
         ("serve", "WEB_CONCURRENCY", "none"),
         ("routes", "JWT_SECRETS", "too short to be told"),
+        *((command, "BIND", "nonsense") for command in COMMANDS),
+        ("check", "BIND", "127.0.0.1:99999"),
+        ("check", "WEBHOOK_SECRET", "x"),
     ],
 )
 def test_a_bad_setting_stops_every_command_with_one_line(database_path, command, name, value):
     """It names the variable, what it was (unless it is secret) and what it may be."""
-    line = refused(run(database_path, command, **{name: value}))
+    line = refused(run_on(database_path, command, **{name: value}))
     assert line.startswith(name)
     assert "must be" in line
-    assert (value in line) == (name != "JWT_SECRETS")
+    assert (value in line.partition(";")[0]) == (name not in ("JWT_SECRETS", "WEBHOOK_SECRET"))
+
+
+def folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def text(path: Path) -> Path:
+    path.write_text("To do: back up the database.\n")
+    return path
+
+
+def in_a_file(path: Path) -> Path:
+    text(path)
+    return path / "app.db"
+
+
+def in_an_unwritable_folder(path: Path) -> Path:
+    path.mkdir(mode=0o555)
+    return path / "app.db"
+
+
+def in_a_folder_that_cannot_be_made(path: Path) -> Path:
+    return in_an_unwritable_folder(path).parent / "var" / "app.db"
+
+
+def unreadable(path: Path) -> Path:
+    path.touch(0o000)
+    return path
+
+
+@pytest.mark.parametrize("command", OF_A_DATABASE)
+@pytest.mark.parametrize(
+    "make", [folder, text, in_a_file, in_an_unwritable_folder, in_a_folder_that_cannot_be_made, unreadable]
+)
+def test_what_cannot_be_the_database_stops_every_command_with_one_line(tmp_path, command, make):
+    """It names the variable, what it was and what it may be; where nothing is yet, `check` says what makes it."""
+    path = make(tmp_path / "place")
+    line = refused(run_on(tmp_path / "app.db", command, DATABASE_URL=f"sqlite:///{path}"))
+    assert str(path) in line
+    assert (line.startswith("DATABASE_URL was ") and "must be" in line) or (
+        line.startswith("there is no database at ") and "migrate" in line and command in ("check", "create-admin")
+    )
+    (tmp_path / "place").chmod(0o755)
+
+
+@pytest.mark.parametrize("command", ["routes", "openapi"])
+def test_commands_without_a_database_do_not_look_at_it(tmp_path, command):
+    assert run(tmp_path / "app.db", command, DATABASE_URL=f"sqlite:///{tmp_path}").returncode == 0
+
+
+@pytest.mark.parametrize("command", ["serve", "create-admin", "check"])
+@pytest.mark.parametrize(("content", "mode"), [("", 0o600), ("x", 0o600), ("s" * 48, 0o644), ("s" * 48, 0o000)])
+def test_a_secret_of_no_use_stops_every_command_that_signs(database_path, command, content, mode):
+    """In one line that names the file and shows nothing of it."""
+    file = database_path.with_name("jwt-secret")
+    file.write_text(content)
+    file.chmod(mode)
+    line = refused(run_on(database_path, command))
+    assert str(file) in line and "JWT_SECRETS" in line and "must be" in line
+    assert "sss" not in line
+
+
+def test_a_command_line_that_cannot_be_read_is_a_usage_error(tmp_path):
+    for arguments in (["nonsense"], ["create-admin"], ["serve", "--nonsense"]):
+        done = run(tmp_path / "app.db", *arguments)
+        assert done.returncode == 2
+        assert done.stderr.startswith("usage: ") and "Traceback" not in done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error_to_tell_of(tmp_path):
+    """`python app.py openapi | head -1`: the pipe is closed while much is still to be written."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        [*COMMAND, "openapi"], env=environment(tmp_path / "app.db"), stdout=theirs, stderr=subprocess.PIPE, timeout=60,
+        check=False,
+    )  # fmt: skip
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_serve_migrates_and_answers_until_it_is_interrupted(tmp_path):
     address, database = tmp_path / "socket", tmp_path / "app.db"
-    command = environment(database, BIND=f"unix:{address}", WEB_CONCURRENCY="1")
+    command = environment(database, BIND=f"unix:{address}", WEB_CONCURRENCY=" ")
     with subprocess.Popen([*COMMAND, "serve"], env=command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert b"Serving on" in process.stdout.readline()
         while b"Booting worker" not in process.stderr.readline():
@@ -218,13 +377,54 @@ def test_serve_migrates_and_answers_until_it_is_interrupted(tmp_path):
         assert connection.getresponse().status == 200
         connection.close()
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        _, told = process.communicate(timeout=60)
         assert process.returncode == 0
+        assert b"Traceback" not in told
     assert run(database, "check").returncode == 0
+
+
+def test_serve_tells_the_address_it_listens_on(tmp_path):
+    """Once it listens, and with commands that can be pasted: port 0 is any that is free."""
+    settings = environment(tmp_path / "app.db", BIND="127.0.0.1:0")
+    with subprocess.Popen([*COMMAND, "serve"], env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        line = process.stdout.readline().decode()
+        port = int(line.rpartition(":")[2])
+        socket.create_connection(("127.0.0.1", port), timeout=30).close()
+        assert line == f"Serving on http://127.0.0.1:{port}\n"
+        assert f"curl -s http://127.0.0.1:{port}/healthz" in "".join(
+            process.stdout.readline().decode() for _ in range(2)
+        )
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+def test_an_address_that_is_taken_stops_serve_with_one_line(tmp_path):
+    """Beside what gunicorn logs of itself; it does not say that it serves."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        done = run(tmp_path / "app.db", "serve", BIND=address)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert line.startswith("BIND was ") and address in line
+    assert "ERROR" not in done.stderr
 
 
 def test_the_demo_goes_as_it_is_told(tmp_path):
     """Against a server of its own; the database of the settings is not touched."""
-    done = run(tmp_path / "untouched.db", "demo")
+    done = run(tmp_path / "untouched.db", "demo", RATE_LIMIT_DEFAULT="1/60", JWT_SECRETS="s" * 32)
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_can_be_interrupted(tmp_path):
+    """As Ctrl-C does, its server too; nothing is left behind."""
+    settings = environment(tmp_path / "untouched.db", TMPDIR=str(tmp_path))
+    with subprocess.Popen(
+        [*COMMAND, "demo"], env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        while "→ 201" not in process.stdout.readline().decode():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+        assert (process.returncode, told) == (130, b"")
+    wait_until(lambda: list(tmp_path.iterdir()) == [])

@@ -21,7 +21,8 @@ ROOMS = {"routes", "services", "repositories", "server", "web", "infrastructure"
 MAY_IMPORT = {
     "app": (ROOMS - {"repositories"}) | ANYBODYS | {"commands"},
     "commands": ROOMS | ANYBODYS | {"app", "demo", "gunicorn_conf"},
-    "gunicorn_conf": {"settings", "infrastructure"},
+    "demo": {"settings"},
+    "gunicorn_conf": {"errors", "settings", "infrastructure"},
     "routes": {"services", "web"} | ANYBODYS,
     "services": {"repositories", "infrastructure"} | ANYBODYS,
     "repositories": {"infrastructure"} | ANYBODYS,

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from backend.settings import SettingsError, jwt_secret
+from backend.settings import Settings, SettingsError, jwt_secret
 
 
 class Keyring:
@@ -46,6 +46,11 @@ class Keyring:
 
 def _mac(key: bytes, message: bytes) -> bytes:
     return hmac.digest(key, message, hashlib.sha256)
+
+
+def signing_secrets(settings: Settings) -> Sequence[str]:
+    """JWT_SECRETS, or else the secret that is kept beside the database. Raises SettingsError."""
+    return settings.jwt_secrets or (generated_secret(settings.database_path.parent / "jwt-secret"),)
 
 
 @cache  # so that workers that are forked later have the secret of the first ones, whatever becomes of the file

@@ -90,6 +90,27 @@ class Users:
             users.set_password(tx, user_id, UNMATCHED)
             self._events.publish(tx, "user.deleted", ("user", user_id), caller.user.id)
 
+    def create_admin(self, email: str, password: str, name: str) -> None:
+        """A new user with the admin role, in one transaction. Raises Conflict if the e-mail is taken, Unavailable."""
+        password_hash = self._passwords.hash(password)
+        with self._database.transaction() as tx:
+            self.grant_admin(tx, self.create(tx, email, password_hash, name).id)
+
+    def promote(self, email: str) -> None:
+        """Give an existing user the admin role and end all of that user's logins, which may be another person's.
+
+        Raises NotFound, and Conflict for a deactivated user.
+        """
+        with self._database.transaction() as tx:
+            found = users.credentials_by_email(tx, email)
+            if found is None:
+                raise NotFound("No user has this e-mail address.")
+            if not found.user.active:
+                raise Conflict("The user is deactivated.")
+            self.grant_admin(tx, found.user.id)
+            sessions.end_all(tx, found.user.id)
+            self._events.publish(tx, "session.all_ended", ("user", found.user.id), None)
+
     def grant_admin(self, tx: Transaction, user_id: str) -> None:
         """Give the role (the command line does: there is no caller to ask for rights). Raises NotFound."""
         user = _required(users.by_id(tx, user_id))
