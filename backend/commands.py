@@ -13,6 +13,7 @@ from typing import Any
 
 from backend import demo
 from backend.errors import AppError
+from backend.infrastructure.keyring import signing_secrets
 from backend.infrastructure.logs import LogSink
 from backend.infrastructure.migrations import SchemaMismatch, check_schema, migrate
 from backend.infrastructure.rate_limiter import RateLimiter
@@ -89,6 +90,7 @@ def _serve(create_app: CreateApp, settings: Settings) -> None:
 
     migrate(settings.database_path)
     check_schema(settings.database_path)
+    signing_secrets(settings)
     os.environ["WEB_CONCURRENCY"] = "1"  # gunicorn reads it when it is imported, and dies of a blank one
     from gunicorn.app.base import BaseApplication
 

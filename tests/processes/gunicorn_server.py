@@ -93,6 +93,8 @@ def gunicorn(
     errors: int | None = None,
     listener: socket.socket | None = None,
     managed: bool = True,
+    python: str = sys.executable,
+    folder: Path = ROOT,
     **environment: str,
 ) -> Iterator[Server]:
     """Run the server, with the tiny application; one worker, four threads, a time-out of 1 s if not told else.
@@ -103,7 +105,7 @@ def gunicorn(
     settings = {"WEB_CONCURRENCY": "1", "THREADS": "4", "REQUEST_TIMEOUT_SECONDS": "1"}
     settings |= {"BIND": bind or "127.0.0.1:0", "DATABASE_URL": f"sqlite:///{log.parent / 'app.db'}"} | environment
     migrate(log.parent / "app.db")  # the tiny application has no use for it, but the start asks for its schema
-    command = [sys.executable, "-m", "gunicorn", "-c", "python:backend.gunicorn_conf", *options]
+    command = [python, "-m", "gunicorn", "-c", "python:backend.gunicorn_conf", *options]
     command += [application]
     if descriptors:
         command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
@@ -112,7 +114,7 @@ def gunicorn(
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=folder,
             env=os.environ | settings,
             stderr=errors or output,
             start_new_session=True,
