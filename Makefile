@@ -8,8 +8,22 @@ CONTRACT_INSTALLED := .venv/.contract-installed
 
 setup: $(INSTALLED)  ## make .venv and install what development needs; only when pyproject.toml has changed
 
-$(INSTALLED): pyproject.toml
-	$(PYTHON) -m venv .venv
+# .venv stays while it works here and is of the Python that was asked for, if one was (`make PYTHON=python3.12 setup`).
+ASKED := $(if $(filter file,$(origin PYTHON)),$(BIN)/python,$(PYTHON))
+VERSION := -c 'import sys; print(sys.version_info[:2])'
+NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+VENV_WORKS := $(BIN)/python $(NEW_ENOUGH) && $(BIN)/python -c 'import pip' && grep -qF '$(CURDIR)/.venv' .venv/pyvenv.cfg \
+	&& test "$$($(BIN)/python $(VERSION))" = "$$($(ASKED) $(VERSION))"
+
+.venv/pyvenv.cfg: FORCE
+	@{ $(VENV_WORKS); } >/dev/null 2>&1 || { \
+	  $(PYTHON) $(NEW_ENOUGH) 2>/dev/null || { \
+	    echo '$(PYTHON) is no Python 3.11 or newer: make PYTHON=python3.11 setup' >&2; exit 1; }; \
+	  rm -rf .venv && $(PYTHON) -m venv .venv; }
+
+FORCE:
+
+$(INSTALLED): pyproject.toml .venv/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 

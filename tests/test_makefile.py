@@ -1,0 +1,114 @@
+"""`make setup`: which Python it takes, and when it makes `.venv` anew. Nothing is installed, for pip finds no index."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ANOTHER_VERSION = """#!/bin/sh
+PYTHONPATH={folder} exec {python} "$@"
+"""
+WITHOUT_PIP = """#!/bin/sh
+[ "$1 $2" = "-m venv" ] && exec {python} -m venv --without-pip "$3"
+exec {python} "$@"
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    folder = tmp_path / "check out"
+    folder.mkdir()
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.fixture
+def python_of(tmp_path: Path):
+    """A program that says that it is Python of another version: `python_of(3, 9)`."""
+
+    def make(*version: int) -> Path:
+        folder = tmp_path / f"python{version[-1]}"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(f"import sys\nsys.version_info = {(*version, 0)}\n")
+        program = folder / "python"
+        program.write_text(ANOTHER_VERSION.format(folder=folder, python=sys.executable))
+        program.chmod(0o755)
+        return program
+
+    return make
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> str:
+    """This Python, but quick to make an environment with."""
+    program = tmp_path / "python"
+    program.write_text(WITHOUT_PIP.format(python=sys.executable))
+    program.chmod(0o755)
+    return str(program)
+
+
+def make_setup(checkout: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    environment = {"PATH": os.environ["PATH"], "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, **settings}
+    command = ["make", "--silent", *arguments, "setup"]
+    return subprocess.run(
+        command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def set_up(checkout: Path) -> Path:
+    """As after a `make setup` with this Python; a file that is gone once `.venv` was made anew."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=checkout, check=True)
+    (packages,) = checkout.glob(".venv/lib/python*/site-packages")
+    (packages / "pip.py").touch()
+    (checkout / ".venv" / ".installed").touch()
+    return checkout / ".venv" / ".installed"
+
+
+@pytest.mark.parametrize("as_argument", [True, False])
+def test_an_old_python_is_refused_first_and_leaves_what_was_there(checkout, python_of, as_argument):
+    old = str(python_of(3, 9))
+    for _ in range(2):
+        done = make_setup(checkout, f"PYTHON={old}") if as_argument else make_setup(checkout, PYTHON=old)
+        line, of_make = done.stderr.splitlines()
+        assert old in line and "3.11" in line
+        assert of_make.startswith("make: ***")
+        assert done.returncode != 0
+    assert not (checkout / ".venv").exists()
+    kept = set_up(checkout)
+    assert make_setup(checkout, f"PYTHON={old}").returncode != 0
+    assert kept.exists()
+
+
+def test_a_venv_that_works_stays_whatever_python3_is(checkout, python_of, python):
+    """The one that `make PYTHON=… setup` has chosen is good for every `make` after it."""
+    kept = set_up(checkout)
+    path = f"{python_of(3, 9).rename(python_of(3, 10).with_name('python3')).parent}:{os.environ['PATH']}"
+    assert make_setup(checkout, PATH=path).returncode == 0
+    assert make_setup(checkout, f"PYTHON={python}").returncode == 0
+    assert kept.exists()
+
+
+@pytest.mark.parametrize("fault", ["another version", "too old", "no interpreter", "no pip", "moved"])
+def test_a_venv_of_another_version_or_broken_is_made_anew(checkout, python_of, python, fault):
+    gone = set_up(checkout)
+    venv = gone.parent
+    if fault in ("another version", "too old"):
+        (venv / "bin" / "python").unlink()
+        python_of(3, 99 if fault == "another version" else 9).rename(venv / "bin" / "python")
+    elif fault == "no interpreter":
+        for link in venv.glob("bin/python*"):
+            link.unlink()
+            link.symlink_to("/nowhere/python")
+    elif fault == "no pip":
+        next(venv.glob("lib/python*/site-packages/pip.py")).unlink()
+    else:
+        checkout = checkout.rename(checkout.with_name("moved"))
+        gone = checkout / ".venv" / ".installed"
+    make_setup(checkout, f"PYTHON={python}")
+    assert not gone.exists()
+    subprocess.run([checkout / ".venv" / "bin" / "python", "-c", ""], check=True)
