@@ -119,3 +119,22 @@ def test_bcrypt_runs_on_as_many_cores_as_there_are_and_the_rest_goes_on(
     assert max(running) == min(os.cpu_count() or 1, 8)
     assert sorted(waits)[len(waits) // 2] < 0.1
     assert max(waits) < 1
+
+
+@pytest.mark.parametrize("fate", ["deleted", "emptied"])
+def test_a_worker_that_starts_late_has_the_secret_of_the_others(tmp_path, fate):
+    """Whatever has become of the file by then: a login is good at every worker."""
+    with service(tmp_path / "log", tmp_path / "app.db", JWT_SECRETS="") as server:
+        lin = {"email": "lin@example.com", "password": PASSWORD}
+        assert call(server, "POST", "/users", json_=lin | {"name": "Lin"}).status == 201
+        tokens = call(server, "POST", "/auth/login", json_=lin).data
+        file = tmp_path / "jwt-secret"
+        file.unlink() if fate == "deleted" else file.write_text("")
+        old = server.workers()
+        os.kill(old[0], signal.SIGKILL)
+        wait_until(lambda: set(server.workers()) - set(old))
+        (new,) = set(server.wait_for_workers(2)) - set(old)
+        (caller,) = connect_to(server, new)
+        with caller:
+            lin = Person("", "", tokens["accessToken"], "")
+            assert caller.call("GET", "/users/me", lin).status == 200

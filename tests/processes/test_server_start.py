@@ -122,3 +122,29 @@ def test_another_gunicorn_than_we_know_is_refused_by_name(monkeypatch: pytest.Mo
     expected = f"gunicorn {gunicorn_package.__version__} has no moved in ThreadWorker.run, which backend/server/"
     with pytest.raises(RuntimeError, match=expected):
         gunicorn_internals.require_internals()
+
+
+def what_it_said(tmp_path: Path, **settings: str) -> str:
+    """The line of a server that did not start, without what gunicorn logs."""
+    said = start(*CONFIGURATION, **{"DATABASE_URL": f"sqlite:///{tmp_path / 'app.db'}", **settings})
+    (line,) = [line for line in said.splitlines() if not line.startswith("{")]
+    assert "ERROR" not in said
+    return line
+
+
+def test_a_database_that_is_not_there_is_not_called_old(tmp_path: Path) -> None:
+    line = what_it_said(tmp_path)
+    assert line.startswith(f"there is no database at {tmp_path / 'app.db'}: run ")
+    assert "migrate" in line and list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_the_database_is_named(tmp_path: Path) -> None:
+    assert what_it_said(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}").startswith("DATABASE_URL was ")
+    (tmp_path / "app.db").write_text("To do: back up the database.\n")
+    assert what_it_said(tmp_path).startswith("DATABASE_URL was ")
+
+
+def test_a_secret_of_no_use_stops_the_start_before_a_worker_does(tmp_path: Path) -> None:
+    migrate(tmp_path / "app.db")
+    (tmp_path / "jwt-secret").write_text("x")
+    assert what_it_said(tmp_path, JWT_SECRETS="").startswith("JWT_SECRETS was empty, and ")
