@@ -73,6 +73,8 @@ def on_starting(server: Any) -> None:
         signing_secrets(settings)
     except (SettingsError, SchemaMismatch, Unavailable) as error:
         raise SystemExit(str(error)) from None
+    finally:
+        logs.standard_error().sink.flush()  # no line of the log may come between that one and its line end
 
 
 def post_fork(server: Any, worker: Any) -> None:
