@@ -155,8 +155,8 @@ class _Turn:
     """One thread in line. It brings the descriptor, so it is the one that hears of too many open files."""
 
     def __init__(self, path: Path) -> None:
-        # To read is enough for a lock, so it does not matter which user has made the file.
-        self.descriptor = Descriptor(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        # To read is enough for a lock, so it is for the owner's processes alone.
+        self.descriptor = Descriptor(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self.came = threading.Lock()  # shut until then; an Event would take five times as long
         self.came.acquire()
         self.error: BaseException | None = None  # why it cannot be had, once `came` is open

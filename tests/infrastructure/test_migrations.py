@@ -180,12 +180,16 @@ def test_without_migration_files_there_is_no_newest_schema(path, tmp_path):
     assert not path.parent.exists()
 
 
-def test_database_and_folder_are_for_their_owner_alone(path):
-    """SQLite gives the companions the mode of the database."""
+def test_the_database_its_companions_and_their_folder_are_for_their_owner_alone(path):
+    """A user who may read the gate's file could take its lock and stop all writing."""
     before = os.umask(0o022)
     migrate(path)
     os.umask(before)
-    assert path.stat().st_mode & 0o777 == 0o600
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("INSERT INTO schema_migrations VALUES (9999, 'x', 0)")
+        modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    assert modes.keys() >= {"app.db", "app.db-wal", "app.db-shm", "app.db-gate"}
+    assert set(modes.values()) == {0o600}
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
