@@ -62,13 +62,13 @@ def require_addresses(server: Any) -> None:
 
 def on_starting(server: Any) -> None:
     """In the master, before the first fork: make what all workers share, and look at addresses and the database."""
-    if not server.master_pid and not handed_over():  # else it inherits its listeners, and BIND is not read
-        require_addresses(server)
     shared_limiter()
     shared_password_locks()
     for danger in dangers():
         server.log.warning(danger)
     try:
+        if not server.master_pid and not handed_over():  # else it inherits its listeners, and BIND is not read
+            require_addresses(server)
         check_database(settings.database_path)
         signing_secrets(settings)
     except (SettingsError, SchemaMismatch, Unavailable) as error:
