@@ -113,6 +113,7 @@ def build_world(path: Path) -> World:
     api = Api(app)
     admin = api.admin("Admin")
     people = {name: api.sign_up(name.title()) for name in ("owner", "stranger", "deactivated")} | {"admin": admin}
+    idle_account = api.account(people["deactivated"])
     api.patch(f"/users/{people['deactivated'].id}", admin, {"active": False})
     people["forged"] = Person("", "", people["owner"].access[:-4] + "AAAA", "")
     names = _filled_with_things(api, admin, people["owner"], people["stranger"])
@@ -121,7 +122,7 @@ def build_world(path: Path) -> World:
     [(reset_id,)] = connection.execute("SELECT id FROM password_resets").fetchall()
     [(names["shop"],)] = connection.execute("SELECT id FROM accounts WHERE kind = 'shop' AND balance > 0").fetchall()
     names["reset_token"] = app.credentials.reset_token(reset_id)
-    names |= {name: person.id for name, person in people.items()}
+    names |= {"idle_account": idle_account} | {name: person.id for name, person in people.items()}
     while connection.execute("SELECT 1 FROM deliveries").fetchone():
         time.sleep(0.01)  # else the relay would write in the copies
     connection.close()

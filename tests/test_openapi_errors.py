@@ -52,10 +52,12 @@ SPECIAL = [
     Special(f"PATCH {API}/users/{{id}}", 409, "CONFLICT", "admin", '{"active": false}', "$admin"),
     Special(f"DELETE {API}/users/{{id}}", 409, "CONFLICT", "admin", id="$admin"),
     Special(f"POST {API}/accounts/{{id}}/withdrawals", 422, "INSUFFICIENT_FUNDS", "admin", '{"amount": 1000000}'),
+    Special(f"POST {API}/accounts/{{id}}/deposits", 409, "CONFLICT", "admin", id="$idle_account"),
     Special(f"POST {API}/transfers", 404, "NOT_FOUND", "owner", transfer(ABSENT, 5)),
     Special(f"POST {API}/transfers", 422, "INSUFFICIENT_FUNDS", "owner", transfer("$other_account", 10**6)),
     Special(f"POST {API}/transfers", 422, "CURRENCY_MISMATCH", "owner", transfer("$dollars", 5)),
     Special(f"POST {API}/orders", 409, "OUT_OF_STOCK", "owner", order("$product", 999)),
+    Special(f"POST {API}/orders", 409, "CONFLICT", "owner", order("$product", 2).replace("]", '], "maxTotal": 1')),
     Special(f"POST {API}/orders", 422, "INSUFFICIENT_FUNDS", "owner", order("$dear_product", 1)),
     Special(f"POST {API}/orders", 422, "CURRENCY_MISMATCH", "owner", order("$dollar_product", 1)),
     Special(f"POST {API}/orders/{{id}}/cancel", 422, "INSUFFICIENT_FUNDS", "owner"),  # the shop is broke by then

@@ -25,7 +25,9 @@ from urllib.parse import urlsplit
 from backend.settings import Networks
 
 GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-PROTOCOL_ASSIGNMENTS = ipaddress.ip_network("192.0.0.0/24")  # public to some Pythons; metadata servers live there
+# What `is_global` lets pass in some or all versions of Python, though no public host has such an address: protocol
+# assignments (metadata servers use some), relays of 6to4, documentation, and the metadata server of Azure.
+NOT_HOSTS = Networks("192.0.0.0/24, 192.88.99.0/24, 168.63.129.16, 2001::/23, 3fff::/20")
 
 Resolve = Callable[..., list[Any]]  # as socket.getaddrinfo
 
@@ -59,11 +61,11 @@ def post(
 
 
 def is_public(address: str) -> bool:
-    """True for an address of the public internet, one machine's, in its plain form."""
+    """True for an address of the public internet, one host's, in its plain form."""
     ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address):
-        return ip in GLOBAL_UNICAST and ip.is_global and not (ip.sixtofour or ip.teredo)
-    return ip.is_global and not ip.is_multicast and ip not in PROTOCOL_ASSIGNMENTS
+    if not ip.is_global or ip.is_multicast or address in NOT_HOSTS:
+        return False
+    return ip.version == 4 or (ip in GLOBAL_UNICAST and ip.sixtofour is None)
 
 
 def _connected(found: list[Any], allowed: Networks, end: float) -> socket.socket:

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from backend.domain import Account, Attempt, Once, Transaction
-from backend.errors import CurrencyMismatch, IdempotencyKeyReused, InsufficientFunds, NotFound, ValidationFailed
+from backend.errors import (
+    Conflict,
+    CurrencyMismatch,
+    IdempotencyKeyReused,
+    InsufficientFunds,
+    NotFound,
+    ValidationFailed,
+)
 from backend.routes.currencies import CURRENCIES
 from backend.services.ledger import Ledger
 from backend.web.fields import Choice, Money, Reference, Text
@@ -76,7 +83,7 @@ class AccountRoutes:
         """One account."""
         return found
 
-    @answers(201, IdempotencyKeyReused, location="/api/v1/transactions")
+    @answers(201, Conflict, IdempotencyKeyReused, location="/api/v1/transactions")
     def create_deposit(self, request: Request, found: Account, body: Movement, attempt: Attempt) -> Once[Transaction]:
         """Money comes in."""
         return self._ledger.deposit(request.user, found.id, body.amount, body.memo, attempt)

@@ -7,7 +7,7 @@ from backend.domain import Attempt, Once, Order
 from backend.errors import Conflict, CurrencyMismatch, IdempotencyKeyReused, InsufficientFunds, NotFound, OutOfStock
 from backend.routes.accounts import whose
 from backend.services.orders import Orders
-from backend.web.fields import Choice, Integer, Reference
+from backend.web.fields import Choice, Integer, Money, Reference
 from backend.web.handler import answers
 from backend.web.pagination import CursorQuery, Cursors, Page
 from backend.web.request import Request
@@ -24,6 +24,7 @@ class Item:
 class NewOrder:
     account_id: Reference
     items: Annotated[tuple[Item, ...], list_of(Item, 1, 50, unique="productId")]
+    max_total: Money | None = None
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ class OrderRoutes:
         return self._orders.get(request.user, order_id)
 
     @answers(
-        201, NotFound, OutOfStock, IdempotencyKeyReused, InsufficientFunds, CurrencyMismatch,
+        201, NotFound, Conflict, OutOfStock, IdempotencyKeyReused, InsufficientFunds, CurrencyMismatch,
         location="/api/v1/orders",
     )  # fmt: skip
     def create_order(self, request: Request, body: NewOrder, attempt: Attempt) -> Once[Order]:
-        """Order, and pay from one's account."""
+        """Order and pay; refused if the products now cost more than `maxTotal`."""
         wanted = {item.product_id: item.quantity for item in body.items}
-        return self._orders.place(request.user, body.account_id, wanted, attempt)
+        return self._orders.place(request.user, body.account_id, wanted, body.max_total, attempt)
 
     @answers(200)
     def list_orders(self, request: Request, query: OrderQuery) -> Page[Order]:

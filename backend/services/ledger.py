@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from backend.domain import MAX_BALANCE, Account, Attempt, Caller, Once, TransactionType
 from backend.domain import Transaction as Movement
-from backend.errors import CurrencyMismatch, InsufficientFunds, NotFound, ValidationFailed
+from backend.errors import Conflict, CurrencyMismatch, InsufficientFunds, NotFound, ValidationFailed
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.transaction import Transaction
-from backend.repositories import accounts, transactions
+from backend.repositories import accounts, transactions, users
 from backend.services.events import EventBus
 from backend.services.idempotency import once
 
@@ -51,11 +51,16 @@ class Ledger:
     def deposit(
         self, caller: Caller, account_id: str, amount: int, memo: str | None, attempt: Attempt
     ) -> Once[Movement]:
+        """Raises NotFound, and Conflict if the account's owner is deactivated."""
         with self._database.transaction() as tx:
             account, system = _with_system_account(tx, account_id)
-            return once(
-                tx, caller.user.id, attempt, lambda: self.move(tx, caller, "deposit", system, account, amount, memo)
-            )
+
+            def deposited() -> Movement:
+                if account.owner_id is not None and not _has_active_owner(tx, account):
+                    raise Conflict("The owner of the account is deactivated.")
+                return self.move(tx, caller, "deposit", system, account, amount, memo)
+
+            return once(tx, caller.user.id, attempt, deposited)
 
     def withdraw(
         self, caller: Caller, account_id: str, amount: int, memo: str | None, attempt: Attempt
@@ -70,14 +75,17 @@ class Ledger:
     def transfer(
         self, caller: Caller, from_id: str, to_id: str, amount: int, memo: str | None, attempt: Attempt
     ) -> Once[Movement]:
-        """From one's own account to any user's. Raises NotFound, CurrencyMismatch, InsufficientFunds."""
+        """From the caller's own account to one of an active user.
+
+        Raises NotFound, CurrencyMismatch, InsufficientFunds.
+        """
         with self._database.transaction() as tx:
             found = accounts.by_ids(tx, [from_id, to_id])
             source = owned(found.get(from_id), caller)
 
             def transferred() -> Movement:
                 target = found.get(to_id)
-                if target is None or target.owner_id is None:
+                if target is None or not _has_active_owner(tx, target):
                     raise NotFound("There is no such account to transfer to.")
                 return self.move(tx, caller, "transfer", source, target, amount, memo)
 
@@ -125,6 +133,12 @@ def owned(account: Account | None, caller: Caller) -> Account:
     if account is None or account.owner_id != caller.user.id:
         raise NotFound("There is no such account of yours.")
     return account
+
+
+def _has_active_owner(tx: Transaction, account: Account) -> bool:
+    """False for the system and shop accounts, too: no user owns them."""
+    owner = users.by_id(tx, account.owner_id) if account.owner_id is not None else None
+    return owner is not None and owner.active
 
 
 def _with_system_account(tx: Transaction, account_id: str) -> tuple[Account, Account]:

@@ -24,14 +24,17 @@ class Orders:
         self._ledger = ledger
         self._events = events
 
-    def place(self, caller: Caller, account_id: str, wanted: Wanted, attempt: Attempt) -> Once[Order]:
-        """Pay from one's own account at the products' present prices.
+    def place(
+        self, caller: Caller, account_id: str, wanted: Wanted, max_total: int | None, attempt: Attempt
+    ) -> Once[Order]:
+        """Pay from the caller's own account at the products' present prices, at most `max_total` in all.
 
-        Raises NotFound, ValidationFailed, CurrencyMismatch, OutOfStock, InsufficientFunds; then nothing has changed.
+        Raises NotFound, ValidationFailed, CurrencyMismatch, Conflict, OutOfStock, InsufficientFunds; then nothing has
+        changed.
         """
         with self._database.transaction() as tx:
             account = owned(accounts.by_id(tx, account_id), caller)
-            return once(tx, caller.user.id, attempt, lambda: self._place(tx, caller, account, wanted))
+            return once(tx, caller.user.id, attempt, lambda: self._place(tx, caller, account, wanted, max_total))
 
     def get(self, caller: Caller, order_id: str) -> Order:
         """One's own, or as an admin anybody's. Raises NotFound."""
@@ -59,7 +62,7 @@ class Orders:
             order = _visible(orders.by_id(tx, order_id), caller)
             return once(tx, caller.user.id, attempt, lambda: self._settle(tx, caller, order, "fulfilled"))
 
-    def _place(self, tx: Transaction, caller: Caller, account: Account, wanted: Wanted) -> Order:
+    def _place(self, tx: Transaction, caller: Caller, account: Account, wanted: Wanted, max_total: int | None) -> Order:
         found = products.by_ids(tx, list(wanted))
         _check_wanted(found, wanted, account.currency)
         items = tuple(
@@ -69,6 +72,8 @@ class Orders:
         total = sum(item.quantity * item.unit_price for item in items)
         if total > MAX_AMOUNT:
             raise ValidationFailed({"items": f"must not cost more than {MAX_AMOUNT} in all"})
+        if max_total is not None and total > max_total:
+            raise Conflict("The order costs more than maxTotal.", details={"total": f"is {total}"})
         _check_stock(found, wanted)
         order = Order(new_id(), caller.user.id, account.id, "placed", account.currency, total, items, tx.now, tx.now)
         orders.insert(tx, order)

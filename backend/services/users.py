@@ -55,12 +55,15 @@ class Users:
     def page(
         self, *, q: str | None, role: str | None, sort: str, with_orders: bool, limit: int, offset: int
     ) -> tuple[Sequence[User], int]:
-        """A page of all users, and how many there are. A fixed number of statements, with their orders or without."""
+        """A page of all users, and how many there are; with each one's ten newest orders, or without.
+
+        A fixed number of statements either way.
+        """
         with self._database.snapshot() as tx:
             found, total = users.page(tx, q=q, role=role, sort=sort, limit=limit, offset=offset)
             if not with_orders:
                 return found, total
-            theirs = orders.of_users(tx, [user.id for user in found])
+            theirs = orders.newest_of_users(tx, [user.id for user in found])
         shown = [{field.name: getattr(user, field.name) for field in fields(User)} for user in found]
         return [UserWithOrders(**user, orders=theirs[user["id"]]) for user in shown], total
 

@@ -126,6 +126,24 @@ def test_an_order_may_cost_as_much_as_a_movement_and_no_more(api, admin, purse, 
     assert order(item(dear, 10)).json["data"]["total"] == MAX_AMOUNT
 
 
+def test_an_order_that_has_become_dearer_than_the_client_allows_is_refused(api, ada, admin, tea, purse, everything):
+    """The product is read at 2.50, its price rises, and `maxTotal` is still what two of them cost before."""
+    body = {"accountId": purse, "items": [item(tea, 2)], "maxTotal": 500}
+    api.patch(f"/products/{tea}", admin, {"unitPrice": 251})
+    before = everything()
+    answer = api.post("/orders", ada, body)
+    assert refusal(answer) == (409, "CONFLICT", {"total"})
+    assert everything() == before
+    api.patch(f"/products/{tea}", admin, {"unitPrice": 250})
+    assert api.post("/orders", ada, body).json["data"]["total"] == 500
+
+
+@pytest.mark.parametrize("most", [0, -1, MAX_AMOUNT + 1, "500", 500.0, True, None])
+def test_a_max_total_is_an_amount(api, ada, tea, purse, most):
+    answer = api.post("/orders", ada, {"accountId": purse, "items": [item(tea)], "maxTotal": most})
+    assert refusal(answer) == wrong("maxTotal")
+
+
 def test_what_is_out_of_stock_is_named_by_sku_and_nothing_is_written(api, admin, tea, order, everything):
     """409 with every product that is short; the others are not sold either."""
     cups, pots = api.product(admin, "CUP", price=1, stock=1), api.product(admin, "POT", price=1, stock=0)

@@ -80,6 +80,21 @@ def test_without_a_token_there_is_nothing_to_see_or_to_do(api, method, path):
     assert (answer.status_code, answer.json["error"]["details"]) == (401, {"reason": "missing"})
 
 
+def test_no_money_goes_to_a_deactivated_user(api, ada, grace, admin):
+    """A transfer finds no such account, a deposit conflicts; what is there may still be withdrawn."""
+    source, target = api.account(ada, balance=100, admin=admin), api.account(grace, balance=50, admin=admin)
+    api.patch(f"/users/{grace.id}", admin, {"active": False})
+    moved = api.post("/transfers", ada, {"fromAccountId": source, "toAccountId": target, "amount": 5})
+    assert (moved.status_code, moved.json["error"]["code"]) == (404, "NOT_FOUND")
+    paid_in = api.post(f"/accounts/{target}/deposits", admin, {"amount": 5})
+    assert (paid_in.status_code, paid_in.json["error"]["code"]) == (409, "CONFLICT")
+    assert (api.balance(source, admin), api.balance(target, admin)) == (100, 50)
+    assert api.post(f"/accounts/{target}/withdrawals", admin, {"amount": 50}).status_code == 201
+    api.patch(f"/users/{grace.id}", admin, {"active": True})
+    moved = api.post("/transfers", ada, {"fromAccountId": source, "toAccountId": target, "amount": 5})
+    assert moved.status_code == 201
+
+
 def test_a_user_lists_his_own_accounts_and_an_admin_all(api, ada, grace, admin):
     """Newest first; the house's accounts are among them, with nobody as owner."""
     purse, other = api.account(ada, balance=10, admin=admin), api.account(grace)
