@@ -22,9 +22,17 @@ class Rule(Protocol):
     def schema(self) -> Schema: ...
 
 
-CONTROLS = r"\u0000-\u001f\u007f-\u009f"  # as Python and ECMA-262 both write them within brackets
+# Classes of characters, as Python and ECMA-262 both write them within brackets.
+BIDIRECTIONAL = (
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # Unicode's Bidi_Control: they make text read as another
+)
+CONTROLS = rf"\u0000-\u001f\u007f-\u009f{BIDIRECTIONAL}"
 SPACES = r"\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # what str.strip() takes off, but controls
 CONTROL = re.compile(f"[{CONTROLS}]")
+VISIBLE = re.compile(  # neither white space, nor Unicode's Default_Ignorable_Code_Point, nor the blank of Braille
+    rf"[^{SPACES}\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200d\u2060-\u206f\u2800\u3164"
+    r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 BLANKS = " \t\n\v\f\r"  # str.strip() would take other control characters for white space, too
 DIGITS = re.compile(r"[0-9]{1,19}")
 # The WHATWG's pattern for <input type=email> with at least two labels in the domain.
@@ -36,7 +44,10 @@ EMAIL = re.compile(
 
 @dataclass(frozen=True)
 class Text:
-    """A string of `low` to `high` characters once it is NFC and, unless `verbatim`, trimmed and free of controls."""
+    """A string of `low` to `high` characters once it is NFC.
+
+    Unless it is `verbatim`, it is trimmed, free of controls and, where it may not be empty, visible.
+    """
 
     low: int
     high: int
@@ -53,6 +64,8 @@ class Text:
             wrong[path] = f"must have {self.low} to {self.high} characters"
         elif "\0" in inner or (not self.verbatim and CONTROL.search(inner)):
             wrong[path] = "must not contain control characters"
+        elif self.low and not self.verbatim and not VISIBLE.search(text):
+            wrong[path] = "must have a visible character"
         else:
             return text
         return None
@@ -64,7 +77,7 @@ class Text:
         edge, inner = f"[^{CONTROLS}{SPACES}]", f"[^{CONTROLS}]"
         kept = f"{edge}(?:{inner}{{0,{self.high - 2}}}{edge})?" + ("" if self.low else "|")
         pattern = rf"^[ \t-\r]*[{SPACES}]*(?:{kept})[{SPACES}]*[ \t-\r]*$"
-        said = f"{self.low} to {self.high} characters once it is trimmed."
+        said = f"{self.low} to {self.high} characters once it is trimmed{', one of them visible' if self.low else ''}."
         return {"type": "string", "description": said, "pattern": pattern}
 
 

@@ -161,6 +161,31 @@ def test_control_characters_are_refused(api, admin):
         assert details(api.post(deposits, admin, {"amount": 1, "memo": f"for{control}tea"})).keys() == {"memo"}, control
 
 
+def test_what_makes_a_text_read_as_another_is_a_control_character(api, admin):
+    """U+202E shows what follows from right to left: `exe.fdp` looks like `pdf.exe`."""
+    deposits = f"/accounts/{api.account(admin)}/deposits"
+    product = {"sku": "S", "unitPrice": 1, "currency": "EUR", "stock": 0}
+    for control in "\u061c\u200e\u200f\u202a\u202e\u2066\u2069":
+        assert details(sign_up(api, name=f"A{control}da")).keys() == {"name"}, control
+        assert details(api.post("/products", admin, product | {"name": control + "Tea"})).keys() == {"name"}, control
+        assert details(api.post(deposits, admin, {"amount": 1, "memo": f"tea{control}"})).keys() == {"memo"}, control
+
+
+@pytest.mark.parametrize(
+    "name", ["\u200b", "\ufeff \u2060", "\u3164", "\u115f\u00ad", "\u2800", "\ufe0f", "\U000e0041"]
+)
+def test_a_name_has_a_visible_character(api, admin, name):
+    product = {"sku": "S", "name": name, "unitPrice": 1, "currency": "EUR", "stock": 0}
+    assert details(sign_up(api, name=name)).keys() == {"name"}
+    assert details(api.post("/products", admin, product)).keys() == {"name"}
+
+
+@pytest.mark.parametrize("name", ["👩‍💻", "می‌خواهم", "क्‍ष", "❤️", "A\u200bda", "\u0301"])
+def test_joiners_and_selectors_within_a_name_stay(api, name):
+    """Emoji and several scripts need them."""
+    assert sign_up(api, name=name).json["data"]["name"] == unicodedata.normalize("NFC", name)
+
+
 @pytest.mark.parametrize("password", ["\0correct horse", "correct\0horse", "correct horse\0"])
 def test_a_password_has_no_nul(api, ada, password):
     """Neither one that is chosen nor one that is given."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from backend.web.fields import Text
 
-ANY = st.text(st.sampled_from(" \t\n\r\v\f\0\x1c\x7f\x85\xa0\u2028\u3000\ufeffabé𐀀"), max_size=12)
+ANY = st.text(st.sampled_from(" \t\n\r\v\f\0\x1c\x7f\x85\xa0\u2028\u202e\u3000abé𐀀"), max_size=12)
 
 
 @pytest.mark.parametrize("rule", [Text(0, 5), Text(1, 5)], ids=str)
