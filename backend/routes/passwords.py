@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from backend.errors import Unauthorized
-from backend.services.credentials import UserCredentials, weakness
+from backend.services.credentials import UserCredentials
+from backend.services.password_rules import weakness
 from backend.web.fields import EmailAddress, Schema, Secret, Text, Wrong
 from backend.web.handler import answers
 from backend.web.rate_limits import RateLimits
@@ -23,7 +24,8 @@ class NewPassword:
         return text
 
     def schema(self) -> Schema:
-        return {**Text(8, 256, verbatim=True).schema(), "format": "password"}
+        said = "Neither blank nor common, nor the e-mail address, its first part, the name or the name of this service."
+        return {**Text(8, 256, verbatim=True).schema(), "format": "password", "description": said}
 
 
 ChosenPassword = Annotated[str, NewPassword()]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from backend.domain import User, UserWithOrders
 from backend.errors import Conflict, Forbidden, PreconditionFailed
 from backend.routes.passwords import ChosenPassword
+from backend.services.password_rules import weakness
 from backend.services.users import Users
 from backend.web.fields import Boolean, Choice, EmailAddress, ListOf, Name, Text
 from backend.web.handler import answers
@@ -25,8 +26,9 @@ class NewUser:
 
     @staticmethod
     def conflicts(values: Mapping[str, Any]) -> Mapping[str, str]:
-        same = (values.get("password") or "").casefold() == (values.get("email") or " ").casefold()
-        return {"password": "must not be the e-mail address"} if same else {}
+        password, email, name = (values.get(field) or "" for field in ("password", "email", "name"))
+        problem = weakness(password, email, name) if password else None
+        return {"password": problem} if problem else {}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""Passwords of users: which are good, changing one, resetting a forgotten one."""
-
-from functools import cache
-from pathlib import Path
+"""Passwords of users: changing one, resetting a forgotten one."""
 
 from backend.domain import Caller, User
 from backend.errors import Unauthorized, ValidationFailed
@@ -11,26 +8,11 @@ from backend.infrastructure.keyring import Keyring
 from backend.infrastructure.passwords import Passwords
 from backend.infrastructure.transaction import Transaction
 from backend.repositories import password_resets, sessions, users
-from backend.repositories.users import fold
 from backend.services.events import EventBus
+from backend.services.password_rules import weakness
 
 RESET_LIFETIME = 30 * 60 * 1000  # milliseconds
 RESET_LABEL = "password reset"
-
-
-@cache
-def common_passwords() -> frozenset[str]:
-    """The shipped list, in lower case: those of Django's (BSD licence) that have 8 characters and more."""
-    return frozenset((Path(__file__).parent / "common_passwords.txt").read_text(encoding="utf-8").split())
-
-
-def weakness(password: str, email: str = "") -> str | None:
-    """Why nobody should have this password, None if it will do."""
-    if fold(password) in common_passwords():
-        return "is on the list of common passwords"
-    if email and fold(password) == fold(email):
-        return "must not be the e-mail address"
-    return None
 
 
 class UserCredentials:
@@ -117,7 +99,7 @@ class UserCredentials:
 
 
 def _refuse_weak(password: str, user: User) -> None:
-    problem = weakness(password, user.email)
+    problem = weakness(password, user.email, user.name)
     if problem:
         raise ValidationFailed({"newPassword": problem})
 

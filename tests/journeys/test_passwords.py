@@ -52,6 +52,8 @@ def choose(request, api, settings):
     [
         "7 chars", "", "é" * 7, "e\u0301" * 7, "x" * 257, "é" * 257, "nul\0inside", "good but\0", None, 12345678,
         ["a good one"], "password", "12345678", "qwertyuiop", "PassWord1", "mary@example.com", "MARY@example.COM",
+        "P@ssw0rd1", "p@$$w0rd", "1qaz2wsx", "changeme1", " " * 8, "\t\u3000 \n" * 2, "Reference Backend",
+        "reference-backend",
     ],
 )  # fmt: skip
 def test_a_bad_password_cannot_be_chosen(choose, password):
@@ -59,6 +61,22 @@ def test_a_bad_password_cannot_be_chosen(choose, password):
     answer, field = choose(password)
     assert (answer.status_code, answer.json["error"]["code"]) == (422, "VALIDATION_ERROR"), answer.text
     assert answer.json["error"]["details"].keys() == {field}
+
+
+@pytest.mark.parametrize(
+    "password", ["mary.wollstonecraft", "Mary Wollstonecraft", "MARYWOLLSTONECRAFT", "mary-wollstonecraft!"]
+)
+def test_a_password_is_neither_the_name_nor_the_first_part_of_the_address(api, password):
+    """In any case and spelling; nor the changed name, nor the changed address."""
+    body = {"email": "mary.wollstonecraft@example.com", "name": "M. W.", "password": password}
+    assert api.post("/users", json=body).json["error"]["details"].keys() == {"password"}
+    body = {"email": "mary@example.com", "name": "Mary Wollstonecraft", "password": password}
+    assert api.post("/users", json=body).json["error"]["details"].keys() == {"password"}
+    mary = api.sign_up("Mary")
+    assert change(api, mary, f"{password} 1792").status_code == 204
+    api.patch("/users/me", mary, {"name": "Mary Wollstonecraft"})
+    answer = change(api, mary, password, current=f"{password} 1792")
+    assert answer.json["error"]["details"].keys() == {"newPassword"}
 
 
 @pytest.mark.parametrize(
