@@ -63,7 +63,7 @@ class Users:
             found, total = users.page(tx, q=q, role=role, sort=sort, limit=limit, offset=offset)
             if not with_orders:
                 return found, total
-            theirs = orders.newest_of_users(tx, [user.id for user in found])
+            theirs = orders.of_users(tx, [user.id for user in found])
         shown = [{field.name: getattr(user, field.name) for field in fields(User)} for user in found]
         return [UserWithOrders(**user, orders=theirs[user["id"]]) for user in shown], total
 
