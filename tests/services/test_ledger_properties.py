@@ -130,7 +130,7 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
             else InsufficientFunds if self.balance[account] < total
             else None
         )  # fmt: skip
-        order = done(problem, lambda: self.house.orders.place(self.owner[account], account, wanted, ONCE))
+        order = done(problem, lambda: self.house.orders.place(self.owner[account], account, wanted, None, ONCE))
         if order:
             self.balance[account] -= total
             self.stock.subtract(wanted)
