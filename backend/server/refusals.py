@@ -53,12 +53,10 @@ def render(error: AppError, head: Sequence[bytes], identifier: str, origins: fro
         ("X-Request-ID", identifier),
     ]
     origin = header(head, b"origin").decode("latin-1")
+    if origins:
+        headers.append(("Vary", "Origin"))
     if origin in origins:
-        headers += [
-            ("Access-Control-Allow-Origin", origin),
-            ("Access-Control-Expose-Headers", EXPOSED),
-            ("Vary", "Origin"),
-        ]
+        headers += [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", EXPOSED)]
     lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"]
     lines += [f"{name}: {value}" for name, value in headers]
     to_head = bool(head) and head[0].startswith(b"HEAD ")

@@ -5,6 +5,7 @@ bound: the empty lines in front, each line, the number of lines, the head as a w
 is whole, so that a client that drips costs no more than its bytes.
 """
 
+import ipaddress
 import re
 
 from backend.errors import (
@@ -28,7 +29,8 @@ METHOD = rb"[!$%&'*+.^_`|~0-9A-Z-]{3,20}"  # RFC 9110 has them case-sensitive; n
 TARGET = rb"(?:[A-Za-z][A-Za-z0-9+.-]*://|/)[!-~]*"
 REQUEST_LINE = re.compile(rb"(?:%b %b|OPTIONS \*) HTTP/1\.[01]" % (METHOD, TARGET))
 HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)")
-HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?)(?::(\d{0,5}))?")
+ABSOLUTE = re.compile(rb"[^ ]+ [A-Za-z][A-Za-z0-9+.-]*://([^/?# ]*)")  # a request line whose target names the host
+HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?)(?::(\d{0,5}))?")
 
 
 class RequestReader:
@@ -91,7 +93,7 @@ class RequestReader:
                     raise BadRequest("The request line must be a method, a target and HTTP/1.1.")
             else:
                 self._headers = headers_of(self.head)
-                self._body_length, self.waits_for_continue = judge(self._headers, self.head[0].endswith(b"0"))
+                self._body_length, self.waits_for_continue = judge(self.head[0], self._headers)
                 return True
         self._check(bytes(self._buffer.removesuffix(b"\r")))
         return False
@@ -119,13 +121,16 @@ def headers_of(head: list[bytes]) -> dict[bytes, list[bytes]]:
     return headers
 
 
-def judge(headers: dict[bytes, list[bytes]], is_1_0: bool) -> tuple[int, bool]:
+def judge(request_line: bytes, headers: dict[bytes, list[bytes]]) -> tuple[int, bool]:
     """The body's length, and whether the client waits for a 100 before sending it. Raises AppError for a bad head."""
+    is_1_0 = request_line.endswith(b"0")
     if b"transfer-encoding" in headers:
         raise LengthRequired
     length = content_length(headers.get(b"content-length", []))
     # HTTP/1.0 knows no Host, and health checks of balancers send none; one that is sent must make sense all the same.
     check_host(headers.get(b"host", [b"localhost"] if is_1_0 else []))
+    if absolute := ABSOLUTE.match(request_line):
+        check_host([absolute[1]])
     expectations = headers.get(b"expect", [])
     if any(value.lower() != b"100-continue" for value in expectations):
         raise BadRequest("No Expect but 100-continue can be met.")
@@ -143,7 +148,15 @@ def content_length(values: list[bytes]) -> int:
 
 
 def check_host(values: list[bytes]) -> None:
-    """Raises BadRequest unless there is exactly one Host, a name or an address with or without a port."""
+    """Raises BadRequest unless there is exactly one host, a name or an address with or without a port."""
     match = HOST.fullmatch(values[0]) if len(values) == 1 and len(values[0]) <= 260 else None
-    if not match or int(match[1] or b"0") > 65_535:
+    if not match or int(match[2] or b"0") > 65_535 or (match[1] and not _is_ipv6(match[1])):
         raise BadRequest("Exactly one Host is needed, a name or an address with or without a port.")
+
+
+def _is_ipv6(text: bytes) -> bool:
+    try:
+        ipaddress.IPv6Address(text.decode())
+    except ValueError:
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -49,8 +50,16 @@ REFUSED = {
     "a Host with a user": (get(b"Host: a@b"), 400, "BAD_REQUEST"),
     "a Host list": (get(b"Host: a,b"), 400, "BAD_REQUEST"),
     "a Host with dots only": (get(b"Host: .."), 400, "BAD_REQUEST"),
+    "a Host that is no IPv6 address": (get(b"Host: [:::]"), 400, "BAD_REQUEST"),
+    "a Host that is an IPv4 address in brackets": (get(b"Host: [127.0.0.1]"), 400, "BAD_REQUEST"),
     "a Host with an impossible port": (get(b"Host: a:65536"), 400, "BAD_REQUEST"),
     "an impossible Host in HTTP/1.0": (get(b"Host: a b", line=b"GET / HTTP/1.0"), 400, "BAD_REQUEST"),
+    "a target with a user": (get(HOSTED, line=b"GET http://ada@localhost/ HTTP/1.1"), 400, "BAD_REQUEST"),
+    "a target with a password": (get(HOSTED, line=b"GET https://a:b@localhost HTTP/1.1"), 400, "BAD_REQUEST"),
+    "a target with nothing before the @": (get(HOSTED, line=b"GET http://@localhost/ HTTP/1.1"), 400, "BAD_REQUEST"),
+    "a target without a host": (get(HOSTED, line=b"GET http:///healthz HTTP/1.1"), 400, "BAD_REQUEST"),
+    "a target with an impossible port": (get(HOSTED, line=b"GET http://a:65536/ HTTP/1.1"), 400, "BAD_REQUEST"),
+    "a target with an impossible host": (get(HOSTED, line=b"OPTIONS http://[1::2::3] HTTP/1.1"), 400, "BAD_REQUEST"),
     "another Expect": (get(HOSTED, b"Expect: 200-ok"), 400, "BAD_REQUEST"),
     "chunked": (get(HOSTED, b"Transfer-Encoding: chunked") + b"0\r\n\r\n", 411, "LENGTH_REQUIRED"),
     "identity": (get(HOSTED, b"transfer-encoding: identity"), 411, "LENGTH_REQUIRED"),
@@ -93,6 +102,9 @@ TAKEN = {
     "four empty lines before": b"\r\n" * 4 + get(HOSTED),
     "a header with an underscore, which is dropped": get(HOSTED, b"Content_Length: 7"),
     "an absolute target": get(HOSTED, line=b"GET http://localhost/ HTTP/1.1"),
+    "an absolute target with a port": get(HOSTED, line=b"GET HTTP://[::1]:80/ HTTP/1.1"),
+    "an @ behind the host": get(HOSTED, line=b"GET http://localhost/a@b?c@d://e@f HTTP/1.1"),
+    "a target that looks like an absolute one": get(HOSTED, line=b"GET /http://ada@localhost/ HTTP/1.1"),
 }
 
 
@@ -188,6 +200,11 @@ def test_a_refusal_can_be_read_by_pages_of_the_origins_we_know(server: Server) -
     assert known.headers["access-control-allow-origin"] == "https://example.org"
     assert "X-Request-ID" in known.headers["access-control-expose-headers"]
     assert "access-control-allow-origin" not in server.ask(get(b"Origin: https://example.com")).headers
+
+
+@pytest.mark.parametrize("origin", [(), (b"Origin: https://example.org",), (b"Origin: https://example.com",)])
+def test_a_refusal_says_that_it_varies_with_the_origin_as_every_answer_does(server: Server, origin: Any) -> None:
+    assert server.ask(get(*origin)).headers["vary"] == "Origin"
 
 
 def test_a_client_that_is_still_sending_gets_its_refusal(server: Server) -> None:
