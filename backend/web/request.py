@@ -22,6 +22,7 @@ from backend.infrastructure.rate_limiter import Policy, Verdict
 from backend.web.etags import matches_strongly, matches_weakly
 from backend.web.fields import CONTROL
 from backend.web.json_body import parse_json
+from backend.web.router import SERVER
 
 if TYPE_CHECKING:
     from backend.web.router import Endpoint
@@ -42,6 +43,8 @@ class Request(WerkzeugRequest):
         if environ.get("PATH_INFO", "").startswith("//") or "%2F" in raw_path.upper():
             # Werkzeug drops slashes that lead, servers decode %2F: neither may make a path match that does not.
             self.path = f"/{self.path}"
+        if environ.get("PATH_INFO") == SERVER:
+            self.path = SERVER  # not `/*`, which is a path
         given = environ.get("HTTP_X_REQUEST_ID", "")
         # Not a secret: the seeded generator will do, at a tenth of what the system's costs.
         self.id = given if given and REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
@@ -99,11 +102,15 @@ class Request(WerkzeugRequest):
     def raw_body(self) -> bytes:
         """The body's bytes, exactly as many as announced. Raises MalformedJson if fewer came."""
         if "_body" not in self.__dict__:
-            length = self.content_length or 0
+            length = int(self._announced())
             self._body: bytes = self.environ["wsgi.input"].read(length) if length else b""
             if len(self._body) != length:
                 raise MalformedJson("The body is shorter than its Content-Length.")
         return self._body
+
+    def _announced(self) -> str:
+        """The Content-Length without leading zeros, "0" if there is none."""
+        return self.environ.get("CONTENT_LENGTH", "").lstrip("0") or "0"
 
     def _unencoded_body(self) -> bytes:
         if self.environ.get("HTTP_CONTENT_ENCODING"):
@@ -114,10 +121,10 @@ class Request(WerkzeugRequest):
         """What no application should have to read: LengthRequired, BadRequest or PayloadTooLarge."""
         if "HTTP_TRANSFER_ENCODING" in self.environ:
             raise LengthRequired
-        length = self.environ.get("CONTENT_LENGTH") or "0"
+        length = self._announced()
         if not (length.isascii() and length.isdigit()):
             raise BadRequest("Content-Length must be a number.")
-        if len(length) > 15 or int(length) > MAX_BODY:
+        if len(length) > len(str(MAX_BODY)) or int(length) > MAX_BODY:
             raise PayloadTooLarge
 
     def idempotency_key(self) -> str | None:

@@ -14,6 +14,7 @@ from backend.errors import AppError, MethodNotAllowed, NotFound
 from backend.web.response import Response
 
 PARAMETER = "{id}"
+SERVER = "*"  # the target of an OPTIONS request that asks about the server as a whole (RFC 9110, section 9.3.7)
 MAYBE_LONG = re.compile(r"limit=(?!(1?\d|20)(&|\Z))|%")  # of a query: more of a list than its default; or a disguise
 
 
@@ -78,6 +79,7 @@ class Router:
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         self._root = _Node()
+        self._any = _Node()  # has every method, of no path
         for endpoint in endpoints:
             self._add(endpoint)
 
@@ -101,8 +103,8 @@ class Router:
         return Lane.LOOP if route.short and not MAYBE_LONG.search(query) else Lane.POOL
 
     def allowed(self, path: str) -> str:
-        """The sorted methods of a path, for `Allow`. Raises NotFound."""
-        return self._walk(path)[0].allow()
+        """The sorted methods of a path, of all paths for `*`, for `Allow`. Raises NotFound."""
+        return self._any.allow() if path == SERVER else self._walk(path)[0].allow()
 
     def _walk(self, path: str) -> tuple[_Node, str]:
         node, value = self._root, ""
@@ -123,4 +125,4 @@ class Router:
             node = node.children.setdefault(segment, _Node())
         if endpoint.route.method in node.endpoints:
             raise ValueError(f"two routes for {endpoint.route.method} {endpoint.route.path}")
-        node.endpoints[endpoint.route.method] = endpoint
+        node.endpoints[endpoint.route.method] = self._any.endpoints[endpoint.route.method] = endpoint

@@ -84,6 +84,13 @@ def test_a_content_length_is_a_number_of_up_to_64_kib(api, method):
         assert error_of(answer) == error, length
 
 
+@pytest.mark.parametrize("zeros", ["0", "0" * 20, "0" * 8_000])
+def test_leading_zeros_of_a_content_length_mean_nothing(api, zeros):
+    assert api.get("/products", environ_overrides={"CONTENT_LENGTH": zeros}).status_code == 200
+    length = {"environ_overrides": {"CONTENT_LENGTH": f"{zeros}{len(LOGOUT)}"}}
+    assert api("POST", "/auth/logout", data=LOGOUT, content_type="application/json", **length).status_code == 204
+
+
 def test_a_body_of_exactly_64_kib_is_read(api):
     assert post(api, "application/json", data=LOGOUT.ljust(MAX_BODY)).status_code == 204
 

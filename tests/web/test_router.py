@@ -78,6 +78,15 @@ def test_options_answers_204_with_the_methods_on_every_path(api):
         assert options.headers.getlist("Allow") == refused.headers.getlist("Allow") == [expected]
 
 
+def test_options_of_the_server_as_a_whole_tells_every_method(api):
+    """`OPTIONS *` (RFC 9110, section 9.3.7). It is no path: `/*` is none either."""
+    star = {"environ_overrides": {"PATH_INFO": "*"}}
+    options = api("OPTIONS", "/", headers={"Authorization": "Bearer bad"}, **star)
+    assert (options.status_code, options.data) == (204, b"")
+    assert options.headers.getlist("Allow") == ["DELETE, GET, HEAD, OPTIONS, PATCH, POST"]
+    assert [api("OPTIONS", "//*").status_code, api("GET", "/", **star).status_code] == [404, 404]
+
+
 def test_head_answers_as_get_without_the_body_on_every_route(api, admin):
     """The same status and headers, Content-Length included."""
     account, product = api.account(admin, balance=500, admin=admin), api.product(admin)
