@@ -27,13 +27,16 @@ BIDIRECTIONAL = (
     r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # Unicode's Bidi_Control: they make text read as another
 )
 CONTROLS = rf"\u0000-\u001f\u007f-\u009f{BIDIRECTIONAL}"
-SPACES = r"\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # what str.strip() takes off, but controls
+SPACES = r"\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # what WHITE has, but controls
 CONTROL = re.compile(f"[{CONTROLS}]")
 VISIBLE = re.compile(  # neither white space, nor Unicode's Default_Ignorable_Code_Point, nor the blank of Braille
     rf"[^{SPACES}\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200d\u2060-\u206f\u2800\u3164"
     r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-BLANKS = " \t\n\v\f\r"  # str.strip() would take other control characters for white space, too
+WHITE = (  # what is trimmed off; str.strip() would take other control characters for white space, too
+    " \t\n\v\f\r\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005"
+    "\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+)
 DIGITS = re.compile(r"[0-9]{1,19}")
 # The WHATWG's pattern for <input type=email> with at least two labels in the domain.
 EMAIL = re.compile(
@@ -58,11 +61,10 @@ class Text:
             wrong[path] = "must be a string"
             return None
         text = value if value.isascii() else unicodedata.normalize("NFC", value)
-        inner = text if self.verbatim else text.strip(BLANKS)
-        text = text if self.verbatim else inner.strip()
+        text = text if self.verbatim else text.strip(WHITE)
         if not self.low <= len(text) <= self.high:
             wrong[path] = f"must have {self.low} to {self.high} characters"
-        elif "\0" in inner or (not self.verbatim and CONTROL.search(inner)):
+        elif "\0" in text or (not self.verbatim and CONTROL.search(text)):
             wrong[path] = "must not contain control characters"
         elif self.low and not self.verbatim and not VISIBLE.search(text):
             wrong[path] = "must have a visible character"
@@ -76,7 +78,7 @@ class Text:
             return {"type": "string", "minLength": self.low, "maxLength": self.high, "pattern": "^[^\\u0000]*$"}
         edge, inner = f"[^{CONTROLS}{SPACES}]", f"[^{CONTROLS}]"
         kept = f"{edge}(?:{inner}{{0,{self.high - 2}}}{edge})?" + ("" if self.low else "|")
-        pattern = rf"^[ \t-\r]*[{SPACES}]*(?:{kept})[{SPACES}]*[ \t-\r]*$"
+        pattern = rf"^[\t-\r{SPACES}]*(?:{kept})[\t-\r{SPACES}]*$"
         said = f"{self.low} to {self.high} characters once it is trimmed{', one of them visible' if self.low else ''}."
         return {"type": "string", "description": said, "pattern": pattern}
 
@@ -132,7 +134,7 @@ class Choice:
     title: str = ""
 
     def check(self, value: object, path: str, wrong: Wrong) -> str | None:
-        if isinstance(value, str) and (text := value.strip()) in self.of:
+        if isinstance(value, str) and (text := value.strip(WHITE)) in self.of:
             return text
         wrong[path] = f"must be {self.meaning or 'one of ' + ', '.join(self.of)}"
         return None
@@ -145,7 +147,7 @@ class Choice:
 @dataclass(frozen=True)
 class Id:
     def check(self, value: object, path: str, wrong: Wrong) -> str | None:
-        if isinstance(value, str) and is_id(text := value.strip()):
+        if isinstance(value, str) and is_id(text := value.strip(WHITE)):
             return text
         wrong[path] = "must be an id: a lowercase UUID"
         return None
@@ -179,9 +181,9 @@ class ListOf:
         for n, entry in enumerate(entries):
             mark = entry.get(self.unique) if isinstance(entry, dict) else entry
             if isinstance(mark, str):
-                if mark.strip() in seen:
+                if mark.strip(WHITE) in seen:
                     wrong.setdefault(f"{path}[{n}]{self.unique and '.'}{self.unique}", "must not stand here twice")
-                seen.add(mark.strip())
+                seen.add(mark.strip(WHITE))
 
     def schema(self) -> Schema:
         unique = {} if self.unique else {"uniqueItems": True}

@@ -144,7 +144,7 @@ def authentication(identify: Callable[[str], Caller]) -> Middleware:
                     scheme, _, token = header.partition(" ")
                     if scheme.lower() != "bearer":
                         raise Unauthorized("invalid", "The Authorization header must hold a bearer token.")
-                    request.caller = identify(token.strip())
+                    request.caller = identify(token.strip(" "))
                 except AppError as error:
                     request.challenge = error
             return following(request)

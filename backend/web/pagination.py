@@ -28,7 +28,7 @@ class CursorQuery:
     """`?limit=&cursor=`; a list with filters adds its own fields."""
 
     limit: Annotated[int, Integer(1, 100)] = 20
-    cursor: Annotated[str, Text(1, 200)] | None = None
+    cursor: Annotated[str, Text(1, 200, verbatim=True)] | None = None
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,8 @@ def test_a_cursor_written_in_another_way_is_refused(api, cursor):
     data = base64.urlsafe_b64decode(f"{cursor}=")
     spellings = [
         f"{cursor}=", f"{cursor}==", f"{cursor}A", f"{cursor}.", f"A{cursor}", cursor[:-1], cursor[1:], cursor[:21],
-        cursor.swapcase(), f"{cursor[:20]}%0A{cursor[20:]}", f"{cursor[:20]}.{cursor[20:]}", cursor * 2, data.hex(),
+        cursor.swapcase(), f"+{cursor}", f"{cursor}%09",
+        f"{cursor[:20]}%0A{cursor[20:]}", f"{cursor[:20]}.{cursor[20:]}", cursor * 2, data.hex(),
     ]  # fmt: skip
     alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
     spellings += [cursor[:-1] + last for last in alphabet if last != cursor[-1]]

@@ -132,7 +132,7 @@ def test_only_a_memo_may_be_null(api, admin, ada, sent, kept):
     assert (answer.status_code, answer.json["data"]["memo"]) == (201, kept)
 
 
-@pytest.mark.parametrize("space", [" ", "\t", "\r\n", "\u00a0", "\u2003", "\u3000"])
+@pytest.mark.parametrize("space", [" ", "\t", "\r\n", "\u00a0", "\u2003", "\u3000", "\u00a0\t", "\n\u2003\n \u3000\t"])
 def test_strings_are_trimmed(api, space):
     answer = sign_up(api, email=f"{space}ada@example.com{space}", name=f"{space}Ada  L.{space}")
     assert (answer.status_code, answer.json["data"]["email"]) == (201, "ada@example.com")
@@ -289,6 +289,15 @@ def test_an_id_and_a_code_are_trimmed_like_any_string(api, ada):
 @pytest.mark.parametrize("control", ["\x1c", "\x1f", "\x85", "\x00"])
 def test_what_only_python_takes_for_white_space_is_a_control_character(api, control):
     assert details(sign_up(api, name=f"{control}Ada")) == {"name": "must not contain control characters"}
+
+
+@pytest.mark.parametrize("control", ["\x1c", "\x1f", "\x85", "\x00"])
+def test_a_control_character_is_not_trimmed_off_a_code_a_choice_or_an_id(api, admin, ada, control):
+    assert details(api.post("/accounts", ada, {"currency": f"EUR{control}"})).keys() == {"currency"}
+    assert details(api.patch(f"/users/{ada.id}", admin, {"roles": [f"{control}user"]})).keys() == {"roles[0]"}
+    transfer = {"fromAccountId": f"{control}{ID}", "toAccountId": f"{ID}{control}", "amount": 1}
+    assert details(api.post("/transfers", ada, transfer)).keys() == {"fromAccountId", "toAccountId"}
+    assert details(api.get("/users", admin, query_string={"role": f"user{control}"})).keys() == {"role"}
 
 
 def test_fields_are_compared_although_another_one_is_wrong(api, ada):

@@ -92,6 +92,7 @@ def test_without_a_token_the_challenge_names_no_error(api):
         "Basic YWRhOnBhc3N3b3Jk", "Digest x", "Bearer", "Bearer ", "Token {access}", "{access}", "Bearer:{access}",
         "Bearer{access}", "Bearer {access} {access}", "Bearer {access},Bearer {access}", 'Bearer "{access}"',
         "Bearer access_token={access}", ",",
+        "Bearer \xa0{access}", "Bearer {access}\x85", "Bearer \t{access}",
     ],
 )  # fmt: skip
 def test_another_scheme_or_form_is_invalid(api, ada, authorization):
