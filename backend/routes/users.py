@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from backend.domain import User, UserWithOrders
 from backend.errors import Conflict, Forbidden, PreconditionFailed
 from backend.routes.passwords import ChosenPassword
 from backend.services.password_rules import weakness
-from backend.services.users import Users
+from backend.services.users import ADMIN_ONLY, Users
 from backend.web.fields import Boolean, Choice, EmailAddress, ListOf, Name, Text
 from backend.web.handler import answers
 from backend.web.pagination import OffsetQuery, Page, offset_page
@@ -34,6 +34,8 @@ class NewUser:
 @dataclass(frozen=True)
 class UserChanges:
     """`roles` and `active` are for admins."""
+
+    admin_only: ClassVar = ADMIN_ONLY
 
     name: Name | None = None
     email: EmailAddress | None = None

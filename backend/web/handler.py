@@ -110,6 +110,7 @@ def endpoint(route: Route) -> Endpoint:
         sent = None
         if changes:
             sent = request.json_body() if wants.body else request.no_body()
+            _check_admin_fields(request, wants.body, sent)
         if wants.attempt:
             arguments["attempt"] = _attempt(request)
         given = request.query_parameters()
@@ -135,6 +136,13 @@ def _authorise(request: Request, access: Access) -> None:
     if not caller.is_admin and (
         access is Access.ADMIN or (access is Access.SELF_OR_ADMIN and request.path_id != caller.user.id)
     ):
+        raise Forbidden
+
+
+def _check_admin_fields(request: Request, shape: Any, sent: Any) -> None:
+    """Raise Forbidden if others than admins send a field of the shape's `admin_only`, whatever its value."""
+    fields = getattr(shape, "admin_only", ())
+    if fields and not request.user.is_admin and isinstance(sent, dict) and not sent.keys().isdisjoint(fields):
         raise Forbidden
 
 

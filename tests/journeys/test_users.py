@@ -175,6 +175,17 @@ def test_a_user_cannot_give_himself_roles_or_deactivate_himself(api, ada, path, 
 
 
 @pytest.mark.parametrize("path", ["/users/me", "/users/{id}"])
+@pytest.mark.parametrize(
+    "changes", [{"roles": None}, {"active": 7}, {"roles": ["root"], "name": ""}, {"active": False, "colour": "red"}]
+)
+def test_a_user_who_sends_roles_is_refused_before_what_else_is_wrong_is_looked_at(api, ada, path, changes):
+    """The role is checked before the body: the values of fields that are not for the user do not matter."""
+    path = path.format(id=ada.id)
+    assert details(api.patch(f"{path}?x=1", ada, changes), 403, "FORBIDDEN") == {}
+    assert details(api.patch(path, ada, changes, headers={"If-Match": '"0"'}), 403, "FORBIDDEN") == {}
+
+
+@pytest.mark.parametrize("path", ["/users/me", "/users/{id}"])
 def test_a_change_is_made_to_the_version_that_was_seen(api, ada, path):
     """`If-Match`: 412 for another version and for a weak tag; the right one, a list with it and `*` go through."""
     path = path.format(id=ada.id)
