@@ -1,0 +1,61 @@
+"""No body of 64 KiB costs more than a moment of CPU: no other thread of the worker runs while it is parsed."""
+
+import time
+
+import pytest
+
+from backend.errors import MalformedJson
+from backend.web.json_body import parse_json
+
+MAX_BODY = 64 * 1024
+SECONDS = 1  # of CPU, not of the clock; all of these take a hundredth of it, what is quadratic takes over 30
+
+DEEP = b"[" * 33  # brackets that have to be counted, so strings that have to be told from the rest
+MALFORMED = {
+    "escaped quotes in a string without end": (DEEP + b'"', rb"\""),
+    "quotes, every other one escaped": (DEEP, b'"\\'),
+    "escaped line ends": (DEEP + b'"', b"\\\n"),
+    "backslashes": (DEEP + b'"', b"\\"),
+    "quotes": (DEEP, b'"'),
+    "empty strings": (DEEP, b'"",'),
+    "one string without end": (DEEP + b'"', b"x"),
+    "brackets": (b"", b"["),
+    "braces": (b"", b'{"":'),
+    "white space": (DEEP, b" "),
+    "digits": (b"[", b"1"),
+    "a number without end": (b"[1", b"e1"),
+    "minus signs": (b"[", b"-"),
+    "the same key": (b"{", b'"a":1,'),
+    "half a surrogate": (b'{"', rb"\ud800"),
+}
+TEXTS = {
+    "white space inside": ("a" + " " * 60_000 + "a"),
+    "other white space": "\u3000" * 20_000,
+    "marks out of order": "a" + "\u0301\u0323" * 15_000,
+    "jamo": "\u1100\u1161\u11a8" * 7_000,
+    "dots": "a." * 30_000 + "@",
+    "labels": "a@" + "a-" * 30_000,
+    "encoded words": "=?" * 30_000 + "@",
+    "invisible ones": "\u200b" * 20_000,
+}
+
+
+def body(start: bytes, unit: bytes) -> bytes:
+    return start + unit * ((MAX_BODY - len(start)) // len(unit))
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_what_is_no_json_is_refused_in_no_time(name):
+    began = time.thread_time()
+    with pytest.raises(MalformedJson):
+        parse_json(body(*MALFORMED[name]))
+    assert time.thread_time() - began < SECONDS
+
+
+@pytest.mark.parametrize("field", ["name", "email", "password"])
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_long_text_is_refused_in_no_time(api, name, field):
+    fields = {"name": "Ada", "email": "ada@example.com", "password": "correct horse"} | {field: TEXTS[name]}
+    began = time.thread_time()
+    assert api.post("/users", json=fields).status_code in (400, 413, 422)
+    assert time.thread_time() - began < SECONDS
