@@ -74,7 +74,6 @@ class App:
         half = max(1, settings.threads // 2)  # of a worker's threads may wait, so that the others serve
         passwords = Passwords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
         cursors = Cursors(keyring)
-        limits = RateLimits(limiter, settings.rate_limit_default, settings.rate_limit_auth)
         self.database = Database(settings.database_path, settings.busy_timeout_seconds, clock, half)
         self.cache = CoherentCache(self.database, settings.cache_size, settings.cache_ttl_seconds)
 
@@ -97,6 +96,7 @@ class App:
         events.listen(self.relay.wake)
 
         # Routes: what the URLs are, and who may call them.
+        limits = RateLimits(limiter, settings.rate_limit_default, settings.rate_limit_auth, self.logins.is_known)
         users = UserRoutes(self.users)
         sessions = SessionRoutes(self.logins, limits)
         password = PasswordRoutes(self.credentials, limits)
@@ -128,7 +128,7 @@ class App:
             Route("GET", f"{API}/auth/sessions", sessions.list_sessions, USER),
             Route("DELETE", f"{API}/auth/sessions", sessions.end_all_sessions, USER),
             Route("DELETE", f"{API}/auth/sessions/{{id}}", sessions.end_session, USER),
-            Route("POST", f"{API}/auth/password", password.change_password, USER, hashes=True),
+            Route("POST", f"{API}/auth/password", password.change_password, USER, auth_limited=True, hashes=True),
             Route("POST", f"{API}/auth/password-reset", password.request_password_reset, ANYONE, auth_limited=True),
             Route(
                 "POST",

@@ -4,8 +4,11 @@ The public ones are what clients get to see: the web room presents their fields 
 are made from them.
 """
 
+import ipaddress
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, Literal, NewType, TypeVar
 
 T = TypeVar("T")
@@ -22,6 +25,19 @@ Precondition = Callable[[int], bool]  # whether a change may be made to a resour
 MAX_AMOUNT = 10**12  # of one movement of money, in minor units
 MAX_BALANCE = 2**63 - 1
 MAX_STOCK = 10**9
+
+
+def fold(text: str) -> str:
+    """Texts that differ only in case fold to the same."""
+    return unicodedata.normalize("NFC", text.casefold())
+
+
+@lru_cache(4096)
+def network_of(address: str) -> str:
+    """What counts as one client: an IPv4 address, or the /64 of an IPv6 one, in which a client can choose any."""
+    if ":" not in address:
+        return address
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 @dataclass(frozen=True, slots=True)

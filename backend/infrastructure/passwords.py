@@ -30,6 +30,7 @@ import bcrypt
 
 from backend.errors import Unavailable
 from backend.infrastructure.byte_locks import ByteLocks, OwnLocks
+from backend.infrastructure.rate_limiter import Count
 
 CONTEXT = b"reference-backend password v1"
 MAX_WAITING = 64
@@ -62,23 +63,26 @@ class Passwords:
         with self._turn():
             return self._hash(password)
 
-    def matches(self, password: str, hashed: str | None) -> bool:
+    def matches(self, password: str, hashed: str | None, wrong: Count | None = None) -> bool:
         """True if `hashed` is of `password`. None or no hash at all, of a user unknown or gone, takes as long.
 
-        Raises Unavailable.
+        `wrong` counts passwords that do not match. Raises Unavailable, and RateLimited if that count is full.
         """
         with self._turn():
-            return self._matches(password, hashed)
+            return self._matches(password, hashed, wrong)
 
-    def replaced(self, password: str, hashed: str | None, new: str) -> str | None:
-        """A hash of `new` if `password` matches `hashed`, else None. Raises Unavailable."""
+    def replaced(self, password: str, hashed: str | None, new: str, wrong: Count | None = None) -> str | None:
+        """A hash of `new` if `password` matches `hashed`, else None. Raises what `matches` does."""
         with self._turn():
-            return self._hash(new) if self._matches(password, hashed) else None
+            return self._hash(new) if self._matches(password, hashed, wrong) else None
 
-    def renewed(self, password: str, hashed: str | None) -> str | None:
-        """`hashed`, or one of today's cost if it is outdated, if `password` matches; else None. Raises Unavailable."""
+    def renewed(self, password: str, hashed: str | None, wrong: Count | None = None) -> str | None:
+        """`hashed`, or one of today's cost if it is outdated, if `password` matches; else None.
+
+        Raises what `matches` does.
+        """
         with self._turn():
-            if not self._matches(password, hashed) or hashed is None:
+            if not self._matches(password, hashed, wrong) or hashed is None:
                 return None
             return self._hash(password) if self.outdated(hashed) else hashed
 
@@ -89,10 +93,15 @@ class Passwords:
     def _hash(self, password: str) -> str:
         return bcrypt.hashpw(_prehashed(password), bcrypt.gensalt(self._rounds)).decode()
 
-    def _matches(self, password: str, hashed: str | None) -> bool:
+    def _matches(self, password: str, hashed: str | None, wrong: Count | None) -> bool:
+        if wrong:
+            wrong.hit()  # only now that it is this password's turn: of those in line none counts yet
         known = hashed if hashed is not None and hashed.startswith("$2") else None
         stored = known.encode() if known is not None else self._decoy_hash()
-        return bcrypt.checkpw(_prehashed(password), stored) and known is not None
+        right = bcrypt.checkpw(_prehashed(password), stored) and known is not None
+        if wrong and right:
+            wrong.refund()
+        return right
 
     def _decoy_hash(self) -> bytes:
         if self._decoy is None:  # any well-formed hash of today's cost; its password is nobody's

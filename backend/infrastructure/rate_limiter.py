@@ -14,6 +14,9 @@ evicts its own, not the one that is being held back. A hit keeps a way alive for
 times interval bounds the ways alive: 5,000 a second under 10 a minute make 30,000 of the 262,144 there are (4 MiB),
 and then one new subject in 190,000 meets a full bucket.
 
+What is to be counted only if it fails takes its hit before it is tried, and gives it back if it succeeds: a count that
+was looked at before and raised after a failure would let any number pass that are tried at the same moment.
+
 A hit locks its bucket alone, for a thread that has the lock but waits for its interpreter would hold up everybody.
 A worker may be killed between any two stores: of a new way the old arrival is wiped first, then the key is written,
 then the arrival, each in one aligned 64-bit store. What is left is a count without that hit, never a strange arrival;
@@ -21,6 +24,7 @@ should one be there all the same (beyond now + window), it reads as now.
 """
 
 import hashlib
+import math
 import mmap
 import os
 import time
@@ -29,6 +33,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import NamedTuple
 
+from backend.errors import RateLimited
 from backend.infrastructure.byte_locks import ByteLocks
 
 SECOND = 1_000_000_000
@@ -76,30 +81,58 @@ class RateLimiter:
         self._words = memoryview(mmap.mmap(-1, self._buckets * BUCKET * 8)).cast("Q")
         self._hash = hashlib.blake2b(digest_size=8, key=os.urandom(16))  # nobody can choose whom to collide with
         self._locks = ByteLocks()
-        self._clock = clock
+        self.clock = clock
 
     def hit(self, policy: Policy, subject: str) -> Verdict:
         """Count one request of `subject`; a refused one counts nothing. Safe from any thread, in microseconds."""
+        return self._locked(policy, subject, self._take)
+
+    def peek(self, policy: Policy, subject: str) -> Verdict:
+        """What a hit would be told but for itself: `allowed` if it could pass now. Counts nothing."""
+        return self._locked(policy, subject, self._state)
+
+    def refund(self, policy: Policy, subject: str, since: int) -> Verdict:
+        """Give back an allowed hit that was made at `since` or later, by `clock`; the state after it.
+
+        What may have come back by itself since then is not given twice. So the hit has cost no more than it would have
+        cost a count that stood still meanwhile; and a worker killed before the refund leaves the hit counted.
+        """
+        return self._locked(policy, subject, lambda policy, slot: self._give_back(policy, slot, since))
+
+    def _locked(self, policy: Policy, subject: str, change: Callable[[Policy, int], Verdict]) -> Verdict:
         key = self._key_of(policy.name, subject)
         bucket = key % self._buckets
         own = self._locks.own()
         try:
             own.lock(bucket)
-            return self._count(policy, self._slot_of(key, bucket * BUCKET))
+            return change(policy, self._slot_of(key, bucket * BUCKET))
         finally:
             own.unlock(bucket)
 
-    def _count(self, policy: Policy, slot: int) -> Verdict:
-        arrival = self._words[slot]
-        now = self._clock()
-        if not now < arrival <= now + policy.burst:
-            arrival = now
+    def _take(self, policy: Policy, slot: int) -> Verdict:
+        arrival, now = self._arrival(policy, slot)
         following = arrival + policy.interval
         beyond = following - (now + policy.burst)
         if beyond > 0:
             return Verdict(False, 0, (arrival - now) / SECOND, beyond / SECOND)
         self._words[slot] = following
         return Verdict(True, -beyond // policy.interval, (following - now) / SECOND, 0.0)
+
+    def _state(self, policy: Policy, slot: int) -> Verdict:
+        arrival, now = self._arrival(policy, slot)
+        free = now + policy.burst - arrival
+        wait = max(0, policy.interval - free)
+        return Verdict(not wait, free // policy.interval, (arrival - now) / SECOND, wait / SECOND)
+
+    def _give_back(self, policy: Policy, slot: int, since: int) -> Verdict:
+        arrival, now = self._arrival(policy, slot)
+        self._words[slot] = max(now, arrival - max(0, since + policy.interval - now))
+        return self._state(policy, slot)
+
+    def _arrival(self, policy: Policy, slot: int) -> tuple[int, int]:
+        """The arrival, or now if that has passed or cannot be; and now."""
+        arrival, now = self._words[slot], self.clock()
+        return (arrival if now < arrival <= now + policy.burst else now), now
 
     def _slot_of(self, key: int, bucket: int) -> int:
         """The word with the arrival of `key`. (In an empty way key and arrival are 0, which is true of 0.)"""
@@ -117,6 +150,35 @@ class RateLimiter:
         hashed = self._hash.copy()
         hashed.update(f"{name}\0{subject}".encode("utf-8", "surrogatepass"))
         return int.from_bytes(hashed.digest(), "little")
+
+
+class Count:
+    """One subject's count under a policy, for one request; `verdict` is the limiter's last, None before the first."""
+
+    def __init__(self, limiter: RateLimiter, policy: Policy, subject: str) -> None:
+        self.policy = policy
+        self.verdict: Verdict | None = None
+        self._limiter = limiter
+        self._subject = subject
+        self._hit_at = 0
+
+    def hit(self) -> None:
+        """Count the request. Raises RateLimited."""
+        self._hit_at = self._limiter.clock()
+        self._note(self._limiter.hit(self.policy, self._subject))
+
+    def peek(self) -> None:
+        """Count nothing. Raises RateLimited if a hit could not pass."""
+        self._note(self._limiter.peek(self.policy, self._subject))
+
+    def refund(self) -> None:
+        """Give the hit back."""
+        self.verdict = self._limiter.refund(self.policy, self._subject, self._hit_at)
+
+    def _note(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+        if not verdict.allowed:
+            raise RateLimited(max(1, math.ceil(verdict.retry_after)))
 
 
 @cache

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backend.domain import Session, Timestamp, User
+from backend.domain import Session, Timestamp, User, fold, network_of
 from backend.infrastructure.transaction import Transaction
 from backend.repositories import users
 
@@ -50,10 +50,10 @@ LIVE = "ended_at IS NULL AND expires_at > :now"
 
 def insert(tx: Transaction, login: Login, user_agent: str, ip: str) -> None:
     tx.run(
-        f"""INSERT INTO sessions ({LOGIN_COLUMNS}, last_used_at, user_agent, ip)
-            VALUES (:id, :user_id, :token_version, :now, :expires_at, NULL, :now, :agent, :ip)""",
+        f"""INSERT INTO sessions ({LOGIN_COLUMNS}, last_used_at, user_agent, ip, network)
+            VALUES (:id, :user_id, :token_version, :now, :expires_at, NULL, :now, :agent, :ip, :network)""",
         id=login.id, user_id=login.user_id, token_version=login.token_version, now=login.created_at,
-        expires_at=login.expires_at, agent=user_agent, ip=ip,
+        expires_at=login.expires_at, agent=user_agent, ip=ip, network=network_of(ip),
     )  # fmt: skip
 
 
@@ -70,6 +70,19 @@ def identity(tx: Transaction, session_id: str) -> Identity | None:
     login = by_id(tx, session_id)
     credentials = users.credentials_by_id(tx, login.user_id) if login else None
     return Identity(login, credentials.user, credentials.token_version) if login and credentials else None
+
+
+def has_login_from(tx: Transaction, email: str, ip: str, since: int) -> bool:
+    """True if a login, live or ended, of this e-mail's user began after `since` in the network of `ip`.
+
+    Both tables are searched for an unknown e-mail, too.
+    """
+    row = tx.row(
+        """SELECT 1 FROM sessions WHERE user_id = coalesce((SELECT id FROM users WHERE email_key = :key), '')
+           AND network = :network AND created_at > :since LIMIT 1""",
+        key=fold(email), network=network_of(ip), since=since,
+    )  # fmt: skip
+    return row is not None
 
 
 def live_of(tx: Transaction, user_id: str, current: str, limit: int) -> Sequence[Session]:

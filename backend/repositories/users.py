@@ -1,10 +1,9 @@
 """The table `users`."""
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backend.domain import User
+from backend.domain import User, fold
 from backend.infrastructure.transaction import Row, Transaction
 
 COLUMNS = "id, email, name, roles, active, version, created_at, updated_at"
@@ -23,11 +22,6 @@ class Credentials:
     user: User
     password_hash: str
     token_version: int
-
-
-def fold(text: str) -> str:
-    """Texts that differ only in case fold to the same."""
-    return unicodedata.normalize("NFC", text.casefold())
 
 
 def insert(tx: Transaction, user: User, password_hash: str) -> None:

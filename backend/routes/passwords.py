@@ -62,12 +62,13 @@ class PasswordRoutes:
     @answers(204, Unauthorized)
     def change_password(self, request: Request, body: PasswordChange) -> None:
         """Change one's password; every other login ends."""
-        self._credentials.change(request.user, body.current_password, body.new_password)
+        wrong = self._limits.wrong_passwords(request, request.user.user.email)
+        self._credentials.change(request.user, body.current_password, body.new_password, wrong)
 
     @answers(202)
     def request_password_reset(self, request: Request, body: ResetRequest) -> Nothing:
         """Ask for a reset token by mail."""
-        self._limits.count_email(request, body.email)
+        self._limits.count_reset(request, body.email)
         self._credentials.request_reset(body.email)
         return Nothing()
 

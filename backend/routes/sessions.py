@@ -35,8 +35,8 @@ class SessionRoutes:
     @answers(200, Unauthorized)
     def log_in(self, request: Request, body: Credentials) -> TokenPair:
         """Start a session."""
-        self._limits.count_email(request, body.email)
-        return self._logins.log_in(body.email, body.password, request.agent, request.client)
+        wrong = self._limits.wrong_passwords(request, body.email)
+        return self._logins.log_in(body.email, body.password, request.agent, request.client, wrong)
 
     @answers(200, Unauthorized)
     def refresh_tokens(self, request: Request, body: RefreshToken) -> TokenPair:

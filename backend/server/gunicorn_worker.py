@@ -33,6 +33,7 @@ from typing import Any, ClassVar
 
 from gunicorn.workers.gthread import ThreadWorker
 
+from backend.domain import network_of
 from backend.errors import InternalError
 from backend.infrastructure.passwords import MAX_WAITING
 from backend.server.address_counts import AddressCounts
@@ -43,7 +44,7 @@ from backend.server.gunicorn_internals import names_in, require_internals
 from backend.server.refusals import refusal
 from backend.server.shutdown import shutting_down
 from backend.settings import Settings
-from backend.web.client_address import client_address, limit_key
+from backend.web.client_address import client_address
 from backend.web.router import Lane
 
 MAX_PER_ADDRESS = 100  # connections
@@ -113,7 +114,7 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no
         trusted = self.settings.trusted_proxies
         if conn.address in trusted:
             return True
-        conn.counted_as = limit_key(client_address(conn.address.partition("%")[0], "", trusted)) or "unix"
+        conn.counted_as = network_of(client_address(conn.address.partition("%")[0], "", trusted)) or "unix"
         if self.connections_of.enter(self.number, conn.counted_as, MAX_PER_ADDRESS):
             return True
         self.warn_seldom(

@@ -6,6 +6,7 @@ from backend.infrastructure.database import Database
 from backend.infrastructure.ids import is_id, new_id
 from backend.infrastructure.keyring import Keyring
 from backend.infrastructure.passwords import Passwords
+from backend.infrastructure.rate_limiter import Count
 from backend.infrastructure.transaction import Transaction
 from backend.repositories import password_resets, sessions, users
 from backend.services.events import EventBus
@@ -24,12 +25,15 @@ class UserCredentials:
         self._keyring = keyring
         self._events = events
 
-    def change(self, caller: Caller, current: str, new: str) -> None:
-        """Every other login ends, the caller's goes on. Raises ValidationFailed, Unauthorized `credentials`."""
+    def change(self, caller: Caller, current: str, new: str, wrong: Count | None = None) -> None:
+        """Every other login ends, the caller's goes on. `wrong` counts current passwords that are.
+
+        Raises ValidationFailed, Unauthorized `credentials`, Unavailable, and RateLimited if that count is full.
+        """
         _refuse_weak(new, caller.user)
         with self._database.snapshot() as tx:
             before = users.credentials_by_id(tx, caller.user.id)
-        hashed = self._passwords.replaced(current, before.password_hash, new) if before else None
+        hashed = self._passwords.replaced(current, before.password_hash, new, wrong) if before else None
         if before is None or hashed is None:
             raise Unauthorized("credentials")
         with self._database.transaction(patient=True) as tx:

@@ -1,5 +1,6 @@
 """Logins: who somebody is, at the start by password, then by access token, and on by refresh rotation."""
 
+import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from backend.infrastructure.cache import CoherentCache
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.passwords import Passwords
+from backend.infrastructure.rate_limiter import Count
 from backend.infrastructure.tokens import Tokens
 from backend.infrastructure.transaction import Transaction
 from backend.repositories import sessions, users
@@ -20,6 +22,9 @@ from backend.services.rotation import Rotation
 
 USER_AGENT_KEPT = 200
 MAX_LOGINS = 100  # live ones of a user
+KNOWN_FOR = 30 * 86_400_000  # milliseconds after a login
+
+log = logging.getLogger(__name__)
 
 
 class Logins:
@@ -37,23 +42,33 @@ class Logins:
         self._events = events
         self._access_seconds = access_seconds
 
-    def log_in(self, email: str, password: str, user_agent: str, ip: str) -> TokenPair:
-        """A new session; the user's oldest ends if MAX_LOGINS are live.
+    def log_in(self, email: str, password: str, user_agent: str, ip: str, wrong: Count | None = None) -> TokenPair:
+        """A new session; the user's oldest ends if MAX_LOGINS are live. `wrong` counts wrong passwords.
 
-        Raises Unauthorized `credentials`, the same and after as long for an unknown e-mail.
+        Raises Unauthorized `credentials`, the same and after as long for an unknown e-mail; Unavailable; and
+        RateLimited if that count is full.
         """
         with self._database.snapshot() as tx:
             found = users.credentials_by_email(tx, email)
-        renewed = self._passwords.renewed(password, found.password_hash if found and found.user.active else None)
+        hashed = found.password_hash if found and found.user.active else None
+        renewed = self._passwords.renewed(password, hashed, wrong)
         if found is None or renewed is None:
-            raise Unauthorized("credentials")
+            raise _login_failed(found, ip)
         with self._database.transaction(patient=True) as tx:
             now = users.credentials_by_id(tx, found.user.id)
             if now is None or not now.user.active or now.token_version != found.token_version:
-                raise Unauthorized("credentials")  # deactivated or changed while bcrypt ran; a mere rehash is neither
+                raise _login_failed(found, ip)  # deactivated or changed while bcrypt ran; a mere rehash is neither
             if renewed != found.password_hash:
                 users.set_password(tx, found.user.id, renewed)
             return self._open(tx, now, user_agent[:USER_AGENT_KEPT], ip)
+
+    def is_known(self, email: str, ip: str) -> bool:
+        """True if the user with this e-mail has logged in from the client at `ip` within 30 days.
+
+        An unknown e-mail takes as long as a user's.
+        """
+        with self._database.snapshot() as tx:
+            return sessions.has_login_from(tx, email, ip, tx.now - KNOWN_FOR)
 
     def refresh(self, token: str) -> TokenPair:
         """Rotate. Raises Unauthorized; a reused token's whole family is revoked, and stays so although this raises."""
@@ -144,6 +159,12 @@ class Logins:
             "jti": secrets.token_hex(16),
         }  # fmt: skip
         return TokenPair(self._tokens.issue("access", claims), refresh_token, "Bearer", self._access_seconds)
+
+
+def _login_failed(whose: Credentials | None, ip: str) -> Unauthorized:
+    """The refusal of a login, noted in the log: with the id of the user whose e-mail it was, never what was typed."""
+    log.warning("failed login: user %s, client %s", whose.user.id if whose else "unknown", ip or "unknown")
+    return Unauthorized("credentials")
 
 
 def _is_live(identity: Identity, now: int) -> bool:

@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 
-from backend.repositories.users import fold
+from backend.domain import fold
 
 SERVICE = "Reference backend"
 SUBSTITUTES = str.maketrans("@40$53", "aaosse")  # letters as guessing programs, too, replace them: P@ssw0rd

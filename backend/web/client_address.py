@@ -28,14 +28,6 @@ def client_address(peer: str, forwarded_for: str, trusted: Networks) -> str:
     return address
 
 
-@lru_cache(4096)
-def limit_key(address: str) -> str:
-    """What one client is counted as: an IPv6 client by its /64, for it can choose any address in there."""
-    if ":" not in address:
-        return address
-    return str(ipaddress.ip_network((address, 64), strict=False))
-
-
 def _without_port(text: str) -> str:
     if text.startswith("["):
         host, bracket, port = text[1:].partition("]")

@@ -1,17 +1,19 @@
-"""Rate limits: the `default` policy on everything, the `auth` policy on what guesses or sends mail.
+"""Rate limits: the `default` policy on everything, the `auth` policy on what checks passwords or sends mail.
 
-`default` counts a user, or the address of who has not said who he is. `auth` counts the address, and one e-mail address
-apart, so that neither many addresses against one user nor one address against many users get far.
+`default` is keyed by user id, or by client address for anonymous requests. `auth` keeps three kinds of count, each with
+the whole quota: one a client address, over all tries; one an e-mail, over wrong passwords alone; one an e-mail, over
+resets. So neither many addresses against one user nor one address against many users get far. Wrong passwords from an
+address that the user has logged in from count under that address alone: a stranger cannot lock the owner out.
 The headers are those of draft-ietf-httpapi-ratelimit-headers, on every answer that was counted.
 """
 
 import math
+from collections.abc import Callable
 from functools import cache
 
-from backend.errors import RateLimited
-from backend.infrastructure.rate_limiter import Policy, RateLimiter, Verdict
+from backend.domain import fold, network_of
+from backend.infrastructure.rate_limiter import Count, Policy, RateLimiter, Verdict
 from backend.settings import Limit
-from backend.web.client_address import limit_key
 from backend.web.middleware import Handle
 from backend.web.request import Request
 from backend.web.response import Response
@@ -20,12 +22,15 @@ UNLIMITED = {"/healthz", "/readyz"}
 
 
 class RateLimits:
-    """Thread-safe. A limit of None is switched off."""
+    """Thread-safe. A limit of None is switched off. `is_known` tells whether an e-mail's user knows an address."""
 
-    def __init__(self, limiter: RateLimiter, default: Limit | None, auth: Limit | None) -> None:
+    def __init__(
+        self, limiter: RateLimiter, default: Limit | None, auth: Limit | None, is_known: Callable[[str, str], bool]
+    ) -> None:
         self._limiter = limiter
         self._default = Policy("default", default.quota, default.window) if default else None
         self._auth = Policy("auth", auth.quota, auth.window) if auth else None
+        self._is_known = is_known
 
     def middleware(self, following: Handle) -> Handle:
         """Counts a request before anything is done for it."""
@@ -33,33 +38,53 @@ class RateLimits:
         def handle(request: Request) -> Response:
             if request.path in UNLIMITED:
                 return following(request)
-            caller, address = request.caller, limit_key(request.client)
+            caller = request.caller
+            subject = f"user {caller.user.id}" if caller else f"address {network_of(request.client)}"
             try:
-                self._count(request, self._default, f"user {caller.user.id}" if caller else f"address {address}")
+                self._hit(request, self._default, subject)
                 if request.endpoint is not None and request.endpoint.route.auth_limited:
-                    self._count(request, self._auth, f"address {address}")
+                    self.count_try(request)
                 return following(request)
             finally:
-                request.answer_headers += _headers(request.verdicts)
+                request.answer_headers += _headers(request.counts)
 
         return handle
 
-    def count_email(self, request: Request, email: str) -> None:
-        """Count a login or reset for this address under `auth`. Raises RateLimited."""
-        self._count(request, self._auth, f"email {email.casefold()}")
+    def count_try(self, request: Request) -> None:
+        """Count a request that may check a password or send mail by its address. Raises RateLimited."""
+        self._hit(request, self._auth, f"address {network_of(request.client)}")
 
-    def _count(self, request: Request, policy: Policy | None, subject: str) -> None:
-        if policy is None:
-            return
-        verdict = self._limiter.hit(policy, subject)
-        before = request.verdicts.get(policy)
-        if before is None or not verdict.allowed or verdict.remaining < before.remaining:
-            request.verdicts[policy] = verdict  # of two counts, the one that is nearer its end
-        if not verdict.allowed:
-            raise RateLimited(max(1, math.ceil(verdict.retry_after)))
+    def count_reset(self, request: Request, email: str) -> None:
+        """Count a reset for this e-mail, whether or not it is a user's. Raises RateLimited."""
+        self._hit(request, self._auth, f"resets of {fold(email)}")
+
+    def wrong_passwords(self, request: Request, email: str) -> Count | None:
+        """The count of wrong passwords for this e-mail, a user's or not. Raises RateLimited if it is full.
+
+        None for a user's known address, whose own count has every try in it already; and if the policy is off.
+        """
+        if self._auth is None or self._is_known(email, request.client):
+            return None
+        count = self._count(request, self._auth, f"wrong passwords of {fold(email)}")
+        count.peek()
+        return count
+
+    def _hit(self, request: Request, policy: Policy | None, subject: str) -> None:
+        if policy is not None:
+            self._count(request, policy, subject).hit()
+
+    def _count(self, request: Request, policy: Policy, subject: str) -> Count:
+        count = Count(self._limiter, policy, subject)
+        request.counts.append(count)
+        return count
 
 
-def _headers(verdicts: dict[Policy, Verdict]) -> list[tuple[str, str]]:
+def _headers(counts: list[Count]) -> list[tuple[str, str]]:
+    """Of several counts under one policy, the one that is nearer its end."""
+    verdicts: dict[Policy, Verdict] = {}
+    for policy, verdict in ((count.policy, count.verdict) for count in counts):
+        if verdict and (policy not in verdicts or verdict.reset_after > verdicts[policy].reset_after):
+            verdicts[policy] = verdict
     if not verdicts:
         return []
     states = [

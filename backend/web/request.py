@@ -18,7 +18,7 @@ from backend.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from backend.infrastructure.rate_limiter import Policy, Verdict
+from backend.infrastructure.rate_limiter import Count
 from backend.web.etags import matches_strongly, matches_weakly
 from backend.web.fields import CONTROL
 from backend.web.json_body import parse_json
@@ -54,7 +54,7 @@ class Request(WerkzeugRequest):
         self.refusal: AppError | None = None  # why there is no endpoint, by routing
         self.caller: Caller | None = None  # by authentication
         self.challenge: AppError | None = None  # what is wrong with the token that was sent, by authentication
-        self.verdicts: dict[Policy, Verdict] = {}  # by rate_limits
+        self.counts: list[Count] = []  # that the request is in, by rate_limits
         self.answer_headers: list[tuple[str, str]] = []  # to be added to whatever the answer will be
 
     @property

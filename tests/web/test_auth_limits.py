@@ -1,20 +1,23 @@
-"""The `auth` policy: one count an address over four routes, one an e-mail over login and reset."""
+"""The `auth` policy: one count an address over all tries, one an e-mail over wrong passwords, one over resets."""
 
+import os
 import sqlite3
 
 import bcrypt
 import pytest
 
 from backend.settings import Limit
+from tests.at_once import at_once
 from tests.conftest import PASSWORD
 
-HOUR = 3600
+HOUR, DAY = 3600, 86400
 LOGIN = {"email": "ada@example.com", "password": "wrong"}
 ROUTES = {
     "/auth/login": LOGIN,
     "/users": {"email": "ada@example.com", "password": PASSWORD, "name": "Ada"},
     "/auth/password-reset": {"email": "ada@example.com"},
     "/auth/password-reset/confirm": {"token": "none", "newPassword": PASSWORD},
+    "/auth/password": {"currentPassword": "wrong", "newPassword": "another good one"},
 }
 
 
@@ -30,23 +33,29 @@ def remaining(answer, policy="auth"):
     return {name.strip('"'): int(left.removeprefix("r=")) for name, left, _ in parts}.get(policy)
 
 
-def log_in(api, email, address):
-    return api.post("/auth/login", json={"email": email, "password": "wrong"}, address=address)
+def log_in(api, email, address, password="wrong"):
+    return api.post("/auth/login", json={"email": email, "password": password}, address=address)
+
+
+def change(api, by, current, address, new="another good one"):
+    return api.post("/auth/password", by, {"currentPassword": current, "newPassword": new}, address=address)
 
 
 def ask_reset(api, email, address):
     return api.post("/auth/password-reset", json={"email": email}, address=address)
 
 
-def test_login_sign_up_and_both_reset_routes_share_one_count_an_address(limited, ada):
+def test_all_routes_that_check_a_password_or_mail_share_one_count_an_address(limited, ada):
     """Whatever they answer; another address has its own."""
-    api = limited(4)
-    answers = [api.post(path, json=body) for path, body in ROUTES.items()]
-    assert [(answer.status_code, remaining(answer)) for answer in answers] == [(401, 3), (409, 2), (202, 1), (422, 0)]
+    api = limited(5)
+    answers = [api.post(path, ada, body) for path, body in ROUTES.items()]
+    assert [(answer.status_code, remaining(answer)) for answer in answers] == [
+        (401, 4), (409, 3), (202, 2), (422, 1), (401, 0),
+    ]  # fmt: skip
     for path, body in ROUTES.items():
-        answer = api.post(path, json=body)
+        answer = api.post(path, ada, body)
         assert (answer.status_code, answer.json["error"]["code"]) == (429, "RATE_LIMITED")
-        assert 1 <= int(answer.headers["Retry-After"]) <= HOUR / 4
+        assert 1 <= int(answer.headers["Retry-After"]) <= HOUR / 5
     assert api.post("/auth/login", json={**LOGIN, "email": "b@c.de"}, address="198.51.100.1").status_code == 401
 
 
@@ -60,10 +69,10 @@ def test_login_sign_up_and_both_reset_routes_share_one_count_an_address(limited,
         ({"json": {}, "headers": {"Authorization": "Bearer x"}}, 401),
     ],
 )
-def test_a_request_that_was_wrong_is_counted_too(limited, path, rest, status):
-    api = limited(1)
-    assert api("POST", path, **rest).status_code == status
-    assert api("POST", path, **rest).status_code == 429
+def test_a_request_that_was_wrong_is_counted_too(limited, ada, path, rest, status):
+    api, by = limited(1), None if "headers" in rest else ada
+    assert api("POST", path, by, **rest).status_code == status
+    assert api("POST", path, by, **rest).status_code == 429
 
 
 def test_a_user_who_is_known_is_counted_by_address_here_all_the_same(limited, ada, grace):
@@ -74,14 +83,12 @@ def test_a_user_who_is_known_is_counted_by_address_here_all_the_same(limited, ad
 
 
 def test_other_routes_are_not_under_it(limited, ada):
-    """Refresh counts under `default` alone, and so do logout and the change of a password."""
+    """Refresh counts under `default` alone, and so does logout."""
     api = limited(1)
     api.post("/auth/login", json=LOGIN)
     for _ in range(3):
         pair = api.post("/auth/refresh", json={"refreshToken": ada.refresh})
         assert (pair.status_code, "RateLimit" in pair.headers) == (200, False)
-    change = {"currentPassword": "wrong", "newPassword": "another good one"}
-    assert api.post("/auth/password", ada, change).status_code == 401
     assert api.post("/auth/logout", json={"refreshToken": "none"}).status_code == 204
     assert api.get("/users/me", ada).status_code == 200
     assert api("OPTIONS", "/auth/login").status_code == 204
@@ -96,15 +103,97 @@ def test_refresh_counts_under_default(make_api, ada):
 
 
 @pytest.mark.parametrize("email", ["ada@example.com", "nobody@example.com"])
-def test_login_and_reset_share_one_count_an_email(limited, ada, email):
-    """From wherever they come, in whichever case it is written; whether or not the address is known."""
-    api = limited(3)
+def test_wrong_passwords_have_one_count_an_email_and_resets_another(limited, ada, email):
+    """From any address, in any case it is written; whether or not it is a user's."""
+    api = limited(2)
     assert log_in(api, email, "198.51.100.1").status_code == 401
     assert ask_reset(api, email.upper(), "198.51.100.2").status_code == 202
     assert log_in(api, f" {email.title()} ", "198.51.100.3").status_code == 401
-    assert log_in(api, email, "198.51.100.4").status_code == 429
-    assert ask_reset(api, email.upper(), "198.51.100.5").status_code == 429
-    assert log_in(api, f"x{email}", "198.51.100.6").status_code == 401
+    assert ask_reset(api, f" {email.title()} ", "198.51.100.4").status_code == 202
+    assert log_in(api, email.upper(), "198.51.100.5").status_code == 429
+    assert ask_reset(api, email, "198.51.100.6").status_code == 429
+    assert log_in(api, f"x{email}", "198.51.100.7").status_code == 401
+    assert ask_reset(api, f"x{email}", "198.51.100.8").status_code == 202
+
+
+def test_wrong_current_passwords_count_with_failed_logins(limited, ada):
+    """A stolen access token guesses no faster than a stranger."""
+    api = limited(3)
+    assert change(api, ada, "wrong", "198.51.100.1").status_code == 401
+    assert log_in(api, ada.email, "198.51.100.2").status_code == 401
+    assert change(api, ada, "wrong", "198.51.100.3").status_code == 401
+    assert change(api, ada, PASSWORD, "198.51.100.4").status_code == 429
+    assert log_in(api, ada.email, "198.51.100.5").status_code == 429
+
+
+def test_a_right_password_costs_an_email_nothing(limited, ada):
+    """Nor does a new password that is refused."""
+    api = limited(2)
+    assert log_in(api, ada.email, "198.51.100.1").status_code == 401
+    for n in range(2, 12):
+        answer = log_in(api, ada.email, f"198.51.100.{n}", PASSWORD)
+        assert (answer.status_code, remaining(answer)) == (200, 1)
+    answers = [change(api, ada, PASSWORD, f"198.51.100.{n}", new=ada.email) for n in range(12, 22)]
+    assert [(answer.status_code, remaining(answer)) for answer in answers] == [(422, 1)] * 10
+    answer = change(api, ada, PASSWORD, "198.51.100.22")
+    assert (answer.status_code, remaining(answer)) == (204, 1)
+    assert log_in(api, ada.email, "198.51.100.23").status_code == 401
+    assert log_in(api, ada.email, "198.51.100.24", "another good one").status_code == 429
+
+
+def test_right_passwords_at_the_same_moment_all_pass(limited, ada):
+    """Those that wait for their turn at bcrypt count nothing, and there are no more turns at a time than cores."""
+    quota = os.cpu_count() + 2
+    api = limited(quota)
+    answers = at_once([lambda n=n: log_in(api, ada.email, f"198.51.100.{n}", PASSWORD) for n in range(4 * quota)])
+    assert [answer.status_code for answer in answers] == [200] * (4 * quota)
+
+
+HOME, NEIGHBOUR, AWAY = "2001:db8:1:2::1", "2001:db8:1:2:3::4", "2001:db8:1:3::1"
+
+
+def fill_by_strangers(api, email, quota):
+    statuses = [log_in(api, email, f"198.51.100.{n}").status_code for n in range(quota + 1)]
+    assert statuses == [401] * quota + [429]
+
+
+def test_a_stranger_does_not_lock_the_owner_out(limited, ada):
+    """Logins, changes of the password and resets still pass at an address that the user has logged in from."""
+    api = limited(5)
+    log_in(api, ada.email, HOME, PASSWORD)
+    fill_by_strangers(api, ada.email, 5)
+    assert log_in(api, ada.email, AWAY, PASSWORD).status_code == 429
+    assert log_in(api, ada.email, HOME, PASSWORD).status_code == 200
+    assert log_in(api, ada.email, NEIGHBOUR, PASSWORD).status_code == 200
+    assert change(api, ada, PASSWORD, HOME).status_code == 204
+    assert ask_reset(api, ada.email, AWAY).status_code == 202
+
+
+def test_a_known_address_is_held_back_by_its_own_failures(limited, ada):
+    """As many as any address may have; they cost other addresses nothing."""
+    api = limited(4)
+    log_in(api, ada.email, HOME, PASSWORD)
+    answers = [log_in(api, ada.email, address) for address in (HOME, NEIGHBOUR, HOME, NEIGHBOUR)]
+    assert [answer.status_code for answer in answers] == [401, 401, 401, 429]
+    fill_by_strangers(api, ada.email, 4)
+
+
+@pytest.mark.parametrize("address", [HOME, "203.0.113.9"])
+def test_an_address_is_known_for_30_days_after_a_login(limited, ada, clock, address):
+    """Also when that login has ended; a refresh is no login, and another user's address is no matter."""
+    api = limited(9)
+    pair = log_in(api, ada.email, address, PASSWORD).json["data"]
+    fill_by_strangers(api, ada.email, 9)
+    fill_by_strangers(api, "grace@example.com", 9)
+    assert log_in(api, "grace@example.com", address).status_code == 429
+    for _ in range(4):
+        clock.advance(6 * DAY)
+        pair = api.post("/auth/refresh", json={"refreshToken": pair["refreshToken"]}, address=address).json["data"]
+    api.post("/auth/logout", json={"refreshToken": pair["refreshToken"]}, address=address)
+    clock.advance(6 * DAY - 60)
+    assert log_in(api, ada.email, address).status_code == 401
+    clock.advance(61)
+    assert log_in(api, ada.email, address).status_code == 429
 
 
 def test_sign_up_and_confirmation_have_no_count_of_an_email(limited, ada):
@@ -158,17 +247,18 @@ def test_what_default_refuses_is_not_counted_under_auth(make_api):
     assert [(answer.status_code, remaining(answer)) for answer in answers] == [(401, 4), (429, None), (429, None)]
 
 
-@pytest.mark.parametrize("path", ["/auth/login", "/auth/password-reset"])
+@pytest.mark.parametrize("path", ["/auth/login", "/auth/password", "/auth/password-reset"])
 def test_what_an_emails_count_refuses_costs_no_bcrypt_and_no_write(limited, api, ada, database_path, monkeypatch, path):
     """(No event is delivered meanwhile: that would be a write.)"""
     api.app.relay.stop()
     api, runs = limited(1), []
     api.app.relay.stop()
     log_in(api, ada.email, "198.51.100.1")
+    ask_reset(api, ada.email, "198.51.100.3")
     real = bcrypt.checkpw
     monkeypatch.setattr(bcrypt, "checkpw", lambda *given: runs.append(given) or real(*given))
     outsider = sqlite3.connect(database_path)
     before = outsider.execute("PRAGMA data_version").fetchone()
-    assert api.post(path, json=ROUTES[path], address="198.51.100.2").status_code == 429
+    assert api.post(path, ada, ROUTES[path], address="198.51.100.2").status_code == 429
     assert (runs, outsider.execute("PRAGMA data_version").fetchone()) == ([], before)
     outsider.close()

@@ -2,8 +2,9 @@
 
 import pytest
 
+from backend.domain import network_of
 from backend.settings import Networks
-from backend.web.client_address import client_address, limit_key
+from backend.web.client_address import client_address
 
 PROXY = "10.0.0.1"  # within the trusted network of most tests
 CLIENT = "203.0.113.7"
@@ -116,7 +117,7 @@ def test_a_link_local_peer_is_not_taken_for_a_unix_socket():
     ],
 )
 def test_an_ipv6_client_is_counted_by_its_64(address, key):
-    assert limit_key(address) == key
+    assert network_of(address) == key
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ AUTH_ROUTES = {
     "/users": {"email": "ada@example.com", "password": PASSWORD, "name": "Ada"},
     "/auth/password-reset": {"email": "ada@example.com"},
     "/auth/password-reset/confirm": {"token": "none", "newPassword": PASSWORD},
+    "/auth/password": {"currentPassword": PASSWORD, "newPassword": "another good one"},
 }
 
 
@@ -53,6 +54,16 @@ def limited(settings, clock, ticks):
     yield make
     for app in made:
         app.close()
+
+
+@pytest.fixture
+def bcrypt_runs(api, ada, monkeypatch):
+    """What bcrypt is given from now on: an entry for each run."""
+    runs = []
+    for name in ("hashpw", "checkpw"):
+        real = getattr(bcrypt, name)
+        monkeypatch.setattr(bcrypt, name, lambda *given, real=real: runs.append(given) or real(*given))
+    return runs
 
 
 def state(answer):
@@ -191,6 +202,16 @@ def test_a_limit_is_exact_over_all_workers(limited):
     assert sorted(status(answer) for answer in answers) == [404] * 10 + [429] * 30
 
 
+def test_guesses_at_the_same_moment_are_no_more_than_the_quota(limited, ada, bcrypt_runs):
+    """Forty wrong passwords for one e-mail at two workers, from as many addresses."""
+    workers = [limited(auth=Limit(10, 60)), limited(auth=Limit(10, 60))]
+    answers = at_once(
+        [lambda n=n: workers[n % 2].post("/auth/login", json=LOGIN, address=f"198.51.100.{n}") for n in range(40)]
+    )
+    assert sorted(status(answer) for answer in answers) == [401] * 10 + [429] * 30
+    assert len(bcrypt_runs) == 10
+
+
 def test_off_switches_a_policy_off(limited):
     """`off` in the environment; the other policy stays."""
     limits = [
@@ -206,19 +227,15 @@ def test_off_switches_a_policy_off(limited):
 
 
 @pytest.mark.parametrize("path", AUTH_ROUTES)
-def test_a_refused_request_costs_no_bcrypt_and_no_write(limited, api, ada, database_path, monkeypatch, path):
+def test_a_refused_request_costs_no_bcrypt_and_no_write(limited, api, ada, database_path, bcrypt_runs, path):
     """Whichever policy refuses it."""
-    runs = []
-    for name in ("hashpw", "checkpw"):
-        real = getattr(bcrypt, name)
-        monkeypatch.setattr(bcrypt, name, lambda *given, real=real: runs.append(given) or real(*given))
     by_address, by_default = limited(auth=Limit(1, 3600)), limited(Limit(1, 3600))
     for one in (api, by_address, by_default):
         one.app.relay.stop()  # to deliver an event is a write
     for api, first in ((by_address, "/users"), (by_default, "/products")):
-        api.post(first, json={})
+        api.post(first, ada, {})
         outsider = sqlite3.connect(database_path)
         before = outsider.execute("PRAGMA data_version").fetchone()
-        assert refused(api.post(path, json=AUTH_ROUTES[path]))
-        assert (runs, outsider.execute("PRAGMA data_version").fetchone()) == ([], before)
+        assert refused(api.post(path, ada, AUTH_ROUTES[path]))
+        assert (bcrypt_runs, outsider.execute("PRAGMA data_version").fetchone()) == ([], before)
         outsider.close()
