@@ -97,7 +97,7 @@ class App:
 
         # Routes: what the URLs are, and who may call them.
         limits = RateLimits(limiter, settings.rate_limit_default, settings.rate_limit_auth, self.logins.is_known)
-        users = UserRoutes(self.users)
+        users = UserRoutes(self.users, limits)
         sessions = SessionRoutes(self.logins, limits)
         password = PasswordRoutes(self.credentials, limits)
         catalogue = ProductRoutes(products, cursors)

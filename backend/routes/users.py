@@ -8,10 +8,11 @@ from backend.domain import User, UserWithOrders
 from backend.errors import Conflict, Forbidden, PreconditionFailed
 from backend.routes.passwords import ChosenPassword, GivenPassword
 from backend.services.password_rules import weakness
-from backend.services.users import ADMIN_ONLY, Users
+from backend.services.users import ADMIN_ONLY, Users, changes_own_email
 from backend.web.fields import Boolean, Choice, EmailAddress, ListOf, Name, Text
 from backend.web.handler import answers
 from backend.web.pagination import OffsetQuery, Page, offset_page
+from backend.web.rate_limits import RateLimits
 from backend.web.request import Request
 
 ROLES = ("user", "admin")
@@ -53,8 +54,9 @@ class UserQuery(OffsetQuery):
 
 
 class UserRoutes:
-    def __init__(self, users: Users) -> None:
+    def __init__(self, users: Users, limits: RateLimits) -> None:
         self._users = users
+        self._limits = limits
 
     def find(self, request: Request, user_id: str) -> User:
         own = request.user.user  # read for this very request
@@ -102,8 +104,11 @@ class UserRoutes:
 
     def _update(self, request: Request, user_id: str, body: UserChanges) -> User:
         changes = given(body)
-        password = changes.pop("current_password", None)
-        return self._users.update(request.user, user_id, changes, request.precondition(), password)
+        password, wrong = changes.pop("current_password", None), None
+        if changes_own_email(request.user, user_id, changes):
+            self._limits.count_try(request)
+            wrong = self._limits.wrong_passwords(request, request.user.user.email)
+        return self._users.update(request.user, user_id, changes, request.precondition(), password, wrong)
 
 
 def given(changes: Any) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Passwords of users: changing one, resetting a forgotten one."""
 
+import logging
+
 from backend.domain import Caller, User
 from backend.errors import Unauthorized, ValidationFailed
 from backend.infrastructure.database import Database
@@ -15,6 +17,8 @@ from backend.services.password_rules import weakness
 
 RESET_LIFETIME = 30 * 60 * 1000  # milliseconds
 RESET_LABEL = "password reset"
+
+log = logging.getLogger(__name__)
 
 
 class UserCredentials:
@@ -36,7 +40,7 @@ class UserCredentials:
             before = users.credentials_by_id(tx, caller.user.id)
         hashed = self._passwords.replaced(current, before.password_hash, new, wrong) if before else None
         if before is None or hashed is None:
-            raise Unauthorized("credentials")
+            raise wrong_current_password(caller)
         with self._database.transaction(patient=True) as tx:
             check_unchanged(tx, caller, before)
             self._set(tx, caller.user.id, hashed, keep_session=caller.session_id)
@@ -97,6 +101,12 @@ class UserCredentials:
         if user is None or not user.active:
             raise _bad_token()
         return user
+
+
+def wrong_current_password(caller: Caller) -> Unauthorized:
+    """The refusal, noted in the log."""
+    log.warning("wrong current password: user %s", caller.user.id)
+    return Unauthorized("credentials")
 
 
 def check_unchanged(tx: Transaction, caller: Caller, before: Credentials) -> None:

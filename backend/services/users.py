@@ -5,15 +5,16 @@ from dataclasses import fields, replace
 from typing import Any
 
 from backend.domain import Caller, Precondition, User, UserWithOrders
-from backend.errors import Conflict, Forbidden, NotFound, PreconditionFailed, Unauthorized, ValidationFailed
+from backend.errors import Conflict, Forbidden, NotFound, PreconditionFailed, ValidationFailed
 from backend.infrastructure.cache import CoherentCache
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.passwords import Passwords
+from backend.infrastructure.rate_limiter import Count
 from backend.infrastructure.transaction import Duplicate, Transaction
 from backend.repositories import orders, password_resets, sessions, users
 from backend.repositories.users import Credentials
-from backend.services.credentials import check_unchanged
+from backend.services.credentials import check_unchanged, wrong_current_password
 from backend.services.events import EventBus
 
 ADMIN_ONLY = {"roles", "active"}
@@ -71,19 +72,19 @@ class Users:
 
     def update(
         self, caller: Caller, user_id: str, changes: Mapping[str, Any], precondition: Precondition,
-        current_password: str | None = None,
+        current_password: str | None = None, wrong: Count | None = None,
     ) -> User:  # fmt: skip
         """Change a profile; what stays as it was is no change.
 
         `current_password` is checked only if the caller's own e-mail changes (`changes_own_email`), and required then:
-        raises ValidationFailed without it, Unauthorized `credentials` for a wrong one, Unavailable if too many
-        passwords wait. Raises Forbidden, NotFound, PreconditionFailed, and Conflict for a taken e-mail or the last
-        active admin.
+        raises ValidationFailed without it, Unauthorized `credentials` for a wrong one, which `wrong` counts,
+        RateLimited if that count is full, Unavailable if too many passwords wait. Raises Forbidden, NotFound,
+        PreconditionFailed, and Conflict for a taken e-mail or the last active admin.
         """
         if ADMIN_ONLY & changes.keys() and not caller.is_admin:
             raise Forbidden
         needs_password = changes_own_email(caller, user_id, changes)
-        proof = self._proof(caller, current_password) if needs_password else None
+        proof = self._proof(caller, current_password, wrong) if needs_password else None
         with self._database.transaction(patient=needs_password) as tx:
             user = _required(users.by_id(tx, user_id), precondition)
             changed = replace(user, **changes)
@@ -136,14 +137,14 @@ class Users:
         users.update(tx, replace(user, roles=("admin", "user"), version=user.version + 1, updated_at=tx.now))
         self._events.publish(tx, "user.updated", ("user", user.id), None, {"changed": ["roles"]})
 
-    def _proof(self, caller: Caller, password: str | None) -> Credentials:
+    def _proof(self, caller: Caller, password: str | None, wrong: Count | None) -> Credentials:
         """The caller's credentials, which `password` has matched."""
         if password is None:
             raise _password_required()
         with self._database.snapshot() as tx:
             found = users.credentials_by_id(tx, caller.user.id)
-        if not self._passwords.matches(password, found.password_hash if found else None) or found is None:
-            raise Unauthorized("credentials")
+        if not self._passwords.matches(password, found.password_hash if found else None, wrong) or found is None:
+            raise wrong_current_password(caller)
         return found
 
     def _save(self, tx: Transaction, caller: Caller, before: User, after: User) -> User:

@@ -41,6 +41,11 @@ def change(api, by, current, address, new="another good one"):
     return api.post("/auth/password", by, {"currentPassword": current, "newPassword": new}, address=address)
 
 
+def change_email(api, by, path, address, email, current=None):
+    sent = {"email": email} | ({"currentPassword": current} if current else {})
+    return api.patch(path.format(id=by.id), by, sent, address=address)
+
+
 def ask_reset(api, email, address):
     return api.post("/auth/password-reset", json={"email": email}, address=address)
 
@@ -124,6 +129,30 @@ def test_wrong_current_passwords_count_with_failed_logins(limited, ada):
     assert change(api, ada, "wrong", "198.51.100.3").status_code == 401
     assert change(api, ada, PASSWORD, "198.51.100.4").status_code == 429
     assert log_in(api, ada.email, "198.51.100.5").status_code == 429
+
+
+@pytest.mark.parametrize("path", ["/users/me", "/users/{id}"])
+def test_a_change_of_ones_own_email_is_counted_as_a_change_of_the_password(limited, ada, path):
+    """By its address, with or without the password; and a wrong one with the failed logins, a right one not."""
+    api = limited(2)
+    assert change_email(api, ada, path, "198.51.100.1", "Ada@example.com", PASSWORD).status_code == 200
+    assert change_email(api, ada, path, "198.51.100.2", "Ada@example.com", "wrong").status_code == 200
+    assert change_email(api, ada, path, "198.51.100.2", "x@example.com", "wrong").status_code == 401
+    assert change_email(api, ada, path, "198.51.100.2", "x@example.com").status_code == 422
+    assert change_email(api, ada, path, "198.51.100.2", "x@example.com", PASSWORD).status_code == 429
+    assert log_in(api, ada.email, "198.51.100.3").status_code == 401
+    assert change_email(api, ada, path, "198.51.100.4", "x@example.com", PASSWORD).status_code == 429
+
+
+def test_other_changes_of_a_user_are_not_under_it(limited, admin, ada):
+    """A name, one's own e-mail as it was, and what an admin changes for another user check no password."""
+    api = limited(1)
+    api.post("/auth/login", json=LOGIN)
+    answers = [
+        api.patch("/users/me", ada, {"name": "New", "email": ada.email, "currentPassword": "wrong"}),
+        api.patch(f"/users/{ada.id}", admin, {"email": "new@example.com"}),
+    ]
+    assert [(answer.status_code, "RateLimit" in answer.headers) for answer in answers] == [(200, False)] * 2
 
 
 def test_a_right_password_costs_an_email_nothing(limited, ada):
