@@ -21,10 +21,13 @@ parameters are refused. Operations without a request body take an empty one or `
 **Every answer** carries `X-Request-ID`, `X-Content-Type-Options: nosniff` and `Cache-Control`: `no-store`, but
 `private, no-cache` for a user by id, and `no-cache` for products, which are public.
 
-**Limits.** Two policies count requests: `default` by user or address, `auth` by address and by e-mail over login,
-sign-up and password reset. Every answer that was counted carries `RateLimit-Policy` and `RateLimit`. The service's
-own `/healthz` and `/readyz` are not counted, nor is what the server refuses before (408, 411, 413, 414,
-431 and 400 for the framing), which ends the connection.
+**Limits.** Two policies count requests. `default` counts all by user, or by address without a token. `auth` counts
+login, sign-up, password reset and the change of one's own password or e-mail by address; for each e-mail it also
+counts resets, and apart from them wrong passwords: a right one costs nothing, but once that count is full, all are
+refused. Wrong passwords from an address that the user has logged in from within 30 days count under that address
+alone. Every answer that was counted carries `RateLimit-Policy` and `RateLimit`, of several counts under one policy the
+one nearer its end. The service's own `/healthz` and `/readyz` are not counted, nor is what the server refuses before
+(408, 411, 413, 414, 431 and 400 for the framing), which ends the connection.
 
 **Repeating.** 503 says that nothing was written. With an `Idempotency-Key` any attempt may be repeated for 24 h: the
 first answer is given again, with `Idempotency-Replayed: true`; a failed attempt leaves no key behind.

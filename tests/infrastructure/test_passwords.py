@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import bcrypt
 import pytest
 
-from backend.errors import Unavailable
+from backend.errors import RateLimited, Unavailable
 from backend.infrastructure.byte_locks import ByteLocks
 from backend.infrastructure.passwords import Passwords
+from backend.infrastructure.rate_limiter import Count, Policy, RateLimiter
 from tests.at_once import at_once
 from tests.forked import Forked
 from tests.processes.gunicorn_server import wait_until
@@ -209,6 +210,45 @@ def test_replaced_is_a_hash_of_the_new_password_for_the_right_one_alone(password
     assert passwords.matches("the new one", new) and not passwords.matches("the old one", new)
     for wrong, hashed in (("the new one", old), ("the old one", None), ("the old one", "!")):
         assert passwords.replaced(wrong, hashed, "the new one") is None
+
+
+@pytest.fixture
+def wrong():
+    """A count of ten wrong passwords."""
+    return Count(RateLimiter(slots=8, clock=lambda: 10**15), Policy("wrong", 10, 60), "a")
+
+
+@pytest.mark.parametrize("check", ["matches", "replaced", "renewed"])
+def test_a_wrong_password_is_counted_and_a_right_one_not(passwords, wrong, check):
+    hashed = passwords.hash("right")
+    more = ["a new one"] if check == "replaced" else []
+    for password, known, left in [("right", hashed, 10), ("other", hashed, 9), ("right", None, 8), ("right", "!", 7)]:
+        getattr(passwords, check)(password, known, *more, wrong)
+        assert wrong.verdict.remaining == left
+
+
+def test_a_full_count_refuses_without_a_run(passwords, wrong, monkeypatch):
+    for _ in range(10):
+        wrong.hit()
+    monkeypatch.delattr(bcrypt, "checkpw")
+    with pytest.raises(RateLimited):
+        passwords.matches("x", None, wrong)
+
+
+def test_what_waits_in_line_counts_nothing_and_what_runs_counts_until_it_has_succeeded(held, line, wrong):
+    passwords = Passwords(4, 1, line.locks, max_waiting=2)
+    for _ in range(3):
+        before = line.length()
+        line.asked.append(line.threads.submit(passwords.matches, "x", None, wrong))
+        wait_until(lambda before=before: line.length() == before + 1)
+    assert_refused(line.threads.submit(passwords.matches, "x", None, wrong))
+    wait_until(lambda: held.running == 1)
+    wrong.peek()
+    assert wrong.verdict.remaining == 9
+    held.may_end.set()
+    assert [one.result(10) for one in line.asked] == [False] * 3
+    wrong.peek()
+    assert wrong.verdict.remaining == 7
 
 
 def test_renewed_keeps_a_hash_of_todays_cost_and_replaces_another(passwords):

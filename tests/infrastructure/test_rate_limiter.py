@@ -5,10 +5,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from backend.infrastructure.rate_limiter import Policy, RateLimiter
+from backend.errors import RateLimited
+from backend.infrastructure.rate_limiter import Count, Policy, RateLimiter
 from tests.forked import Forked
 
 DEFAULT = Policy("default", 300, 60)
@@ -77,6 +79,70 @@ def test_a_refused_hit_counts_nothing(limiter: RateLimiter, clock: Clock) -> Non
     assert last.retry_after == 6.0
     clock.advance(60)
     assert limiter.hit(AUTH, "a").remaining == 9
+
+
+def test_a_peek_tells_the_state_and_counts_nothing(limiter: RateLimiter, clock: Clock) -> None:
+    assert [limiter.peek(AUTH, "a") for _ in range(20)] == [(True, 10, 0.0, 0.0)] * 20
+    for _ in range(10):
+        limiter.hit(AUTH, "a")
+    clock.advance(1.5)
+    assert limiter.peek(AUTH, "a") == (False, 0, 58.5, 4.5)
+    clock.advance(4.5)
+    assert limiter.peek(AUTH, "a") == (True, 1, 54.0, 0.0)
+
+
+def test_a_refund_gives_the_hit_back(limiter: RateLimiter, clock: Clock) -> None:
+    for _ in range(9):
+        limiter.hit(AUTH, "a")
+    for _ in range(20):
+        since = clock.now
+        assert limiter.hit(AUTH, "a") == (True, 0, 60.0, 0.0)
+        assert limiter.refund(AUTH, "a", since) == (True, 1, 54.0, 0.0)
+    assert [limiter.hit(AUTH, "a").allowed for _ in range(2)] == [True, False]
+
+
+def test_a_refund_does_not_give_what_has_come_back_already(limiter: RateLimiter, clock: Clock) -> None:
+    """A hit that waits through its interval is no longer counted: to give it back would forgive another."""
+    since = clock.now
+    limiter.hit(AUTH, "a")
+    clock.advance(7)
+    limiter.hit(AUTH, "a")
+    clock.advance(1)
+    assert limiter.refund(AUTH, "a", since) == (True, 9, 5.0, 0.0)
+    assert limiter.refund(AUTH, "b", since) == (True, 10, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_refunds_never_let_more_fail_than_without_what_succeeds(clock: Clock, seed: int) -> None:
+    """Tries of random length: the failures alone would all pass a limiter that nothing is given back to."""
+    random, limiter, plain = Random(seed), RateLimiter(slots=8, clock=clock), RateLimiter(slots=8, clock=clock)
+    under_way: list[tuple[int, int]] = []  # (end, beginning)
+    failures = 0
+    for _ in range(2000):
+        clock.advance(random.expovariate(1.0))
+        for end, since in [one for one in under_way if one[0] <= clock.now]:
+            under_way.remove((end, since))
+            limiter.refund(AUTH, "a", since)
+        if limiter.hit(AUTH, "a").allowed:
+            if random.random() < 0.7:
+                under_way.append((clock.now + round(random.expovariate(0.2) * SECOND), clock.now))
+            else:
+                failures += 1
+                assert plain.hit(AUTH, "a").allowed
+    assert failures > 100
+
+
+def test_a_count_raises_when_it_is_full_and_tells_its_state(limiter: RateLimiter, clock: Clock) -> None:
+    count = Count(limiter, AUTH, "a")
+    for _ in range(10):
+        count.peek()
+        count.hit()
+    for full in (count.peek, count.hit):
+        with pytest.raises(RateLimited) as refused:
+            full()
+        assert (refused.value.headers, count.verdict) == ({"Retry-After": "6"}, (False, 0, 60.0, 6.0))
+    count.refund()
+    assert count.verdict == (True, 1, 54.0, 0.0)
 
 
 def test_subjects_and_policies_count_apart(limiter: RateLimiter) -> None:

@@ -49,6 +49,16 @@ def test_ones_own_address_changes_only_with_the_current_password(api, request, w
     assert (answer.status_code, answer.json["data"]["email"], answer.json["data"]["name"]) == (200, NEW, "New")
 
 
+def test_a_wrong_current_password_is_one_line_in_the_log_with_the_users_id(api, ada, caplog):
+    """For a new e-mail and for a new password."""
+    assert change(api, ada, currentPassword="typed here").status_code == 401
+    body = {"currentPassword": "typed here", "newPassword": "another good one"}
+    assert api.post("/auth/password", ada, body).status_code == 401
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", f"wrong current password: user {ada.id}")
+    ] * 2  # fmt: skip
+
+
 def test_a_change_of_case_alone_needs_the_password_too(api, ada):
     assert details(change(api, ada, email="ADA@example.com"), 422).keys() == {"currentPassword"}
     assert change(api, ada, email="ADA@example.com", currentPassword=PASSWORD).status_code == 200

@@ -8,6 +8,7 @@ import pytest
 
 from backend.infrastructure.ids import is_id, new_id
 from tests.conftest import PASSWORD
+from tests.meanwhile import meanwhile
 
 WEEK = 7 * 86_400
 COLUMNS = "user_id, token_version, user_agent, ip, created_at, last_used_at, expires_at, ended_at"
@@ -71,6 +72,35 @@ def test_unknown_wrong_deactivated_and_deleted_are_answered_alike(api, admin, ad
         mine, first = ({**one.headers, "X-Request-ID": ""} for one in (answer, tries[0]))
         assert mine == first
     assert tries[0].headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_a_failed_login_is_one_line_with_user_and_client_and_no_row(api, admin, ada, grace, database_path, caplog):
+    """Unknown e-mail, wrong password, deactivated user; never what was typed. A login that succeeds is no warning."""
+    api.patch(f"/users/{grace.id}", admin, {"active": False})
+    api.app.relay.stop()  # to deliver an event is a write
+    outsider = sqlite3.connect(database_path)
+    before = outsider.execute("PRAGMA data_version").fetchone()
+    for email, password, who in [
+        ("Nobody@example.com", "typed here", "unknown"),
+        (ada.email.upper(), "typed here", ada.id),
+        (grace.email, PASSWORD, grace.id),
+    ]:
+        caplog.clear()
+        assert log_in(api, email, password, address="2001:db8::7").status_code == 401
+        (record,) = caplog.records
+        assert (record.levelname, record.name) == ("WARNING", "backend.services.logins")
+        assert record.getMessage() == f"failed login: user {who}, client 2001:db8::7"
+    assert outsider.execute("PRAGMA data_version").fetchone() == before
+    outsider.close()
+    caplog.clear()
+    assert log_in(api, ada.email).status_code == 200
+    assert caplog.records == []
+
+
+def test_a_login_of_a_user_who_is_deactivated_meanwhile_is_a_failed_one(api, admin, ada, monkeypatch, caplog):
+    meanwhile(monkeypatch, lambda: api.patch(f"/users/{ada.id}", admin, {"active": False}))
+    assert log_in(api, ada.email, address="192.0.2.7").status_code == 401
+    assert f"failed login: user {ada.id}, client 192.0.2.7" in caplog.messages
 
 
 BODIES = ["login", "refresh", "logout", "password-reset", "password-reset/confirm", "password"]
@@ -281,7 +311,7 @@ def test_a_list_of_logins_holds_a_hundred_whatever_the_database_holds(api, ada, 
     """And each login brings a user who has more of them nearer to that, at a bounded cost."""
     with closing(sqlite3.connect(database_path)) as connection, connection:
         connection.executemany(
-            f"INSERT INTO sessions SELECT ?, {COLUMNS} FROM sessions WHERE user_id = ? LIMIT 1",
+            f"INSERT INTO sessions (id, {COLUMNS}) SELECT ?, {COLUMNS} FROM sessions WHERE user_id = ? LIMIT 1",
             [(new_id(), ada.id) for _ in range(400)],
         )
     assert len(sessions_of(api, ada)) == 100

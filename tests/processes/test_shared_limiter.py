@@ -41,6 +41,35 @@ def test_four_processes_get_exactly_the_quota_between_them() -> None:
     assert sum(child.result() for child in children) == QUOTA
 
 
+def test_what_four_processes_give_back_is_exactly_what_is_left() -> None:
+    """Each gives back half of its hits; what they kept and what then still passes is the quota."""
+
+    def clock() -> int:  # the limiter reads it between load and store
+        time.sleep(0)
+        return 10**18
+
+    limiter = RateLimiter(clock=clock)
+    begin = Signal()
+
+    def work() -> int:
+        begin.wait()
+        kept = 0
+        for n in range(200):
+            if limiter.hit(NEVER_BACK, "a").allowed:
+                if n % 2:
+                    limiter.refund(NEVER_BACK, "a", clock())
+                else:
+                    kept += 1
+        return kept
+
+    children = [Forked(work) for _ in range(4)]
+    for _ in children:
+        begin.say()
+    kept = sum(child.result() for child in children)
+    assert kept == 400
+    assert allowed_of(limiter, QUOTA) == QUOTA - kept
+
+
 def test_a_worker_killed_while_it_holds_the_lock_blocks_nobody() -> None:
     """Its hit counts as never made, and the others' are exact."""
     doomed = 0
