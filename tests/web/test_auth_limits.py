@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 
 import bcrypt
 import pytest
@@ -176,6 +177,26 @@ def test_right_passwords_at_the_same_moment_all_pass(limited, ada):
     api = limited(quota)
     answers = at_once([lambda n=n: log_in(api, ada.email, f"198.51.100.{n}", PASSWORD) for n in range(4 * quota)])
     assert [answer.status_code for answer in answers] == [200] * (4 * quota)
+
+
+def test_past_the_limit_a_try_is_refused_at_once_although_others_wait_for_bcrypt(limited, ada, monkeypatch):
+    """It joins no line: while every core is busy, the answer is 429 all the same."""
+    api, checkpw, may_end = limited(1), bcrypt.checkpw, threading.Event()
+    log_in(api, ada.email, "198.51.100.1")
+    busy = threading.Semaphore(0)
+    monkeypatch.setattr(bcrypt, "checkpw", lambda *given: (busy.release(), may_end.wait(30), checkpw(*given))[-1])
+
+    def refused_meanwhile():
+        for _ in range(os.cpu_count()):
+            assert busy.acquire(timeout=30)
+        answer = log_in(api, ada.email, "198.51.100.2")
+        may_end.set()
+        return answer
+
+    others = [lambda n=n: log_in(api, f"x{n}@example.com", f"203.0.113.{n}") for n in range(os.cpu_count())]
+    *answers, refused = at_once([*others, refused_meanwhile])
+    assert [answer.status_code for answer in answers] == [401] * os.cpu_count()
+    assert refused.status_code == 429
 
 
 HOME, NEIGHBOUR, AWAY = "2001:db8:1:2::1", "2001:db8:1:2:3::4", "2001:db8:1:3::1"
