@@ -1,5 +1,6 @@
 """Who may call what: every route × everybody who might try, expected by `Route.access` and what is whose."""
 
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -9,9 +10,10 @@ import bcrypt
 import pytest
 
 from backend.infrastructure.database import Database
+from backend.settings import Limit
 from backend.web.handler import contract_of
 from backend.web.router import Access, Lane, Route
-from tests.every_route import API, VALID, World, build_world, key_of, routes_of, send
+from tests.every_route import API, VALID, World, build_world, key_of, routes_of, send, someone_allowed
 
 CALLERS = ("anonymous", "stranger", "owner", "admin", "deactivated", "forged")
 IDS_OF_NOTHING = {"absent": "0198c0de-0000-7000-8000-000000000000", "not a UUID": "1%27--"}
@@ -94,6 +96,23 @@ def test_every_route_declares_the_access_that_the_contract_gives_it(api):
     assert declared == {
         Access.ANYONE: OPEN, Access.USER: others, Access.SELF_OR_ADMIN: ONES_OWN_OR_ADMINS, Access.ADMIN: ADMINS,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", VALID)
+def test_what_runs_bcrypt_or_mails_counts_under_auth_and_what_writes_under_default(
+    make_api, world, commits, monkeypatch, key
+):
+    """A new route that checks or hashes a password fails here until a limit names it."""
+    api, runs = make_api(rate_limit_default=Limit(9, 60), rate_limit_auth=Limit(9, 60)), []
+    for name in ("checkpw", "hashpw"):
+        run = getattr(bcrypt, name)
+        monkeypatch.setattr(bcrypt, name, lambda *given, run=run: runs.append(given) or run(*given))
+    before = commits()
+    answer = send(api, world, key, someone_allowed(world, routes_of(api.app)[key]))
+    assert answer.status_code < 300
+    policies = re.findall('"([a-z]+)"', answer.headers.get("RateLimit-Policy", ""))
+    assert ("auth" in policies) == (bool(runs) or key == f"POST {API}/auth/password-reset")
+    assert "default" in policies or (not runs and commits() == before)
 
 
 def on_lane(api, lane):
