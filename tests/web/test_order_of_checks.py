@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from backend.settings import Limit
+from tests.conftest import PASSWORD
 
 ABSENT = "01900000-0000-7000-8000-000000000000"
 TEXT = {"data": b"}", "content_type": "text/plain"}  # 415, else 400
@@ -159,7 +160,7 @@ def test_the_fields_come_before_the_precondition(admin_call):
 
 def test_the_precondition_comes_before_the_state(admin_call, admin, ada):
     """A taken e-mail and the last admin's role are 409 only once the version fits."""
-    for change in ({"email": ada.email}, {"active": False}, {"roles": ["user"]}):
+    for change in ({"email": ada.email, "currentPassword": PASSWORD}, {"active": False}, {"roles": ["user"]}):
         answer = admin_call("PATCH", f"/users/{admin.id}", json=change, headers={"If-Match": '"9"'})
         assert error_of(answer) == (412, "PRECONDITION_FAILED")
         answer = admin_call("PATCH", f"/users/{admin.id}", json=change, headers={"If-Match": '"2"'})
