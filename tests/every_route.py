@@ -22,6 +22,7 @@ MOVEMENT = '{"amount": 5}'
 TRANSFER = '{"fromAccountId": "$account", "toAccountId": "$other_account", "amount": 5}'
 ORDER = '{"accountId": "$account", "items": [{"productId": "$product", "quantity": 1}]}'
 PRODUCT = '{"sku": "NEW", "name": "New", "unitPrice": 1, "currency": "EUR", "stock": 1}'
+CHANGE = f'{{"name": "Changed", "email": "changed@example.com", "currentPassword": "{PASSWORD}"}}'
 LOGIN = f'{{"email": "owner@example.com", "password": "{PASSWORD}"}}'
 
 # route → what stands for {id}, the body; both are templates of the world's names
@@ -29,9 +30,9 @@ VALID: dict[str, tuple[str, str]] = {
     f"POST {API}/users": ("", f'{{"email": "new@example.com", "password": "{PASSWORD}", "name": "New"}}'),
     f"GET {API}/users": ("", ""),
     f"GET {API}/users/me": ("", ""),
-    f"PATCH {API}/users/me": ("", '{"name": "Changed"}'),
+    f"PATCH {API}/users/me": ("", CHANGE),
     f"GET {API}/users/{{id}}": ("$owner", ""),
-    f"PATCH {API}/users/{{id}}": ("$owner", '{"name": "Changed"}'),
+    f"PATCH {API}/users/{{id}}": ("$owner", CHANGE),
     f"DELETE {API}/users/{{id}}": ("$owner", ""),
     f"POST {API}/auth/login": ("", LOGIN),
     f"POST {API}/auth/refresh": ("", '{"refreshToken": "$refresh_token"}'),

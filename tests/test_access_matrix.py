@@ -30,7 +30,7 @@ ADMINS = {
 }  # fmt: skip
 HASHES = {
     f"POST {API}/users", f"POST {API}/auth/login", f"POST {API}/auth/password",
-    f"POST {API}/auth/password-reset/confirm",
+    f"POST {API}/auth/password-reset/confirm", f"PATCH {API}/users/me", f"PATCH {API}/users/{{id}}",
 }  # fmt: skip
 # Routes without `{id}` whose body names something of the caller's own.
 PAID_FROM_ONES_OWN_ACCOUNT = {f"POST {API}/transfers", f"POST {API}/orders"}

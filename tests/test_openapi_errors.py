@@ -13,7 +13,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from backend.settings import Limit
-from tests.conftest import Api
+from tests.conftest import PASSWORD, Api
 from tests.documented import Document
 from tests.every_route import API, VALID, World, build_world, routes_of, send, someone_allowed
 
@@ -43,7 +43,7 @@ def order(product: str, quantity: int) -> str:
     return f'{{"accountId": "$account", "items": [{{"productId": "{product}", "quantity": {quantity}}}]}}'
 
 
-TAKEN = '{"email": "STRANGER@example.com"}'
+TAKEN = f'{{"email": "STRANGER@example.com", "currentPassword": "{PASSWORD}"}}'
 SPECIAL = [
     Special(f"PATCH {API}/users/me", 403, "FORBIDDEN", "owner", '{"roles": ["admin"]}'),
     Special(f"PATCH {API}/users/me", 409, "CONFLICT", "owner", TAKEN),

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from backend.domain import User, UserWithOrders
 from backend.errors import Conflict, Forbidden, PreconditionFailed
-from backend.routes.passwords import ChosenPassword
+from backend.routes.passwords import ChosenPassword, GivenPassword
 from backend.services.password_rules import weakness
 from backend.services.users import Users
 from backend.web.fields import Boolean, Choice, EmailAddress, ListOf, Name, Text
@@ -33,12 +33,13 @@ class NewUser:
 
 @dataclass(frozen=True)
 class UserChanges:
-    """`roles` and `active` are for admins."""
+    """`roles` and `active` are for admins. One's own `email` changes only with `current_password`, else ignored."""
 
     name: Name | None = None
     email: EmailAddress | None = None
     roles: Annotated[tuple[str, ...], ListOf(Choice(ROLES), 1, 2)] | None = None
     active: Annotated[bool, Boolean()] | None = None
+    current_password: GivenPassword | None = None
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ class UserRoutes:
 
     @answers(200, Forbidden, Conflict, PreconditionFailed, etag=True)
     def update_current_user(self, request: Request, body: UserChanges) -> User:
-        """Change one's own name or e-mail."""
-        return self._users.update(request.user, request.user.user.id, given(body), request.precondition())
+        """Change one's own name, or e-mail: only with the current password."""
+        return self._update(request, request.user.user.id, body)
 
     @answers(200, etag=True)
     def get_user(self, request: Request, found: User) -> User:
@@ -89,13 +90,18 @@ class UserRoutes:
 
     @answers(200, Conflict, PreconditionFailed, etag=True)
     def update_user(self, request: Request, found: User, body: UserChanges) -> User:
-        """Change a user; `roles` and `active` are for admins."""
-        return self._users.update(request.user, found.id, given(body), request.precondition())
+        """Change a user; `roles` and `active` are for admins, one's own e-mail needs the current password."""
+        return self._update(request, found.id, body)
 
     @answers(204, Conflict, PreconditionFailed)
     def delete_user(self, request: Request, found: User) -> None:
         """Deactivate a user and make him anonymous."""
         self._users.delete(request.user, found.id, request.precondition())
+
+    def _update(self, request: Request, user_id: str, body: UserChanges) -> User:
+        changes = given(body)
+        password = changes.pop("current_password", None)
+        return self._users.update(request.user, user_id, changes, request.precondition(), password)
 
 
 def given(changes: Any) -> dict[str, Any]:

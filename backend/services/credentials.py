@@ -8,6 +8,7 @@ from backend.infrastructure.keyring import Keyring
 from backend.infrastructure.passwords import Passwords
 from backend.infrastructure.transaction import Transaction
 from backend.repositories import password_resets, sessions, users
+from backend.repositories.users import Credentials
 from backend.services.events import EventBus
 from backend.services.password_rules import weakness
 
@@ -33,11 +34,7 @@ class UserCredentials:
         if before is None or hashed is None:
             raise Unauthorized("credentials")
         with self._database.transaction(patient=True) as tx:
-            now = users.credentials_by_id(tx, caller.user.id)
-            if now is None or now.token_version != before.token_version:
-                raise Unauthorized("credentials")  # somebody was faster while bcrypt ran
-            if not sessions.is_live(tx, caller.session_id):
-                raise Unauthorized("revoked")
+            check_unchanged(tx, caller, before)
             self._set(tx, caller.user.id, hashed, keep_session=caller.session_id)
             self._events.publish(tx, "password.changed", ("user", caller.user.id), caller.user.id)
 
@@ -96,6 +93,15 @@ class UserCredentials:
         if user is None or not user.active:
             raise _bad_token()
         return user
+
+
+def check_unchanged(tx: Transaction, caller: Caller, before: Credentials) -> None:
+    """Raises Unauthorized if the caller's password or login has ended since `before` was read: bcrypt takes long."""
+    now = users.credentials_by_id(tx, caller.user.id)
+    if now is None or now.token_version != before.token_version:
+        raise Unauthorized("credentials")
+    if not sessions.is_live(tx, caller.session_id):
+        raise Unauthorized("revoked")
 
 
 def _refuse_weak(password: str, user: User) -> None:

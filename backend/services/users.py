@@ -5,13 +5,15 @@ from dataclasses import fields, replace
 from typing import Any
 
 from backend.domain import Caller, Precondition, User, UserWithOrders
-from backend.errors import Conflict, Forbidden, NotFound, PreconditionFailed
+from backend.errors import Conflict, Forbidden, NotFound, PreconditionFailed, Unauthorized, ValidationFailed
 from backend.infrastructure.cache import CoherentCache
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.passwords import Passwords
 from backend.infrastructure.transaction import Duplicate, Transaction
 from backend.repositories import orders, password_resets, sessions, users
+from backend.repositories.users import Credentials
+from backend.services.credentials import check_unchanged
 from backend.services.events import EventBus
 
 ADMIN_ONLY = {"roles", "active"}
@@ -67,19 +69,31 @@ class Users:
         shown = [{field.name: getattr(user, field.name) for field in fields(User)} for user in found]
         return [UserWithOrders(**user, orders=theirs[user["id"]]) for user in shown], total
 
-    def update(self, caller: Caller, user_id: str, changes: Mapping[str, Any], precondition: Precondition) -> User:
+    def update(
+        self, caller: Caller, user_id: str, changes: Mapping[str, Any], precondition: Precondition,
+        current_password: str | None = None,
+    ) -> User:  # fmt: skip
         """Change a profile; what stays as it was is no change.
 
-        Raises Forbidden, NotFound, PreconditionFailed, and Conflict for a taken e-mail or the last active admin.
+        `current_password` is checked only if the caller's own e-mail changes (`changes_own_email`), and required then:
+        raises ValidationFailed without it, Unauthorized `credentials` for a wrong one, Unavailable if too many
+        passwords wait. Raises Forbidden, NotFound, PreconditionFailed, and Conflict for a taken e-mail or the last
+        active admin.
         """
         if ADMIN_ONLY & changes.keys() and not caller.is_admin:
             raise Forbidden
-        with self._database.transaction() as tx:
+        needs_password = changes_own_email(caller, user_id, changes)
+        proof = self._proof(caller, current_password) if needs_password else None
+        with self._database.transaction(patient=needs_password) as tx:
             user = _required(users.by_id(tx, user_id), precondition)
             changed = replace(user, **changes)
             changed = replace(changed, roles=tuple(sorted(changed.roles)))  # the order they came in means nothing
             if changed == user:
                 return user
+            if changed.email != user.email and user_id == caller.user.id:
+                if proof is None:  # the e-mail was the same before this transaction
+                    raise _password_required()
+                check_unchanged(tx, caller, proof)
             return self._save(tx, caller, user, changed)
 
     def delete(self, caller: Caller, user_id: str, precondition: Precondition) -> None:
@@ -122,6 +136,16 @@ class Users:
         users.update(tx, replace(user, roles=("admin", "user"), version=user.version + 1, updated_at=tx.now))
         self._events.publish(tx, "user.updated", ("user", user.id), None, {"changed": ["roles"]})
 
+    def _proof(self, caller: Caller, password: str | None) -> Credentials:
+        """The caller's credentials, which `password` has matched."""
+        if password is None:
+            raise _password_required()
+        with self._database.snapshot() as tx:
+            found = users.credentials_by_id(tx, caller.user.id)
+        if not self._passwords.matches(password, found.password_hash if found else None) or found is None:
+            raise Unauthorized("credentials")
+        return found
+
     def _save(self, tx: Transaction, caller: Caller, before: User, after: User) -> User:
         loses_admin = _is_active_admin(before) and not _is_active_admin(after)
         if loses_admin and not users.count_other_active_admins(tx, after.id):
@@ -143,6 +167,11 @@ class Users:
         return after
 
 
+def changes_own_email(caller: Caller, user_id: str, changes: Mapping[str, Any]) -> bool:
+    """True if these changes give the caller another e-mail, be it in upper and lower case alone."""
+    return user_id == caller.user.id and changes.get("email", caller.user.email) != caller.user.email
+
+
 def _required(user: User | None, precondition: Precondition = lambda _: True) -> User:
     if user is None:
         raise NotFound
@@ -153,6 +182,10 @@ def _required(user: User | None, precondition: Precondition = lambda _: True) ->
 
 def _is_active_admin(user: User) -> bool:
     return user.active and "admin" in user.roles
+
+
+def _password_required() -> ValidationFailed:
+    return ValidationFailed({"currentPassword": "is required to change one's own e-mail"})
 
 
 def _email_taken() -> Conflict:

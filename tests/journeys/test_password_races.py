@@ -150,7 +150,7 @@ def test_a_reset_whose_token_has_become_void_is_refused(api, admin, ada, reset_t
     assert SLOW not in opens(api, ada)
 
 
-@pytest.mark.parametrize("act", ["login", "sign-up", "change", "reset"])
+@pytest.mark.parametrize("act", ["login", "sign-up", "change", "reset", "e-mail"])
 def test_what_has_hashed_a_password_waits_for_the_database_to_the_end(make_api, ada, database_path, monkeypatch, act):
     """Its thread is no other request's. Of three other writers one at least is refused after a tenth of the time."""
     api, hashed = make_api(threads=2, busy_timeout_seconds=20), threading.Event()
@@ -160,8 +160,9 @@ def test_what_has_hashed_a_password_waits_for_the_database_to_the_end(make_api, 
         "sign-up": lambda: api.post("/users", json={"email": "m@example.com", "password": FAST, "name": "Mary"}),
         "change": lambda: change(api, ada, FAST),
         "reset": lambda: confirm(api, token, FAST),
+        "e-mail": lambda: api.patch("/users/me", ada, {"email": "new@example.com", "currentPassword": PASSWORD}),
     }
-    meanwhile(monkeypatch, hashed.set, "checkpw" if act == "login" else "hashpw")
+    meanwhile(monkeypatch, hashed.set, "checkpw" if act in ("login", "e-mail") else "hashpw")
 
     def write():
         return api.post("/accounts", ada, {"currency": "EUR"}).status_code

@@ -173,5 +173,6 @@ def test_a_mailed_token_ends_with_the_password_or_the_address_it_was_for(api, ad
         body = {"currentPassword": PASSWORD, "newPassword": "yet another good one"}
         assert api.post("/auth/password", ada, body).status_code == 204
     else:
-        assert api.patch("/users/me", ada, {"email": "new@example.com"}).status_code == 200
+        body = {"email": "new@example.com", "currentPassword": PASSWORD}
+        assert api.patch("/users/me", ada, body).status_code == 200
     assert is_refused(confirm(api, token))

@@ -1,0 +1,118 @@
+"""Changing an e-mail address: one's own only with the current password, which a thief of a token does not have."""
+
+import bcrypt
+import pytest
+
+from backend.services import users
+from tests.conftest import PASSWORD
+from tests.meanwhile import meanwhile
+
+NEW = "countess@example.com"
+OWN_PATHS = ("/users/me", "/users/{id}")
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Every bcrypt run from now on."""
+    seen = []
+    for name in ("checkpw", "hashpw"):
+        run = getattr(bcrypt, name)
+        monkeypatch.setattr(bcrypt, name, lambda *given, run=run: seen.append(given) or run(*given))
+    return seen
+
+
+def change(api, person, path="/users/me", email=NEW, **more):
+    return api.patch(path.format(id=person.id), person, {"email": email, **more})
+
+
+def email_of(api, person):
+    return api.get("/users/me", person).json["data"]["email"]
+
+
+def details(answer, status):
+    assert answer.status_code == status, answer.text
+    return answer.json["error"]["details"]
+
+
+@pytest.mark.parametrize("who", ["ada", "admin"])
+@pytest.mark.parametrize("path", OWN_PATHS)
+def test_ones_own_address_changes_only_with_the_current_password(api, request, who, path):
+    """Without it 422, with a wrong one 401 `credentials`, an admin's own too; nothing sent along is changed either."""
+    person = request.getfixturevalue(who)
+    assert details(change(api, person, path, name="New"), 422).keys() == {"currentPassword"}
+    for wrong in ("a wrong password", PASSWORD.upper(), f"{PASSWORD} "):
+        answer = change(api, person, path, name="New", currentPassword=wrong)
+        assert details(answer, 401) == {"reason": "credentials"}
+    before = api.get("/users/me", person).json["data"]
+    assert (before["email"], before["version"]) == (person.email, 1 if who == "ada" else 2)
+    answer = change(api, person, path, name="New", currentPassword=PASSWORD)
+    assert (answer.status_code, answer.json["data"]["email"], answer.json["data"]["name"]) == (200, NEW, "New")
+
+
+def test_a_change_of_case_alone_needs_the_password_too(api, ada):
+    assert details(change(api, ada, email="ADA@example.com"), 422).keys() == {"currentPassword"}
+    assert change(api, ada, email="ADA@example.com", currentPassword=PASSWORD).status_code == 200
+    assert email_of(api, ada) == "ADA@example.com"
+
+
+@pytest.mark.parametrize("changes", [{"name": "New"}, {"email": "ada@example.com"}, {}])
+def test_without_a_change_of_address_no_password_is_needed_or_checked(api, ada, runs, changes):
+    """A wrong one is ignored: else it could be guessed here."""
+    for password in ({}, {"currentPassword": "a wrong password"}):
+        assert api.patch("/users/me", ada, {**changes, **password}).status_code == 200
+    assert runs == []
+
+
+def test_an_admin_changes_anothers_address_without_any_password(api, admin, ada, runs):
+    answers = [
+        api.patch(f"/users/{ada.id}", admin, {"email": NEW}),
+        api.patch(f"/users/{ada.id}", admin, {"email": ada.email, "currentPassword": "a wrong password"}),
+    ]
+    assert [answer.json["data"]["email"] for answer in answers] == [NEW, ada.email]
+    assert runs == []
+
+
+@pytest.mark.parametrize("password", ["", None, 5, "x" * 257, "nul\0"])
+def test_what_is_no_password_is_told_with_all_other_wrong_fields(api, ada, runs, password):
+    answer = change(api, ada, email="nobody", currentPassword=password)
+    assert details(answer, 422).keys() == {"email", "currentPassword"}
+    assert runs == []
+
+
+def test_a_refused_change_of_rights_costs_no_bcrypt(api, ada, runs):
+    assert change(api, ada, currentPassword=PASSWORD, roles=["admin"]).status_code == 403
+    assert runs == []
+
+
+@pytest.mark.parametrize("path", OWN_PATHS)
+@pytest.mark.parametrize(
+    ("act", "reason"), [("logout", "revoked"), ("change", "credentials"), ("deactivation", "credentials")]
+)
+def test_what_ends_while_the_password_is_checked_ends_the_change(api, admin, ada, monkeypatch, path, act, reason):
+    """Logged out, password changed from another login, deactivated: the address stays."""
+    device, new = api.log_in(ada.email), "another good password"
+    acts = {
+        "logout": lambda: api.post("/auth/logout", json={"refreshToken": ada.refresh}),
+        "change": lambda: api.post("/auth/password", device, {"currentPassword": PASSWORD, "newPassword": new}),
+        "deactivation": lambda: api.patch(f"/users/{ada.id}", admin, {"active": False}),
+    }
+    done = []
+    meanwhile(monkeypatch, lambda: done.append(acts[act]().status_code))
+    assert details(change(api, ada, path, currentPassword=PASSWORD), 401) == {"reason": reason}
+    assert done in ([200], [204])
+    assert api.get(f"/users/{ada.id}", admin).json["data"]["email"] == ada.email
+
+
+def test_an_address_that_changes_while_its_own_is_sent_is_not_changed_back_without_a_password(api, ada, monkeypatch):
+    """What was no change when the request came would be one when it is made."""
+    decide = users.changes_own_email
+
+    def interrupted(*given):
+        monkeypatch.setattr(users, "changes_own_email", decide)
+        decision = decide(*given)
+        assert change(api, ada, currentPassword=PASSWORD).status_code == 200
+        return decision
+
+    monkeypatch.setattr(users, "changes_own_email", interrupted)
+    assert details(change(api, ada, email=ada.email), 422).keys() == {"currentPassword"}
+    assert email_of(api, ada) == NEW
