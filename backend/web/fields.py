@@ -35,9 +35,10 @@ VISIBLE = re.compile(  # neither white space, nor Unicode's Default_Ignorable_Co
 )
 BLANKS = " \t\n\v\f\r"  # str.strip() would take other control characters for white space, too
 DIGITS = re.compile(r"[0-9]{1,19}")
-# The WHATWG's pattern for <input type=email> with at least two labels in the domain.
+# The WHATWG's pattern for <input type=email> with at least two labels in the domain; and no encoded word (RFC 2047),
+# which mail software may decode into another address.
 EMAIL = re.compile(
-    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
+    r"(?!.*=\?)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
     r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+"
 )
 
