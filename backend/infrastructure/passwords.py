@@ -63,9 +63,10 @@ class Passwords:
             return self._hash(password)
 
     def matches(self, password: str, hashed: str | None) -> bool:
-        """True if `hashed` is of `password`. None or no hash at all, of a user unknown or gone, takes as long.
+        """True if `hashed` is of `password`. Raises Unavailable.
 
-        Raises Unavailable.
+        False takes as long as a run at today's cost, also for None and for no hash at all, of a user unknown or gone,
+        and for a hash of before at a lower cost. (One at a higher cost takes its own time.)
         """
         with self._turn():
             return self._matches(password, hashed)
@@ -84,7 +85,7 @@ class Passwords:
 
     def outdated(self, hashed: str) -> bool:
         """True if the hash was made at another cost than today's."""
-        return int(hashed.split("$")[2]) != self._rounds
+        return _cost(hashed) != self._rounds
 
     def _hash(self, password: str) -> str:
         return bcrypt.hashpw(_prehashed(password), bcrypt.gensalt(self._rounds)).decode()
@@ -92,7 +93,12 @@ class Passwords:
     def _matches(self, password: str, hashed: str | None) -> bool:
         known = hashed if hashed is not None and hashed.startswith("$2") else None
         stored = known.encode() if known is not None else self._decoy_hash()
-        return bcrypt.checkpw(_prehashed(password), stored) and known is not None
+        prehashed = _prehashed(password)
+        if bcrypt.checkpw(prehashed, stored):
+            return known is not None
+        for rounds in range(_cost(stored.decode()), self._rounds):  # each doubles the work done so far
+            bcrypt.hashpw(prehashed, bcrypt.gensalt(rounds))
+        return False
 
     def _decoy_hash(self) -> bytes:
         if self._decoy is None:  # any well-formed hash of today's cost; its password is nobody's
@@ -153,6 +159,10 @@ class Passwords:
 def shared_password_locks() -> ByteLocks:
     """Those of this process and its children: gunicorn's master makes them."""
     return ByteLocks()
+
+
+def _cost(hashed: str) -> int:
+    return int(hashed.split("$")[2])
 
 
 def _prehashed(password: str) -> bytes:
