@@ -91,7 +91,9 @@ class Email:
         return text
 
     def schema(self) -> Schema:
-        return {"type": "string", "format": "email", "maxLength": 254, "pattern": f"^{EMAIL.pattern}$"}
+        said = "Without an encoded word (`=?`, RFC 2047)."
+        shape = {"format": "email", "maxLength": 254, "pattern": f"^{EMAIL.pattern}$"}
+        return {"type": "string", "description": said, **shape}
 
 
 @dataclass(frozen=True)
