@@ -89,8 +89,8 @@ class App:
         ledger = Ledger(self.database, events)
         orders = Orders(self.database, ledger, events)
         audit_log = Audit(self.database)
-        mailer = Mailer(settings, self.credentials)
-        subscribers = [audit_log.subscriber(), mailer.subscriber(), *webhooks(settings)]
+        mailer = Mailer(settings, self.database, self.credentials)
+        subscribers = [audit_log.subscriber(), self.credentials.subscriber(), mailer.subscriber(), *webhooks(settings)]
         self.relay = Relay(self.database, subscribers)
         events.subscribe(*subscribers)
         events.listen(self.relay.wake)

@@ -120,12 +120,12 @@ def build_world(path: Path) -> World:
     names = _filled_with_things(api, admin, people["owner"], people["stranger"])
     api.post("/auth/password-reset", json={"email": people["owner"].email})
     connection = sqlite3.connect(path)
+    while connection.execute("SELECT 1 FROM deliveries").fetchone():
+        time.sleep(0.01)  # else the relay would write in the copies
     [(reset_id,)] = connection.execute("SELECT id FROM password_resets").fetchall()
     [(names["shop"],)] = connection.execute("SELECT id FROM accounts WHERE kind = 'shop' AND balance > 0").fetchall()
     names["reset_token"] = app.credentials.reset_token(reset_id)
     names |= {"idle_account": idle_account} | {name: person.id for name, person in people.items()}
-    while connection.execute("SELECT 1 FROM deliveries").fetchone():
-        time.sleep(0.01)  # else the relay would write in the copies
     connection.close()
     app.close()
     os.close(descriptor)

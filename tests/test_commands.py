@@ -172,6 +172,7 @@ def test_create_admin_makes_an_admin_or_nobody(database_path, make_api):
     ("email", "password", "told"),
     [
         ("nobody", PASSWORD, "e-mail"),
+        ("=?utf-8?q?root?=@example.com", PASSWORD, "e-mail"),
         ("root@example.com", "short", "password"),
         ("root@example.com", "Password123", "password"),
         ("root@example.com", "ROOT@example.com", "password"),

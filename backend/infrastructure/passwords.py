@@ -64,8 +64,10 @@ class Passwords:
             return self._hash(password)
 
     def matches(self, password: str, hashed: str | None, wrong: Count | None = None) -> bool:
-        """True if `hashed` is of `password`. None or no hash at all, of a user unknown or gone, takes as long.
+        """True if `hashed` is of `password`.
 
+        False takes as long as a run at today's cost, also for None and for no hash at all, of a user unknown or gone,
+        and for a hash of before at a lower cost. (One at a higher cost takes its own time.)
         `wrong` counts passwords that do not match. Raises Unavailable, and RateLimited if that count is full.
         """
         with self._turn():
@@ -88,7 +90,7 @@ class Passwords:
 
     def outdated(self, hashed: str) -> bool:
         """True if the hash was made at another cost than today's."""
-        return int(hashed.split("$")[2]) != self._rounds
+        return _cost(hashed) != self._rounds
 
     def _hash(self, password: str) -> str:
         return bcrypt.hashpw(_prehashed(password), bcrypt.gensalt(self._rounds)).decode()
@@ -98,10 +100,14 @@ class Passwords:
             wrong.hit()  # only now that it is this password's turn: of those in line none counts yet
         known = hashed if hashed is not None and hashed.startswith("$2") else None
         stored = known.encode() if known is not None else self._decoy_hash()
-        right = bcrypt.checkpw(_prehashed(password), stored) and known is not None
-        if wrong and right:
-            wrong.refund()
-        return right
+        prehashed = _prehashed(password)
+        if bcrypt.checkpw(prehashed, stored):
+            if wrong and known is not None:
+                wrong.refund()
+            return known is not None
+        for rounds in range(_cost(stored.decode()), self._rounds):  # each doubles the work done so far
+            bcrypt.hashpw(prehashed, bcrypt.gensalt(rounds))
+        return False
 
     def _decoy_hash(self) -> bytes:
         if self._decoy is None:  # any well-formed hash of today's cost; its password is nobody's
@@ -162,6 +168,10 @@ class Passwords:
 def shared_password_locks() -> ByteLocks:
     """Those of this process and its children: gunicorn's master makes them."""
     return ByteLocks()
+
+
+def _cost(hashed: str) -> int:
+    return int(hashed.split("$")[2])
 
 
 def _prehashed(password: str) -> bytes:

@@ -5,7 +5,7 @@ from backend.infrastructure.transaction import Transaction
 
 
 def insert(tx: Transaction, reset_id: str, user_id: str) -> None:
-    """A new request voids the open ones."""
+    """Any that is still open, because it was not used in time, ends."""
     end_all(tx, user_id)
     tx.run(
         "INSERT INTO password_resets (id, user_id, created_at) VALUES (:id, :user_id, :now)",

@@ -1,8 +1,13 @@
-"""Passwords of users: changing one, resetting a forgotten one."""
+"""Passwords of users: changing one, resetting a forgotten one.
+
+A request for a reset must not tell whether its address is a user's. So it only writes the address down, the same rows
+for every address; the relay has it looked up afterwards (`open_resets`), once, and what it costs then delays no answer.
+"""
 
 import logging
+from collections.abc import Sequence
 
-from backend.domain import Caller, User
+from backend.domain import Caller, Event, User
 from backend.errors import Unauthorized, ValidationFailed
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import is_id, new_id
@@ -10,13 +15,15 @@ from backend.infrastructure.keyring import Keyring
 from backend.infrastructure.passwords import Passwords
 from backend.infrastructure.rate_limiter import Count
 from backend.infrastructure.transaction import Transaction
-from backend.repositories import password_resets, sessions, users
+from backend.repositories import password_resets, reset_requests, sessions, users
 from backend.repositories.users import Credentials
-from backend.services.events import EventBus
+from backend.services.events import INTERNAL, EventBus, Subscriber
+from backend.services.mails import owe_mail
 from backend.services.password_rules import weakness
 
 RESET_LIFETIME = 30 * 60 * 1000  # milliseconds
 RESET_LABEL = "password reset"
+RESET_ASKED = "reset asked"  # an internal event
 
 log = logging.getLogger(__name__)
 
@@ -42,28 +49,42 @@ class UserCredentials:
         if before is None or hashed is None:
             raise wrong_current_password(caller)
         with self._database.transaction(patient=True) as tx:
-            check_unchanged(tx, caller, before)
-            self._set(tx, caller.user.id, hashed, keep_session=caller.session_id)
-            self._events.publish(tx, "password.changed", ("user", caller.user.id), caller.user.id)
+            user = check_unchanged(tx, caller, before)
+            self._set(tx, user.id, hashed, keep_session=caller.session_id)
+            self._tell(tx, "password.changed", user)
 
     def request_reset(self, email: str) -> None:
-        """If the address is an active user's, a new reset token goes to the mailer; older ones are void."""
-        with self._database.transaction() as tx:  # for an unknown address too: a busy database must not tell them apart
-            found = users.credentials_by_email(tx, email)
-            if found is None or not found.user.active:
-                return
-            password_resets.insert(tx, new_id(), found.user.id)
-            self._events.publish(tx, "password.reset_requested", ("user", found.user.id), found.user.id)
+        """Note the request: the same work for any address."""
+        with self._database.transaction() as tx:
+            request_id = new_id()
+            reset_requests.insert(tx, request_id, email)
+            self._events.publish(tx, RESET_ASKED, (INTERNAL, request_id), None)
 
-    def requested_reset(self, user_id: str) -> tuple[User, str] | None:
-        """The user and the token he waits for, if he does: it is made from the id of his open request, stored nowhere.
+    def subscriber(self) -> Subscriber:
+        return Subscriber("resets", record=self.open_resets, wants=lambda event: event.name == RESET_ASKED)
+
+    def open_resets(self, tx: Transaction, events: Sequence[Event]) -> None:
+        """Look up the noted requests: for an active user's address, a mail with a reset token is owed.
+
+        The token of a request that is still open goes out again, and ends when it would have ended.
+        """
+        for event in events:
+            email = reset_requests.take(tx, event.resource_id)
+            found = users.credentials_by_email(tx, email) if email else None
+            if found is None or not found.user.active:
+                continue
+            if not password_resets.open_of(tx, found.user.id, tx.now - RESET_LIFETIME):
+                password_resets.insert(tx, new_id(), found.user.id)
+            self._tell(tx, "password.reset_requested", found.user, cause=event)
+
+    def open_token(self, user_id: str) -> str | None:
+        """The user's reset token, if one is open: it is made from the request's id and stored nowhere.
 
         Not even that id is in the event: webhooks have it too.
         """
         with self._database.snapshot() as tx:
             reset_id = password_resets.open_of(tx, user_id, tx.now - RESET_LIFETIME)
-            user = users.by_id(tx, user_id)
-        return (user, self.reset_token(reset_id)) if user and user.active and reset_id else None
+        return self.reset_token(reset_id) if reset_id else None
 
     def reset_token(self, reset_id: str) -> str:
         return f"{reset_id}.{self._keyring.sign(RESET_LABEL, reset_id.encode()).hex()}"
@@ -77,7 +98,11 @@ class UserCredentials:
         with self._database.transaction(patient=True) as tx:
             user = self._owner(tx, reset_id)
             self._set(tx, user.id, hashed)
-            self._events.publish(tx, "password.reset", ("user", user.id), user.id)
+            self._tell(tx, "password.reset", user)
+
+    def _tell(self, tx: Transaction, name: str, user: User, cause: Event | None = None) -> None:
+        event = self._events.publish(tx, name, ("user", user.id), user.id, cause=cause)
+        owe_mail(tx, event, user)
 
     def _set(self, tx: Transaction, user_id: str, password_hash: str, keep_session: str = "") -> None:
         users.set_password(tx, user_id, password_hash)
@@ -109,13 +134,14 @@ def wrong_current_password(caller: Caller) -> Unauthorized:
     return Unauthorized("credentials")
 
 
-def check_unchanged(tx: Transaction, caller: Caller, before: Credentials) -> None:
-    """Raises Unauthorized if the caller's password or login has ended since `before` was read: bcrypt takes long."""
+def check_unchanged(tx: Transaction, caller: Caller, before: Credentials) -> User:
+    """The caller as of now. Raises Unauthorized if password or login have ended since `before`: bcrypt takes long."""
     now = users.credentials_by_id(tx, caller.user.id)
     if now is None or now.token_version != before.token_version:
         raise Unauthorized("credentials")
     if not sessions.is_live(tx, caller.session_id):
         raise Unauthorized("revoked")
+    return now.user
 
 
 def _refuse_weak(password: str, user: User) -> None:

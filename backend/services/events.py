@@ -14,6 +14,8 @@ from backend.infrastructure.logs import request_id
 from backend.infrastructure.transaction import Transaction
 from backend.repositories import outbox
 
+INTERNAL = "internal"  # resource type of what this service has to do next, which is no news for others
+
 Listener = Callable[[Event], None]
 Recorder = Callable[[Transaction, Sequence[Event]], None]
 
@@ -24,9 +26,13 @@ class DeliveryFailed(Exception):
     """The event could not be delivered. The message goes to the log: no secrets."""
 
 
+def is_public(event: Event) -> bool:
+    return event.resource_type != INTERNAL
+
+
 @dataclass(frozen=True)
 class Subscriber:
-    """Somebody to whom every event that he `wants` is owed under his `name`, which must never change.
+    """A receiver: every event that it `wants`, by default all public ones, is owed to its `name`, which never changes.
 
     `deliver` takes it out of this service, outside any transaction; whatever it raises, it will be called again.
     `record` takes many down in this database, in the transaction that marks them delivered: so exactly once.
@@ -35,7 +41,7 @@ class Subscriber:
     name: str
     deliver: Callable[[Event], None] | None = None
     record: Recorder | None = None
-    wants: Callable[[Event], bool] = lambda event: True
+    wants: Callable[[Event], bool] = is_public
 
     def is_owed(self, event: Event) -> bool:
         """Whether it `wants` the event. If that raises, it is owed: better delivered in vain than lost."""
@@ -63,12 +69,17 @@ class EventBus:
 
     def publish(
         self, tx: Transaction, name: str, resource: tuple[str, str], user_id: str | None,
-        payload: Mapping[str, object] | None = None,
-    ) -> None:  # fmt: skip
-        """Say in `tx` that `user_id` did what `name` says to the resource (type, id). `payload` holds no secrets."""
-        event = Event(new_id(), name, *resource, user_id, request_id.get(), payload or {}, tx.now)
+        payload: Mapping[str, object] | None = None, cause: Event | None = None,
+    ) -> Event:  # fmt: skip
+        """Say in `tx` that `user_id` did what `name` says to the resource (type, id). `payload` holds no secrets.
+
+        With a `cause` it belongs to the request that caused that event.
+        """
+        request = cause.request_id if cause else request_id.get()
+        event = Event(new_id(), name, *resource, user_id, request, payload or {}, tx.now)
         outbox.insert(tx, event, (subscriber.name for subscriber in self._subscribers if subscriber.is_owed(event)))
         tx.after_commit(lambda: self._tell(event))
+        return event
 
     def _tell(self, event: Event) -> None:
         for listener in self._listeners:

@@ -1,82 +1,122 @@
-"""Mail: what is sent to users when something has happened.
+"""Mail: what is sent to users when something has happened to their account.
 
-By SMTP_URL, with STARTTLS where it is offered; without it, in development, into files of the folder `outbox` beside the
-database. In either case the log says that there was a mail, and nothing that is in it. The relay may call twice: the
-message id tells a repetition, and a file is overwritten by it.
+By SMTP_URL, encrypted: by TLS from the beginning or by STARTTLS, and in clear only to a server on this machine. Without
+it, in development, into files of the folder `outbox` beside the database. In either case the log says that there was a
+mail, and nothing that is in it. The relay may call twice: the message id tells a repetition, and a file is overwritten
+by it.
+
+A mail is put together as text. The address is the envelope's only recipient, and no library reads the headers again:
+`email`, for one, would decode an encoded word in an address into other addresses.
 """
 
+import ipaddress
 import logging
 import os
 import smtplib
 import ssl
 from datetime import UTC, datetime
-from email.message import EmailMessage
+from email.utils import format_datetime
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from backend.domain import Event, User
+from backend.domain import Event
+from backend.infrastructure.database import Database
+from backend.repositories import mails
 from backend.services.credentials import UserCredentials
-from backend.services.events import Subscriber
+from backend.services.events import DeliveryFailed, Subscriber
 from backend.settings import Settings
 
 TIMEOUT_SECONDS = 5.0  # of each step of the conversation
+
+
+class Template(NamedTuple):
+    what: str  # for the log
+    subject: str
+    text: str
+
+
+PASSWORD_CHANGED = Template(
+    "password changed", "Your password was changed",
+    "The password of your account was changed. If you did not change it, reset it at once, and tell us.",
+)  # fmt: skip
+EMAIL_CHANGED = Template(
+    "e-mail changed", "Your e-mail address was changed",
+    "Your account has another e-mail address from now on. If you did not change it, tell us at once.",
+)  # fmt: skip
+TEMPLATES = {
+    "password.reset_requested": Template(
+        "password reset", "Reset your password",
+        "A new password was requested for your account. If you did not request it, ignore this mail.",
+    ),
+    "password.changed": PASSWORD_CHANGED,
+    "password.reset": PASSWORD_CHANGED,
+    "user.updated": EMAIL_CHANGED,  # of these two, only those that are about an e-mail address are followed by a mail
+    "user.deactivated": EMAIL_CHANGED,
+}  # fmt: skip
 
 log = logging.getLogger(__name__)
 
 
 class Mailer:
-    """Sends reset tokens. Thread-safe."""
+    """Sends reset tokens, and notices of changes. Thread-safe."""
 
-    def __init__(self, settings: Settings, credentials: UserCredentials) -> None:
+    def __init__(self, settings: Settings, database: Database, credentials: UserCredentials) -> None:
         self._url = settings.smtp_url
         host = urlsplit(settings.smtp_url or "").hostname or "localhost"
         self._sender = settings.mail_from or f"no-reply@{host}"
         self._reset_text = settings.password_reset_url or "Token: {token}"
         self._folder = settings.database_path.parent / "outbox" if settings.development else None
+        self._database = database
         self._credentials = credentials
 
     def subscriber(self) -> Subscriber:
-        return Subscriber("mailer", self.deliver, wants=lambda event: event.name == "password.reset_requested")
+        return Subscriber("mailer", self.deliver, wants=lambda event: event.name in TEMPLATES)
 
     def deliver(self, event: Event) -> None:
-        """Mail the user his token, unless he can use none any more. Raises OSError or smtplib.SMTPException."""
-        found = self._credentials.requested_reset(event.resource_id)
-        if found is None:
+        """Send the mail that follows the event, if one does: no token that is of no use any more.
+
+        Raises DeliveryFailed, OSError or smtplib.SMTPException.
+        """
+        with self._database.snapshot() as tx:
+            address = mails.address_of(tx, event.id)
+        what, subject, text = TEMPLATES[event.name]
+        if event.name == "password.reset_requested":
+            token = self._credentials.open_token(event.resource_id)
+            text = f"{text}\n\n{self._reset_text.replace('{token}', token)}" if token else ""
+        if not address or not text:
             return
-        user, token = found
-        message = self._message(event, user, "Reset your password")
-        message.set_content(
-            "A new password was requested for your account. If you did not request it, ignore this mail.\n\n"
-            f"{self._reset_text.replace('{token}', token)}\n",
-            cte="7bit",  # which breaks no line, and so no link
-        )
+        message = self._message(event, address, subject, text)
         if self._url:
-            send(self._url, message)
+            send(self._url, self._sender, address, message)
         elif self._folder:
             keep(message, self._folder / f"{event.id}.txt")
-        log.info("mail to user %s: password reset", user.id)
+        log.info("mail to user %s: %s", event.resource_id, what)
 
-    def _message(self, event: Event, user: User, subject: str) -> EmailMessage:
-        """A message without content. Its headers, too, are the same whenever the event is delivered again."""
-        message = EmailMessage()
-        message["To"] = user.email
-        message["From"] = self._sender
-        message["Subject"] = subject
-        message["Date"] = datetime.fromtimestamp(event.created_at // 1000, UTC)
-        message["Message-ID"] = f"<{event.id}@{self._sender.rpartition('@')[2]}>"
-        return message
+    def _message(self, event: Event, to: str, subject: str, text: str) -> str:
+        """RFC 5322, in ASCII. Its headers, too, are the same whenever the event is delivered again."""
+        date = format_datetime(datetime.fromtimestamp(event.created_at // 1000, UTC))
+        headers = {
+            "To": to, "From": self._sender, "Subject": subject, "Date": date,
+            "Message-ID": f"<{event.id}@{self._sender.rpartition('@')[2]}>", "MIME-Version": "1.0",
+            "Content-Type": 'text/plain; charset="us-ascii"', "Content-Transfer-Encoding": "7bit",
+        }  # fmt: skip
+        return "".join(f"{name}: {value}\n" for name, value in headers.items()) + f"\n{text}\n"
 
 
-def keep(message: EmailMessage, path: Path) -> None:
+def keep(message: str, path: Path) -> None:
     """Write the message to a file in a folder that only the owner may read."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(message.as_bytes())
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(message)
 
 
-def send(url: str, message: EmailMessage) -> None:
-    """Hand the message to the server at `url`: smtp://[user:password@]host:port or smtps://…"""
+def send(url: str, sender: str, to: str, message: str) -> None:
+    """Hand the message to the server at `url`: smtp://[user:password@]host:port or smtps://…
+
+    Raises DeliveryFailed, before anything is told, if that would go out in clear.
+    """
     parts = urlsplit(url)
     host, user = parts.hostname or "", unquote(parts.username or "")
     tls = ssl.create_default_context()
@@ -85,9 +125,21 @@ def send(url: str, message: EmailMessage) -> None:
         if parts.scheme == "smtps"
         else smtplib.SMTP(host, parts.port or 25, timeout=TIMEOUT_SECONDS)
     ) as server:
-        server.ehlo_or_helo_if_needed()
-        if server.has_extn("starttls"):
-            server.starttls(context=tls)
+        if parts.scheme == "smtp":
+            _encrypt(server, tls)
         if user:
             server.login(user, unquote(parts.password or ""))
-        server.send_message(message)
+        server.sendmail(sender, [to], message)
+
+
+def _encrypt(server: smtplib.SMTP, tls: ssl.SSLContext) -> None:
+    """By STARTTLS, where it is offered; else only a server on this machine may go without."""
+    server.ehlo_or_helo_if_needed()
+    if server.has_extn("starttls"):
+        server.starttls(context=tls)
+    elif not (server.sock and is_loopback(server.sock.getpeername()[0])):
+        raise DeliveryFailed("the mail server offers no STARTTLS")
+
+
+def is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address).is_loopback

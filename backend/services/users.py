@@ -12,10 +12,11 @@ from backend.infrastructure.ids import new_id
 from backend.infrastructure.passwords import Passwords
 from backend.infrastructure.rate_limiter import Count
 from backend.infrastructure.transaction import Duplicate, Transaction
-from backend.repositories import orders, password_resets, sessions, users
+from backend.repositories import mails, orders, password_resets, sessions, users
 from backend.repositories.users import Credentials
 from backend.services.credentials import check_unchanged, wrong_current_password
 from backend.services.events import EventBus
+from backend.services.mails import owe_mail
 
 ADMIN_ONLY = {"roles", "active"}
 UNMATCHED = "!"  # matches no password: not a bcrypt hash
@@ -106,6 +107,7 @@ class Users:
                 return
             self._save(tx, caller, user, gone)
             users.set_password(tx, user_id, UNMATCHED)
+            mails.delete_all(tx, user_id)
             self._events.publish(tx, "user.deleted", ("user", user_id), caller.user.id)
 
     def create_admin(self, email: str, password: str, name: str) -> None:
@@ -164,7 +166,9 @@ class Users:
         name = "user.deactivated" if before.active and not after.active else "user.updated"
         changed = [f.name for f in fields(User) if getattr(before, f.name) != getattr(after, f.name)]
         changed = [field for field in changed if field not in ("version", "updated_at")]
-        self._events.publish(tx, name, ("user", after.id), caller.user.id, {"changed": changed})
+        event = self._events.publish(tx, name, ("user", after.id), caller.user.id, {"changed": changed})
+        if "email" in changed and not before.email.endswith(f"@{NO_DOMAIN}"):
+            owe_mail(tx, event, before)
         return after
 
 

@@ -38,9 +38,10 @@ WHITE = (  # what is trimmed off; str.strip() would take other control character
     "\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 )
 DIGITS = re.compile(r"[0-9]{1,19}")
-# The WHATWG's pattern for <input type=email> with at least two labels in the domain.
+# The WHATWG's pattern for <input type=email> with at least two labels in the domain; and no encoded word (RFC 2047),
+# which mail software may decode into another address.
 EMAIL = re.compile(
-    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
+    r"(?!.*=\?)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
     r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+"
 )
 
@@ -92,7 +93,9 @@ class Email:
         return text
 
     def schema(self) -> Schema:
-        return {"type": "string", "format": "email", "maxLength": 254, "pattern": f"^{EMAIL.pattern}$"}
+        said = "Without an encoded word (`=?`, RFC 2047)."
+        shape = {"format": "email", "maxLength": 254, "pattern": f"^{EMAIL.pattern}$"}
+        return {"type": "string", "description": said, **shape}
 
 
 @dataclass(frozen=True)

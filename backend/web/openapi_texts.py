@@ -21,6 +21,11 @@ parameters are refused. Operations without a request body take an empty one or `
 **Every answer** carries `X-Request-ID`, `X-Content-Type-Options: nosniff` and `Cache-Control`: `no-store`, but
 `private, no-cache` for a user by id, and `no-cache` for products, which are public.
 
+**Mails.** A reset token is good for 30 minutes; asked for again in that time, the same one goes out again, and the
+answer never tells whether the address is a user's. Each new password is told by mail, each new e-mail address to the
+old one. A mailbox gets at most three mails of a kind an hour. One's own e-mail address changes only with
+`currentPassword` (missing: 422, wrong: 401 `credentials`); with no such change it is ignored.
+
 **Limits.** Two policies count requests. `default` counts all by user, or by address without a token. `auth` counts
 login, sign-up, password reset and the change of one's own password or e-mail by address; for each e-mail it also
 counts resets, and apart from them wrong passwords: a right one costs nothing, but once that count is full, all are

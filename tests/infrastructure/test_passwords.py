@@ -75,6 +75,23 @@ def test_without_a_hash_nothing_matches_but_a_run_is_paid(passwords, monkeypatch
     assert costs[-1] == b"$2b$05$"
 
 
+@pytest.mark.parametrize("rounds", [4, 5, 7])
+def test_a_wrong_password_costs_as_much_for_a_hash_of_a_lower_cost(passwords, monkeypatch, rounds):
+    """In all, what an unknown user costs; else the time would tell that there is a hash, and of which cost."""
+    hashed, work = passwords.hash("the password"), []
+    for name in ("checkpw", "hashpw"):
+        run = getattr(bcrypt, name)
+        monkeypatch.setattr(
+            bcrypt, name, lambda text, salt, run=run: work.append(2 ** int(salt.split(b"$")[2])) or run(text, salt)
+        )
+    later = Passwords(rounds)
+    for check in (later.matches, later.renewed, lambda wrong, of: later.replaced(wrong, of, "the new one")):
+        for one in (hashed, None, "!"):
+            work.clear()
+            assert not check("a wrong one", one)
+            assert sum(work) == 2**rounds
+
+
 @pytest.mark.parametrize(("now", "outdated"), [(4, False), (5, True), (12, True)])
 def test_a_hash_is_outdated_once_the_cost_has_changed(passwords, now, outdated):
     assert Passwords(now).outdated(passwords.hash("a password")) is outdated

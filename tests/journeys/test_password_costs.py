@@ -54,6 +54,20 @@ def test_every_failed_login_costs_one_run(api, admin, ada, runs):
         assert runs == [4], email
 
 
+def test_after_a_change_of_the_cost_every_failed_login_does_the_same_work(make_api, ada, runs):
+    """Whether or not the user has logged in since."""
+    api = make_api(bcrypt_rounds=6)
+
+    def work_of(email):
+        runs.clear()
+        assert log_in(api, email, "a wrong password").status_code == 401
+        return sum(2**rounds for rounds in runs)
+
+    work = [work_of("nobody@example.com"), work_of(ada.email)]
+    assert log_in(api, ada.email).status_code == 200
+    assert [*work, work_of(ada.email)] == [2**6] * 3
+
+
 def test_what_is_refused_before_costs_no_run(api, ada, runs):
     """Wrong fields, bad tokens and bad resets never reach bcrypt."""
     bad = {"Authorization": "Bearer x"}

@@ -1,6 +1,8 @@
 """A forgotten password: asking for a reset, the mail, setting a new one with its token."""
 
+import sqlite3
 import time
+from typing import ClassVar
 
 import pytest
 
@@ -8,6 +10,8 @@ from backend.infrastructure.ids import new_id
 from tests.at_once import at_once
 from tests.conftest import PASSWORD
 from tests.mailbox import Mailbox
+from tests.processes.gunicorn_server import wait_until
+from tests.processes.real_service import write_lock_held
 
 NEW = "another good password"
 HALF_AN_HOUR = 30 * 60
@@ -24,6 +28,12 @@ def ask(api, email):
 
 def confirm(api, token, password=NEW):
     return api.post("/auth/password-reset/confirm", json={"token": token, "newPassword": password})
+
+
+def all_delivered(api):
+    """True once every request has been looked up, every mail was sent, and the relay has no more to write."""
+    with api.app.database.snapshot() as tx:
+        return not tx.rows("SELECT 1 FROM deliveries")
 
 
 def log_in(api, email, password=NEW):
@@ -43,6 +53,51 @@ def test_known_and_unknown_addresses_are_answered_alike(api, admin, ada, grace):
     for answer in answers:
         assert (answer.status_code, answer.json["data"]) == (202, {})
         assert {**answer.headers, "X-Request-ID": ""} == {**answers[0].headers, "X-Request-ID": ""}
+
+
+def parted(answer):
+    """Status, body and headers of an answer, but for what every answer has of its own."""
+    body = {name: part for name, part in answer.json.items() if name != "meta"}
+    return answer.status_code, body, {**answer.headers, "X-Request-ID": ""}
+
+
+def test_a_busy_database_answers_alike_for_known_and_unknown_addresses(make_api, ada, database_path):
+    api = make_api(busy_timeout_seconds=0.05)
+    wait_until(lambda: all_delivered(api))
+    with write_lock_held(database_path):
+        known, unknown = (parted(ask(api, email)) for email in (ada.email, "nobody@example.com"))
+    assert known == unknown
+    assert known[0] == 503
+
+
+class Recorder(sqlite3.Connection):
+    """A connection that keeps what it was asked for."""
+
+    seen: ClassVar[list[str]] = []
+
+    def execute(self, sql, parameters=()):
+        self.seen.append(" ".join(sql.split()))
+        return super().execute(sql, parameters)
+
+
+def test_the_same_is_done_for_every_address_before_the_answer(make_api, admin, ada, grace, monkeypatch):
+    """Statement by statement: known, unknown, deactivated, and one that has had its three mails. So is the time."""
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **more: connect(*given, **more, factory=Recorder))
+    api = make_api()
+    api.patch(f"/users/{grace.id}", admin, {"active": False})
+    for _ in range(4):
+        ask(api, ada.email)
+    wait_until(lambda: all_delivered(api))
+    api.app.relay.stop()  # what it does comes after the answer
+    ask(api, "first@example.com")  # opens a connection
+    done = []
+    for email in (ada.email, "eve@example.com", grace.email, "nobody@example.com"):
+        Recorder.seen.clear()
+        assert ask(api, email).status_code == 202
+        done.append([*Recorder.seen])
+    assert any(sql.startswith("INSERT") for sql in done[0])
+    assert done == [done[0]] * 4
 
 
 @pytest.mark.parametrize("email", [None, 5, "", "nobody", f"{'a' * 250}@b.de"])
@@ -131,11 +186,67 @@ def test_half_an_hour_is_exact_to_the_millisecond(api, ada, mailbox, clock, monk
     assert confirm(api, token).status_code == status
 
 
-def test_a_newer_request_voids_the_older_token(api, ada, grace, mailbox):
-    """Only those of the same user."""
-    older, graces, newer = (mailbox.reset_token(api, person.email) for person in (ada, grace, ada))
-    assert is_refused(confirm(api, older))
-    assert confirm(api, newer).status_code == confirm(api, graces).status_code == 204
+def test_asked_for_again_the_same_token_goes_out_again(api, ada, grace, mailbox, clock):
+    """A stranger who asks voids no mail that is under way. It ends when it would have, and another user has another."""
+    token = mailbox.reset_token(api, ada.email)
+    clock.advance(HALF_AN_HOUR - 60)
+    assert mailbox.reset_token(api, ada.email.upper()) == token
+    assert mailbox.reset_token(api, grace.email) != token
+    clock.advance(60)
+    assert is_refused(confirm(api, token))
+    newer = mailbox.reset_token(api, ada.email)
+    assert newer != token
+    assert confirm(api, newer).status_code == 204
+
+
+def test_a_token_that_was_used_does_not_go_out_again(api, ada, mailbox):
+    token = mailbox.reset_token(api, ada.email)
+    assert confirm(api, token).status_code == 204
+    newer = mailbox.reset_token(api, ada.email)
+    assert newer != token
+    assert confirm(api, newer, "a third password").status_code == 204
+
+
+def resets_mailed(api, mailbox):
+    wait_until(lambda: all_delivered(api))
+    return sum("Subject: Reset your password" in mail for mail in mailbox.mails())
+
+
+def test_a_mailbox_gets_three_reset_mails_an_hour(api, ada, grace, mailbox, clock):
+    """However often it is asked for, and in whichever spelling; each answer is the same 202, and others get theirs."""
+    spellings = [
+        ada.email,
+        ada.email.upper(),
+        ada.email.title(),
+        f" {ada.email} ",
+        "aDA@example.com",
+        "ada@EXAMPLE.com",
+    ]
+    answers = [ask(api, spelling) for _ in range(4) for spelling in spellings]
+    assert {(answer.status_code, answer.text.partition("meta")[0]) for answer in answers} == {(202, '{"data":{},"')}
+    assert resets_mailed(api, mailbox) == 3
+    ask(api, grace.email)
+    assert resets_mailed(api, mailbox) == 4
+    clock.advance(3590)
+    ask(api, ada.email)
+    assert resets_mailed(api, mailbox) == 4
+    clock.advance(20)
+    ask(api, ada.email)
+    assert resets_mailed(api, mailbox) == 5
+
+
+def test_a_mailbox_gets_no_more_for_an_address_that_passes_from_user_to_user(api, mailbox):
+    """Anyone may sign up with it: what counts is the mailbox, not the user."""
+    for number in range(3):
+        body = {"email": "victim@example.com", "password": PASSWORD, "name": "Mallory"}
+        assert api.post("/users", json=body).status_code == 201
+        user = api.log_in("victim@example.com")
+        for _ in range(2):
+            ask(api, "Victim@example.com")
+        wait_until(lambda: all_delivered(api))
+        moved = {"email": f"mallory-{number}@example.com", "currentPassword": PASSWORD}
+        assert api.patch("/users/me", user, moved).status_code == 200
+    assert resets_mailed(api, mailbox) == 3
 
 
 @pytest.mark.parametrize("act", ["deactivation", "deletion"])

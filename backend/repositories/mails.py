@@ -1,0 +1,32 @@
+"""The table `mails`: which event is followed by a mail, and to which address, as it was at the time of the event."""
+
+from backend.domain import Event, User
+from backend.infrastructure.transaction import Transaction
+from backend.repositories.users import fold
+
+
+def insert(tx: Transaction, event: Event, to: User) -> None:
+    tx.run(
+        """INSERT INTO mails (event_id, user_id, kind, email, email_key, created_at)
+           VALUES (:event_id, :user_id, :kind, :email, :email_key, :now)""",
+        event_id=event.id, user_id=to.id, kind=event.name, email=to.email, email_key=fold(to.email), now=tx.now,
+    )  # fmt: skip
+
+
+def count_since(tx: Transaction, email: str, kind: str, since: int) -> int:
+    """How many mails of this kind to this mailbox, however it is spelt, were written after `since`."""
+    row = tx.row(
+        "SELECT count(*) FROM mails WHERE email_key = :email_key AND kind = :kind AND created_at > :since",
+        email_key=fold(email), kind=kind, since=since,
+    )  # fmt: skip
+    return int(row[0]) if row else 0
+
+
+def address_of(tx: Transaction, event_id: str) -> str | None:
+    """None if no mail follows the event, or its user was deleted."""
+    row = tx.row("SELECT email FROM mails WHERE event_id = :event_id", event_id=event_id)
+    return row[0] if row else None
+
+
+def delete_all(tx: Transaction, user_id: str) -> None:
+    tx.run("DELETE FROM mails WHERE user_id = :user_id", user_id=user_id)
