@@ -62,10 +62,6 @@ def by_id(tx: Transaction, session_id: str) -> Login | None:
     return Login(*row) if row else None
 
 
-def is_live(tx: Transaction, session_id: str) -> bool:
-    return tx.row(f"SELECT 1 FROM sessions WHERE id = :id AND {LIVE}", id=session_id, now=tx.now) is not None
-
-
 def identity(tx: Transaction, session_id: str) -> Identity | None:
     login = by_id(tx, session_id)
     credentials = users.credentials_by_id(tx, login.user_id) if login else None

@@ -10,6 +10,7 @@ from backend.infrastructure.transaction import Transaction
 from backend.repositories import password_resets, sessions, users
 from backend.services.events import EventBus
 from backend.services.password_rules import weakness
+from backend.services.rights import authorised
 
 RESET_LIFETIME = 30 * 60 * 1000  # milliseconds
 RESET_LABEL = "password reset"
@@ -32,12 +33,10 @@ class UserCredentials:
         hashed = self._passwords.replaced(current, before.password_hash, new) if before else None
         if before is None or hashed is None:
             raise Unauthorized("credentials")
-        with self._database.transaction(patient=True) as tx:
+        with authorised(self._database, caller, patient=True) as (tx, caller):
             now = users.credentials_by_id(tx, caller.user.id)
             if now is None or now.token_version != before.token_version:
                 raise Unauthorized("credentials")  # somebody was faster while bcrypt ran
-            if not sessions.is_live(tx, caller.session_id):
-                raise Unauthorized("revoked")
             self._set(tx, caller.user.id, hashed, keep_session=caller.session_id)
             self._events.publish(tx, "password.changed", ("user", caller.user.id), caller.user.id)
 

@@ -16,6 +16,7 @@ from backend.repositories import sessions, users
 from backend.repositories.sessions import Identity, Login
 from backend.repositories.users import Credentials
 from backend.services.events import EventBus
+from backend.services.rights import authorised
 from backend.services.rotation import Rotation
 
 USER_AGENT_KEPT = 200
@@ -107,13 +108,13 @@ class Logins:
 
     def end_session(self, caller: Caller, session_id: str) -> None:
         """Raises NotFound unless it is a live one of the caller."""
-        with self._database.transaction() as tx:
+        with authorised(self._database, caller) as (tx, caller):
             login = sessions.by_id(tx, session_id)
             if login is None or login.user_id != caller.user.id or not self._end(tx, session_id, caller.user.id):
                 raise NotFound
 
     def end_all_sessions(self, caller: Caller) -> None:
-        with self._database.transaction() as tx:
+        with authorised(self._database, caller) as (tx, caller):
             sessions.end_all(tx, caller.user.id)
             self._events.publish(tx, "session.all_ended", ("user", caller.user.id), caller.user.id)
 

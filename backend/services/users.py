@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from backend.domain import Caller, Precondition, User, UserWithOrders
-from backend.errors import Conflict, Forbidden, NotFound, PreconditionFailed
+from backend.errors import Conflict, NotFound, PreconditionFailed
 from backend.infrastructure.cache import CoherentCache
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
@@ -13,6 +13,7 @@ from backend.infrastructure.passwords import Passwords
 from backend.infrastructure.transaction import Duplicate, Transaction
 from backend.repositories import orders, password_resets, sessions, users
 from backend.services.events import EventBus
+from backend.services.rights import as_admin, authorised
 
 ADMIN_ONLY = {"roles", "active"}
 UNMATCHED = "!"  # matches no password: not a bcrypt hash
@@ -72,9 +73,9 @@ class Users:
 
         Raises Forbidden, NotFound, PreconditionFailed, and Conflict for a taken e-mail or the last active admin.
         """
-        if ADMIN_ONLY & changes.keys() and not caller.is_admin:
-            raise Forbidden
-        with self._database.transaction() as tx:
+        if ADMIN_ONLY & changes.keys():
+            caller = as_admin(caller)
+        with authorised(self._database, caller) as (tx, caller):
             user = _required(users.by_id(tx, user_id), precondition)
             changed = replace(user, **changes)
             changed = replace(changed, roles=tuple(sorted(changed.roles)))  # the order they came in means nothing
@@ -84,7 +85,7 @@ class Users:
 
     def delete(self, caller: Caller, user_id: str, precondition: Precondition) -> None:
         """Deactivate, make anonymous, end logins; ledger and orders stay. Again changes nothing."""
-        with self._database.transaction() as tx:
+        with authorised(self._database, caller) as (tx, caller):
             user = _required(users.by_id(tx, user_id), precondition)
             gone = replace(user, email=f"deleted-{user_id}@{NO_DOMAIN}", name="Deleted user", active=False)
             if gone == user:
