@@ -54,7 +54,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One login. `current` marks the one that asks."""
+    """One login. `current` marks the one that asks.
+
+    `last_used_at` is cut to the hour, so it may lie before `created_at`. For the current one it is the present hour.
+    """
 
     id: str
     created_at: Timestamp

@@ -45,6 +45,7 @@ class RefreshToken:
 
 LOGIN_COLUMNS = "id, user_id, token_version, created_at, expires_at, ended_at"
 FAMILY_COLUMNS = "token_hash, session_id, issued_at, expires_at, key_id, used_at, nonce, successor"
+HOUR = 3_600_000  # milliseconds
 LIVE = "ended_at IS NULL AND expires_at > :now"
 
 
@@ -69,16 +70,22 @@ def identity(tx: Transaction, session_id: str) -> Identity | None:
 
 
 def live_of(tx: Transaction, user_id: str, current: str, limit: int) -> Sequence[Session]:
-    """Newest first."""
+    """Newest first.
+
+    Last uses are cut to the hour, because a stolen refresh token still gives the successor for a few seconds after the
+    owner has used it: a thief who could see that moment would not have to guess. The current session's is the hour of
+    this request, because a client that polls with a stolen access token would see the first refresh in each hour.
+    """
     rows = tx.rows(
         f"""SELECT id, created_at, last_used_at, user_agent, ip FROM sessions
             WHERE user_id = :user_id AND {LIVE} ORDER BY id DESC LIMIT :limit""",
         user_id=user_id, now=tx.now, limit=limit,
     )  # fmt: skip
     return [
-        Session(session_id, created_at, last_used_at, user_agent, ip, session_id == current)
+        Session(session_id, created_at, _hour_of(tx.now if session_id == current else last_used_at),
+                user_agent, ip, session_id == current)
         for session_id, created_at, last_used_at, user_agent, ip in rows
-    ]
+    ]  # fmt: skip
 
 
 def live_ids(tx: Transaction, user_id: str, limit: int) -> list[str]:
@@ -133,3 +140,7 @@ def claim_token(tx: Transaction, token_hash: bytes, nonce: bytes, successor: byt
             hash=token_hash, nonce=nonce, successor=successor, now=tx.now,
         )
     )  # fmt: skip
+
+
+def _hour_of(time: int) -> Timestamp:
+    return Timestamp(time - time % HOUR)
