@@ -17,6 +17,7 @@ from backend.services.rights import as_admin, authorised
 
 ADMIN_ONLY = {"roles", "active"}
 UNMATCHED = "!"  # matches no password: not a bcrypt hash
+ERASED = 1000  # sessions in one transaction
 NO_DOMAIN = "invalid"  # RFC 2606; of one label, so nobody can sign up with such an address and have it first
 
 
@@ -84,15 +85,28 @@ class Users:
             return self._save(tx, caller, user, changed)
 
     def delete(self, caller: Caller, user_id: str, precondition: Precondition) -> None:
-        """Deactivate, make anonymous, end logins; ledger and orders stay. Again changes nothing."""
+        """Deactivate, make anonymous, end logins and erase where they came from; ledger and orders stay. Idempotent.
+
+        A user may have had any number of logins. Those that are too many for one transaction are erased by further ones
+        before this returns; if one of them raises Unavailable, the same call again completes the work.
+        """
         with authorised(self._database, caller) as (tx, caller):
             user = _required(users.by_id(tx, user_id), precondition)
             gone = replace(user, email=f"deleted-{user_id}@{NO_DOMAIN}", name="Deleted user", active=False)
-            if gone == user:
-                return
-            self._save(tx, caller, user, gone)
-            users.set_password(tx, user_id, UNMATCHED)
-            self._events.publish(tx, "user.deleted", ("user", user_id), caller.user.id)
+            if gone != user:
+                self._save(tx, caller, user, gone)
+                users.set_password(tx, user_id, UNMATCHED)
+                self._events.publish(tx, "user.deleted", ("user", user_id), caller.user.id)
+            erased = sessions.erase_origins(tx, user_id, ERASED)
+        if erased == ERASED:
+            self._erase_origins(user_id)
+
+    def _erase_origins(self, user_id: str) -> None:
+        """What is left of a deletion, which needs no caller's rights any more."""
+        erased = ERASED
+        while erased == ERASED:
+            with self._database.transaction() as tx:
+                erased = sessions.erase_origins(tx, user_id, ERASED)
 
     def create_admin(self, email: str, password: str, name: str) -> None:
         """A new user with the admin role, in one transaction. Raises Conflict if the e-mail is taken, Unavailable."""
