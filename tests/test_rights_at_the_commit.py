@@ -53,6 +53,11 @@ def session_of(person: Person) -> str:
     return str(jwt.decode(person.access, options={"verify_signature": False})["sid"])
 
 
+def change(api: Api, sql: str, who: Person) -> None:
+    with api.app.database.transaction() as tx:
+        assert tx.run(sql, id=who.id) > 0
+
+
 LOSSES: dict[str, Callable[[Api, Person, Person], object]] = {
     "logout": lambda api, who, _: api.post("/auth/logout", json={"refreshToken": who.refresh}),
     "the session is ended elsewhere": lambda api, who, _: api.delete(
@@ -67,6 +72,10 @@ LOSSES: dict[str, Callable[[Api, Person, Person], object]] = {
         api.patch(f"/users/{who.id}", deputy, {"active": active}) for active in (False, True)
     ],
     "deletion": lambda api, who, deputy: api.delete(f"/users/{who.id}", deputy),
+    "expiry": lambda api, who, _: change(api, "UPDATE sessions SET expires_at = created_at WHERE user_id = :id", who),
+    "deactivation that leaves the session": lambda api, who, _: change(
+        api, "UPDATE users SET active = 0 WHERE id = :id", who
+    ),
 }
 
 
