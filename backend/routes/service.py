@@ -36,7 +36,7 @@ class ServiceRoutes:
 
     @answers(200)
     def get_readiness(self, request: Request) -> Status:
-        """The service can do its work; else 503 with the checks that failed."""
+        """The service can do its work; else 503 with the checks that failed, which may be a second old."""
         failing = self._problems()
         if failing:
             raise Unavailable("The service is not ready.", details=failing)
