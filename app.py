@@ -18,13 +18,14 @@ from backend.infrastructure.logs import LogSink
 from backend.infrastructure.migrations import check_database, check_schema
 from backend.infrastructure.passwords import Passwords, shared_password_locks
 from backend.infrastructure.rate_limiter import RateLimiter, shared_limiter
+from backend.infrastructure.recent import Recent
 from backend.infrastructure.tokens import Tokens
 from backend.routes.accounts import AccountRoutes, TransactionRoutes
 from backend.routes.audit import AuditRoutes
 from backend.routes.orders import OrderRoutes
 from backend.routes.passwords import PasswordRoutes
 from backend.routes.products import ProductRoutes
-from backend.routes.service import ServiceRoutes
+from backend.routes.service import ServiceRoutes, problems_of
 from backend.routes.sessions import SessionRoutes
 from backend.routes.users import UserRoutes
 from backend.server.shutdown import check_not_shutting_down
@@ -62,6 +63,7 @@ from backend.web.router import ADMIN, ANYONE, SELF_OR_ADMIN, USER, Route, Router
 
 StartResponse = Callable[..., Any]
 API = "/api/v1"
+READINESS_SECONDS = 1.0  # for which a check of database, disk and outbox is good
 
 
 class App:
@@ -106,14 +108,18 @@ class App:
         order = OrderRoutes(orders, cursors)
         audit = AuditRoutes(audit_log, cursors)
         checks = {
-            "shutdown": check_not_shutting_down,
             "schema": lambda: check_schema(settings.database_path),
             "diskSpace": lambda: check_disk_space(settings.database_path),
             "outboxLag": self.relay.check_lag,
             # Last: it drops a connection that can only read. All of `/readyz` has a second.
             "database": lambda: self.database.check_writable(at_most=0.4),
         }
-        service = ServiceRoutes(checks, lambda: openapi_document(self.routes))
+        # `/readyz` has no rate limit, so clients must not be able to multiply the writes that it makes.
+        recent_problems = Recent(lambda: problems_of(checks), READINESS_SECONDS, clock)
+        service = ServiceRoutes(
+            lambda: problems_of({"shutdown": check_not_shutting_down}) | recent_problems(),
+            lambda: openapi_document(self.routes),
+        )
         self.routes = [
             Route("POST", f"{API}/users", users.create_user, ANYONE, auth_limited=True, hashes=True),
             Route("GET", f"{API}/users", users.list_users, ADMIN),

@@ -54,10 +54,14 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is asking: a user with a live session. The only noun that the web room knows."""
+    """The user of a live session who makes a request. The only noun that the web room knows.
+
+    `as_admin`: only the admin role admitted the request, so the role must still be there when it writes.
+    """
 
     user: User
     session_id: str
+    as_admin: bool = False
 
     @property
     def is_admin(self) -> bool:
@@ -66,7 +70,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One login. `current` marks the one that asks."""
+    """One login. `current` marks the one that asks.
+
+    `last_used_at` is cut to the hour, so it may lie before `created_at`. For the current one it is the present hour.
+    """
 
     id: str
     created_at: Timestamp

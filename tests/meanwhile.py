@@ -1,10 +1,13 @@
-"""Races that are forced: something happens while bcrypt runs, that is between a service's two looks at the database."""
+"""Races that are forced: something happens while bcrypt runs, or after a request's last look before it has the lock."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import bcrypt
 import pytest
+
+from backend.infrastructure.database import Database
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, action: Callable[[], Any], during: str = "checkpw") -> None:
@@ -18,3 +21,16 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, action: Callable[[], Any], during
         return result
 
     monkeypatch.setattr(bcrypt, during, interrupted)
+
+
+def before_the_write(monkeypatch: pytest.MonkeyPatch, action: Callable[[], Any]) -> None:
+    """Do `action` once, when this thread next asks for the write lock and before it has the lock."""
+    transaction, thread = Database.transaction, threading.get_ident()
+
+    def interrupted(database: Database, **options: Any) -> Any:
+        if threading.get_ident() == thread:
+            monkeypatch.setattr(Database, "transaction", transaction)
+            action()
+        return transaction(database, **options)
+
+    monkeypatch.setattr(Database, "transaction", interrupted)

@@ -134,6 +134,18 @@ def test_sql_stands_in_repositories_and_infrastructure_alone():
     assert [f"{name}:{node.lineno}" for name, node in found if SQL.match(node.value)] == []
 
 
+def test_a_service_writes_for_a_caller_in_the_transaction_that_reads_the_rights_again():
+    """A function with a `caller` uses `authorised(…)`, never `database.transaction()`."""
+    found = [
+        f"{name}:{call.lineno}"
+        for name, tree in TREES.items() if room_of(name) == "services" and name != "backend/services/rights.py"
+        for function in ast.walk(tree) if isinstance(function, ast.FunctionDef)
+        if "caller" in [argument.arg for argument in [*function.args.args, *function.args.kwonlyargs]]
+        for call in ast.walk(function) if isinstance(call, ast.Attribute) and call.attr == "transaction"
+    ]  # fmt: skip
+    assert found == []
+
+
 def test_services_name_errors_and_no_statuses():
     found = [f"{name}:{node.lineno}" for name, node in constants_of("services") if node.value in STATUSES]
     assert found == []

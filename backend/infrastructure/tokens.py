@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jwt
+from jwt.utils import base64url_decode, base64url_encode
 
 from backend.errors import Unauthorized
 from backend.infrastructure.keyring import Keyring
@@ -77,11 +78,20 @@ class Tokens:
             )  # fmt: skip
         except (jwt.PyJWTError, UnicodeError, ValueError, RecursionError):
             raise Unauthorized("invalid") from None
-        if claims.get("type") != type or not _well_formed(claims, CLAIMS[type]):
+        if claims.get("type") != type or not (_well_formed(claims, CLAIMS[type]) and _is_canonical(token)):
             raise Unauthorized("invalid")
         if not 0 < claims["exp"] - claims["iat"] <= self._lifetimes[type]:
             raise Unauthorized("invalid")
         return claims
+
+
+def _is_canonical(token: str) -> bool:
+    """Whether the signature is written as `issue` writes it.
+
+    Decoders ignore padding, spare bits and characters that base64 does not have, so one token had many spellings.
+    """
+    signature = token.rpartition(".")[2]
+    return base64url_encode(base64url_decode(signature)).decode() == signature
 
 
 def _well_formed(claims: Claims, wanted: Mapping[str, type]) -> bool:

@@ -45,6 +45,7 @@ class RefreshToken:
 
 LOGIN_COLUMNS = "id, user_id, token_version, created_at, expires_at, ended_at"
 FAMILY_COLUMNS = "token_hash, session_id, issued_at, expires_at, key_id, used_at, nonce, successor"
+HOUR = 3_600_000  # milliseconds
 LIVE = "ended_at IS NULL AND expires_at > :now"
 
 
@@ -60,10 +61,6 @@ def insert(tx: Transaction, login: Login, user_agent: str, ip: str) -> None:
 def by_id(tx: Transaction, session_id: str) -> Login | None:
     row = tx.row(f"SELECT {LOGIN_COLUMNS} FROM sessions WHERE id = :id", id=session_id)
     return Login(*row) if row else None
-
-
-def is_live(tx: Transaction, session_id: str) -> bool:
-    return tx.row(f"SELECT 1 FROM sessions WHERE id = :id AND {LIVE}", id=session_id, now=tx.now) is not None
 
 
 def identity(tx: Transaction, session_id: str) -> Identity | None:
@@ -86,16 +83,22 @@ def has_login_from(tx: Transaction, email: str, ip: str, since: int) -> bool:
 
 
 def live_of(tx: Transaction, user_id: str, current: str, limit: int) -> Sequence[Session]:
-    """Newest first."""
+    """Newest first.
+
+    Last uses are cut to the hour, because a stolen refresh token still gives the successor for a few seconds after the
+    owner has used it: a thief who could see that moment would not have to guess. The current session's is the hour of
+    this request, because a client that polls with a stolen access token would see the first refresh in each hour.
+    """
     rows = tx.rows(
         f"""SELECT id, created_at, last_used_at, user_agent, ip FROM sessions
             WHERE user_id = :user_id AND {LIVE} ORDER BY id DESC LIMIT :limit""",
         user_id=user_id, now=tx.now, limit=limit,
     )  # fmt: skip
     return [
-        Session(session_id, created_at, last_used_at, user_agent, ip, session_id == current)
+        Session(session_id, created_at, _hour_of(tx.now if session_id == current else last_used_at),
+                user_agent, ip, session_id == current)
         for session_id, created_at, last_used_at, user_agent, ip in rows
-    ]
+    ]  # fmt: skip
 
 
 def live_ids(tx: Transaction, user_id: str, limit: int) -> list[str]:
@@ -127,6 +130,15 @@ def end_all(tx: Transaction, user_id: str, but: str = "") -> int:
     )  # fmt: skip
 
 
+def erase_origins(tx: Transaction, user_id: str, limit: int) -> int:
+    """Erase address and agent of `limit` of the user's sessions, live or not, that have them; how many there were."""
+    return tx.run(
+        """UPDATE sessions SET user_agent = '', ip = '' WHERE id IN
+           (SELECT id FROM sessions WHERE user_id = :user_id AND (user_agent <> '' OR ip <> '') LIMIT :limit)""",
+        user_id=user_id, limit=limit,
+    )  # fmt: skip
+
+
 def insert_token(tx: Transaction, token: RefreshToken) -> None:
     tx.run(
         """INSERT INTO refresh_tokens (token_hash, session_id, issued_at, expires_at, key_id)
@@ -150,3 +162,7 @@ def claim_token(tx: Transaction, token_hash: bytes, nonce: bytes, successor: byt
             hash=token_hash, nonce=nonce, successor=successor, now=tx.now,
         )
     )  # fmt: skip
+
+
+def _hour_of(time: int) -> Timestamp:
+    return Timestamp(time - time % HOUR)

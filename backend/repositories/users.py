@@ -57,6 +57,16 @@ def by_id(tx: Transaction, user_id: str) -> User | None:
     return _user(row) if row else None
 
 
+def active_of_session(tx: Transaction, session_id: str) -> User | None:
+    """The user of a live session, unless deactivated. One statement, because each write of a caller runs it."""
+    row = tx.row(
+        f"""SELECT {COLUMNS} FROM users WHERE active = 1 AND id =
+            (SELECT user_id FROM sessions WHERE sessions.id = :id AND ended_at IS NULL AND expires_at > :now)""",
+        id=session_id, now=tx.now,
+    )  # fmt: skip
+    return _user(row) if row else None
+
+
 def credentials_by_email(tx: Transaction, email: str) -> Credentials | None:
     return _credentials(tx, "email_key = :key", fold(email))
 

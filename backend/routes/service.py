@@ -22,8 +22,10 @@ class Status:
 
 
 class ServiceRoutes:
-    def __init__(self, checks: Checks, document: Callable[[], dict[str, Any]]) -> None:
-        self._checks = checks
+    """`problems` gives the checks that fail now, by name, with what is wrong."""
+
+    def __init__(self, problems: Callable[[], Mapping[str, str]], document: Callable[[], dict[str, Any]]) -> None:
+        self._problems = problems
         self._document = document
         self._openapi = b""
 
@@ -34,8 +36,8 @@ class ServiceRoutes:
 
     @answers(200)
     def get_readiness(self, request: Request) -> Status:
-        """The service can do its work; else 503 with the checks that failed."""
-        failing = {name: problem for name, check in self._checks.items() if (problem := _problem(check))}
+        """The service can do its work; else 503 with the checks that failed, which may be a second old."""
+        failing = self._problems()
         if failing:
             raise Unavailable("The service is not ready.", details=failing)
         return Status("ok")
@@ -45,6 +47,11 @@ class ServiceRoutes:
         """This documentation, as OpenAPI 3.1."""
         self._openapi = self._openapi or encode(self._document()).encode()
         return Response(200, self._openapi)
+
+
+def problems_of(checks: Checks) -> dict[str, str]:
+    """The names of the checks that fail, each with what is wrong."""
+    return {name: problem for name, check in checks.items() if (problem := _problem(check))}
 
 
 def _problem(check: Callable[[], None]) -> str | None:

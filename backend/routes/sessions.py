@@ -50,7 +50,7 @@ class SessionRoutes:
 
     @answers(200)
     def list_sessions(self, request: Request) -> Sequence[Session]:
-        """One's live sessions, a hundred at most, newest first."""
+        """One's live sessions, a hundred at most, newest first; `lastUsedAt` is cut to the hour."""
         return self._logins.sessions(request.user)
 
     @answers(204)

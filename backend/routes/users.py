@@ -99,7 +99,7 @@ class UserRoutes:
 
     @answers(204, Conflict, PreconditionFailed)
     def delete_user(self, request: Request, found: User) -> None:
-        """Deactivate a user and make him anonymous."""
+        """Deactivate a user, make the profile anonymous and erase where its logins came from."""
         self._users.delete(request.user, found.id, request.precondition())
 
     def _update(self, request: Request, user_id: str, body: UserChanges) -> User:

@@ -5,6 +5,7 @@ for every address; the relay has it looked up afterwards (`open_resets`), once, 
 """
 
 import logging
+import re
 from collections.abc import Sequence
 
 from backend.domain import Caller, Event, User
@@ -20,10 +21,12 @@ from backend.repositories.users import Credentials
 from backend.services.events import INTERNAL, EventBus, Subscriber
 from backend.services.mails import owe_mail
 from backend.services.password_rules import weakness
+from backend.services.rights import authorised
 
 RESET_LIFETIME = 30 * 60 * 1000  # milliseconds
 RESET_LABEL = "password reset"
 RESET_ASKED = "reset asked"  # an internal event
+SIGNATURE = re.compile(r"[0-9a-f]{64}")  # as `reset_token` writes it
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +51,10 @@ class UserCredentials:
         hashed = self._passwords.replaced(current, before.password_hash, new, wrong) if before else None
         if before is None or hashed is None:
             raise wrong_current_password(caller)
-        with self._database.transaction(patient=True) as tx:
-            user = check_unchanged(tx, caller, before)
-            self._set(tx, user.id, hashed, keep_session=caller.session_id)
-            self._tell(tx, "password.changed", user)
+        with authorised(self._database, caller, patient=True) as (tx, caller):
+            check_unchanged(tx, before)
+            self._set(tx, caller.user.id, hashed, keep_session=caller.session_id)
+            self._tell(tx, "password.changed", caller.user)
 
     def request_reset(self, email: str) -> None:
         """Note the request: the same work for any address."""
@@ -112,11 +115,8 @@ class UserCredentials:
 
     def _verified(self, token: str) -> str:
         reset_id, _, signature = token.partition(".")
-        try:
-            given = bytes.fromhex(signature)
-        except ValueError:
-            given = b""
-        if not is_id(reset_id) or len(given) != 32 or not self._keyring.verifies(RESET_LABEL, reset_id.encode(), given):
+        given = bytes.fromhex(signature) if SIGNATURE.fullmatch(signature) else b""
+        if not is_id(reset_id) or not self._keyring.verifies(RESET_LABEL, reset_id.encode(), given):
             raise _bad_token()
         return reset_id
 
@@ -134,14 +134,11 @@ def wrong_current_password(caller: Caller) -> Unauthorized:
     return Unauthorized("credentials")
 
 
-def check_unchanged(tx: Transaction, caller: Caller, before: Credentials) -> User:
-    """The caller as of now. Raises Unauthorized if password or login have ended since `before`: bcrypt takes long."""
-    now = users.credentials_by_id(tx, caller.user.id)
+def check_unchanged(tx: Transaction, before: Credentials) -> None:
+    """Raises Unauthorized if the user's password has changed since `before` was read: bcrypt takes long."""
+    now = users.credentials_by_id(tx, before.user.id)
     if now is None or now.token_version != before.token_version:
         raise Unauthorized("credentials")
-    if not sessions.is_live(tx, caller.session_id):
-        raise Unauthorized("revoked")
-    return now.user
 
 
 def _refuse_weak(password: str, user: User) -> None:

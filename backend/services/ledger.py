@@ -15,6 +15,7 @@ from backend.infrastructure.transaction import Transaction
 from backend.repositories import accounts, transactions, users
 from backend.services.events import EventBus
 from backend.services.idempotency import once
+from backend.services.rights import authorised
 
 
 class Ledger:
@@ -25,7 +26,7 @@ class Ledger:
         self._events = events
 
     def open_account(self, caller: Caller, currency: str, attempt: Attempt) -> Once[Account]:
-        with self._database.transaction() as tx:
+        with authorised(self._database, caller) as (tx, caller):
 
             def opened() -> Account:
                 account = Account(new_id(), caller.user.id, currency, 0, tx.now)
@@ -52,7 +53,7 @@ class Ledger:
         self, caller: Caller, account_id: str, amount: int, memo: str | None, attempt: Attempt
     ) -> Once[Movement]:
         """Raises NotFound, and Conflict if the account's owner is deactivated."""
-        with self._database.transaction() as tx:
+        with authorised(self._database, caller) as (tx, caller):
             account, system = _with_system_account(tx, account_id)
 
             def deposited() -> Movement:
@@ -66,7 +67,7 @@ class Ledger:
         self, caller: Caller, account_id: str, amount: int, memo: str | None, attempt: Attempt
     ) -> Once[Movement]:
         """Raises InsufficientFunds."""
-        with self._database.transaction() as tx:
+        with authorised(self._database, caller) as (tx, caller):
             account, system = _with_system_account(tx, account_id)
             return once(
                 tx, caller.user.id, attempt, lambda: self.move(tx, caller, "withdrawal", account, system, amount, memo)
@@ -79,7 +80,7 @@ class Ledger:
 
         Raises NotFound, CurrencyMismatch, InsufficientFunds.
         """
-        with self._database.transaction() as tx:
+        with authorised(self._database, caller) as (tx, caller):
             found = accounts.by_ids(tx, [from_id, to_id])
             source = owned(found.get(from_id), caller)
 

@@ -3,6 +3,7 @@
 import logging
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from backend.domain import Caller, Session, Timestamp, TokenPair
@@ -18,6 +19,7 @@ from backend.repositories import sessions, users
 from backend.repositories.sessions import Identity, Login
 from backend.repositories.users import Credentials
 from backend.services.events import EventBus
+from backend.services.rights import authorised
 from backend.services.rotation import Rotation
 
 USER_AGENT_KEPT = 200
@@ -71,27 +73,33 @@ class Logins:
             return sessions.has_login_from(tx, email, ip, tx.now - KNOWN_FOR)
 
     def refresh(self, token: str) -> TokenPair:
-        """Rotate. Raises Unauthorized; a reused token's whole family is revoked, and stays so although this raises."""
-        claims = self._tokens.verify("refresh", token)
+        """Rotate. Raises Unauthorized; a reused token's whole family is revoked, and stays so although this raises.
+
+        A repetition within the grace, which a thief's use of the token would be too, is an event.
+        """
+        self._tokens.verify("refresh", token)
         with self._database.transaction() as tx:
-            identity = sessions.identity(tx, claims["sid"])
-            alive = identity is not None and _is_live(identity, tx.now)
-            successor = self._rotation.rotate(tx, identity.login, token) if identity and alive else None
-            if identity and alive and successor is None:  # reuse
+            used = self._rotation.issued(tx, token)
+            identity = sessions.identity(tx, used.session_id)
+            if identity is None or not _is_live(identity, tx.now):
+                raise Unauthorized("revoked")
+            successor = self._rotation.rotate(tx, identity.login, used, token)
+            session = ("session", identity.login.id)
+            if successor is None:
                 sessions.end(tx, identity.login.id)
-                self._events.publish(tx, "session.reuse_detected", ("session", identity.login.id), identity.user.id)
-        if identity is None or successor is None:  # raised only here: the revocation must be committed
+                self._events.publish(tx, "session.reuse_detected", session, identity.user.id)
+            elif used.used_at is not None:
+                self._events.publish(tx, "session.refresh_repeated", session, identity.user.id)
+        if successor is None:  # raised only here: the revocation must be committed
             raise Unauthorized("revoked")
         return self._pair(identity, successor, tx.now)
 
     def log_out(self, token: str) -> None:
-        """End the login of a refresh token, rotated or not. One that cannot be verified ends nothing."""
-        try:
+        """End the login of a refresh token, rotated or not. One that is invalid or expired ends nothing."""
+        with suppress(Unauthorized):
             claims = self._tokens.verify("refresh", token)
-        except Unauthorized:
-            return
-        with self._database.transaction() as tx:
-            self._end(tx, claims["sid"], claims["sub"])
+            with self._database.transaction() as tx:
+                self._end(tx, self._rotation.issued(tx, token).session_id, claims["sub"])
 
     def identify(self, access_token: str) -> Caller:
         """Who the bearer is. Raises Unauthorized. Ended logins, deactivated users and new roles show at once."""
@@ -122,13 +130,13 @@ class Logins:
 
     def end_session(self, caller: Caller, session_id: str) -> None:
         """Raises NotFound unless it is a live one of the caller."""
-        with self._database.transaction() as tx:
+        with authorised(self._database, caller) as (tx, caller):
             login = sessions.by_id(tx, session_id)
             if login is None or login.user_id != caller.user.id or not self._end(tx, session_id, caller.user.id):
                 raise NotFound
 
     def end_all_sessions(self, caller: Caller) -> None:
-        with self._database.transaction() as tx:
+        with authorised(self._database, caller) as (tx, caller):
             sessions.end_all(tx, caller.user.id)
             self._events.publish(tx, "session.all_ended", ("user", caller.user.id), caller.user.id)
 

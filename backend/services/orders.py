@@ -12,6 +12,7 @@ from backend.repositories import accounts, orders, products
 from backend.services.events import EventBus
 from backend.services.idempotency import once
 from backend.services.ledger import Ledger, owned
+from backend.services.rights import authorised
 
 Wanted = Mapping[str, int]  # product id → quantity, in the order in which they were asked for
 
@@ -32,7 +33,7 @@ class Orders:
         Raises NotFound, ValidationFailed, CurrencyMismatch, Conflict, OutOfStock, InsufficientFunds; then nothing has
         changed.
         """
-        with self._database.transaction() as tx:
+        with authorised(self._database, caller) as (tx, caller):
             account = owned(accounts.by_id(tx, account_id), caller)
             return once(tx, caller.user.id, attempt, lambda: self._place(tx, caller, account, wanted, max_total))
 
@@ -52,13 +53,13 @@ class Orders:
         Raises NotFound, Conflict unless it is placed and the stock stays within MAX_STOCK, InsufficientFunds if the
         shop is broke; then nothing has changed.
         """
-        with self._database.transaction() as tx:
+        with authorised(self._database, caller) as (tx, caller):
             order = _visible(orders.by_id(tx, order_id), caller)
             return once(tx, caller.user.id, attempt, lambda: self._cancel(tx, caller, order))
 
     def fulfil(self, caller: Caller, order_id: str, attempt: Attempt) -> Once[Order]:
         """Raises NotFound, Conflict unless it is placed."""
-        with self._database.transaction() as tx:
+        with authorised(self._database, caller) as (tx, caller):
             order = _visible(orders.by_id(tx, order_id), caller)
             return once(tx, caller.user.id, attempt, lambda: self._settle(tx, caller, order, "fulfilled"))
 

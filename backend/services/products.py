@@ -12,6 +12,7 @@ from backend.infrastructure.ids import new_id
 from backend.infrastructure.transaction import Duplicate
 from backend.repositories import products
 from backend.services.events import EventBus
+from backend.services.rights import authorised
 
 
 class Products:
@@ -42,7 +43,7 @@ class Products:
 
     def create(self, caller: Caller, sku: str, name: str, unit_price: int, currency: str, stock: int) -> Product:
         """Raises Conflict if the SKU is taken."""
-        with self._database.transaction() as tx:
+        with authorised(self._database, caller) as (tx, caller):
             product = Product(new_id(), sku, name, unit_price, currency, stock, 1, tx.now, tx.now)
             try:
                 products.insert(tx, product)
@@ -55,7 +56,7 @@ class Products:
         self, caller: Caller, product_id: str, changes: Mapping[str, Any], precondition: Precondition
     ) -> Product:
         """What stays as it was is no change. Raises NotFound, PreconditionFailed."""
-        with self._database.transaction() as tx:
+        with authorised(self._database, caller) as (tx, caller):
             product = products.by_id(tx, product_id)
             if product is None:
                 raise NotFound

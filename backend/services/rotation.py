@@ -41,15 +41,22 @@ class Rotation:
         """A new login's first refresh token."""
         return self._issue(login, secrets.token_hex(32), now // 1000, self._end(login, now), self._keyring.signing_id)
 
-    def rotate(self, tx: Transaction, login: Login, token: str) -> str | None:
-        """The successor of `token`, a token of this live login. None if it was reused: the login must end.
+    def issued(self, tx: Transaction, token: str) -> RefreshToken:
+        """What is kept of a token. Raises Unauthorized `invalid` unless exactly this text was issued.
+
+        A signature alone does not prove that: the database may have been restored since, or a secret may be known.
+        """
+        kept = sessions.token_by_hash(tx, _hash(token))
+        if kept is None:
+            raise Unauthorized("invalid")
+        return kept
+
+    def rotate(self, tx: Transaction, login: Login, used: RefreshToken, token: str) -> str | None:
+        """The successor of `token`, issued to this live login as `used`. None if it was reused: the login must end.
 
         Raises Unauthorized `invalid` within the grace if the key of the successor is not in this keyring: withdrawn, or
         known to newer workers only. That is no reuse, so it ends nothing.
         """
-        used = sessions.token_by_hash(tx, _hash(token))
-        if used is None or used.session_id != login.id:
-            return None
         if used.used_at is not None:
             return self._again(tx, login, used, token)
         nonce = secrets.token_bytes(16)

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from backend.domain import Caller, Precondition, User, UserWithOrders
-from backend.errors import Conflict, Forbidden, NotFound, PreconditionFailed, ValidationFailed
+from backend.errors import Conflict, NotFound, PreconditionFailed, ValidationFailed
 from backend.infrastructure.cache import CoherentCache
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
@@ -17,9 +17,11 @@ from backend.repositories.users import Credentials
 from backend.services.credentials import check_unchanged, wrong_current_password
 from backend.services.events import EventBus
 from backend.services.mails import owe_mail
+from backend.services.rights import as_admin, authorised
 
 ADMIN_ONLY = {"roles", "active"}
 UNMATCHED = "!"  # matches no password: not a bcrypt hash
+ERASED = 1000  # sessions in one transaction
 NO_DOMAIN = "invalid"  # RFC 2606; of one label, so nobody can sign up with such an address and have it first
 
 
@@ -82,11 +84,11 @@ class Users:
         RateLimited if that count is full, Unavailable if too many passwords wait. Raises Forbidden, NotFound,
         PreconditionFailed, and Conflict for a taken e-mail or the last active admin.
         """
-        if ADMIN_ONLY & changes.keys() and not caller.is_admin:
-            raise Forbidden
+        if ADMIN_ONLY & changes.keys():
+            caller = as_admin(caller)
         needs_password = changes_own_email(caller, user_id, changes)
         proof = self._proof(caller, current_password, wrong) if needs_password else None
-        with self._database.transaction(patient=needs_password) as tx:
+        with authorised(self._database, caller, patient=needs_password) as (tx, caller):
             user = _required(users.by_id(tx, user_id), precondition)
             changed = replace(user, **changes)
             changed = replace(changed, roles=tuple(sorted(changed.roles)))  # the order they came in means nothing
@@ -95,20 +97,33 @@ class Users:
             if changed.email != user.email and user_id == caller.user.id:
                 if proof is None:  # the e-mail was the same before this transaction
                     raise _password_required()
-                check_unchanged(tx, caller, proof)
+                check_unchanged(tx, proof)
             return self._save(tx, caller, user, changed)
 
     def delete(self, caller: Caller, user_id: str, precondition: Precondition) -> None:
-        """Deactivate, make anonymous, end logins; ledger and orders stay. Again changes nothing."""
-        with self._database.transaction() as tx:
+        """Deactivate, make anonymous, end logins and erase where they came from; ledger and orders stay. Idempotent.
+
+        A user may have had any number of logins. Those that are too many for one transaction are erased by further ones
+        before this returns; if one of them raises Unavailable, the same call again completes the work.
+        """
+        with authorised(self._database, caller) as (tx, caller):
             user = _required(users.by_id(tx, user_id), precondition)
             gone = replace(user, email=f"deleted-{user_id}@{NO_DOMAIN}", name="Deleted user", active=False)
-            if gone == user:
-                return
-            self._save(tx, caller, user, gone)
-            users.set_password(tx, user_id, UNMATCHED)
-            mails.delete_all(tx, user_id)
-            self._events.publish(tx, "user.deleted", ("user", user_id), caller.user.id)
+            if gone != user:
+                self._save(tx, caller, user, gone)
+                users.set_password(tx, user_id, UNMATCHED)
+                mails.delete_all(tx, user_id)
+                self._events.publish(tx, "user.deleted", ("user", user_id), caller.user.id)
+            erased = sessions.erase_origins(tx, user_id, ERASED)
+        if erased == ERASED:
+            self._erase_origins(user_id)
+
+    def _erase_origins(self, user_id: str) -> None:
+        """What is left of a deletion, which needs no caller's rights any more."""
+        erased = ERASED
+        while erased == ERASED:
+            with self._database.transaction() as tx:
+                erased = sessions.erase_origins(tx, user_id, ERASED)
 
     def create_admin(self, email: str, password: str, name: str) -> None:
         """A new user with the admin role, in one transaction. Raises Conflict if the e-mail is taken, Unavailable."""

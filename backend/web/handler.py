@@ -12,7 +12,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_type_hints
 
 from backend.domain import Attempt, Once
@@ -127,16 +127,19 @@ def endpoint(route: Route) -> Endpoint:
 
 
 def _authorise(request: Request, access: Access) -> None:
-    """A bad token is refused on public routes as well; then who may call this?"""
+    """Refuse a bad token, on public routes too, then a caller without the access that the route asks for.
+
+    A caller admitted by the admin role is marked, so that the service can look for the role again when it writes.
+    """
     if request.challenge is not None:
         raise request.challenge
     if access is Access.ANYONE:
         return
     caller = request.user
-    if not caller.is_admin and (
-        access is Access.ADMIN or (access is Access.SELF_OR_ADMIN and request.path_id != caller.user.id)
-    ):
-        raise Forbidden
+    if access is Access.ADMIN or (access is Access.SELF_OR_ADMIN and request.path_id != caller.user.id):
+        if not caller.is_admin:
+            raise Forbidden
+        request.caller = replace(caller, as_admin=True)
 
 
 def _check_admin_fields(request: Request, shape: Any, sent: Any) -> None:

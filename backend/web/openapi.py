@@ -111,7 +111,7 @@ def _parameters(route: Route, contract: Contract, wants: Signature) -> list[dict
         "id": "{id}" in route.path,
         "X-Request-ID": True,
         "Idempotency-Key": wants.attempt,
-        "If-None-Match": is_validated(route) or errors.PreconditionFailed in contract.errors,
+        "If-None-Match": "{id}" in route.path and (contract.etag or errors.PreconditionFailed in contract.errors),
         "If-Match": errors.PreconditionFailed in contract.errors,
     }
     own = [

@@ -17,6 +17,7 @@ parameters are refused. Operations without a request body take an empty one or `
 **Heads** have at most 64 KiB: a request line of at most 8190 bytes and at most 100 header lines of as many.
 
 **Authentication.** `Authorization: Bearer <accessToken>`. A bad token is refused with 401 on public operations too.
+A write needs login, activity and role still when it is committed: one lost meanwhile is 401 or 403, nothing written.
 
 **Every answer** carries `X-Request-ID`, `X-Content-Type-Options: nosniff` and `Cache-Control`: `no-store`, but
 `private, no-cache` for a user by id, and `no-cache` for products, which are public.

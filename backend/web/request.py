@@ -139,6 +139,10 @@ class Request(WerkzeugRequest):
         return matches_weakly(self.environ.get("HTTP_IF_NONE_MATCH", ""), version)
 
     def precondition(self) -> Precondition:
-        """Whether a version satisfies `If-Match` (strong comparison: weak tags never match) and `If-None-Match`."""
-        match, none_match = self.environ.get("HTTP_IF_MATCH", "*"), self.environ.get("HTTP_IF_NONE_MATCH", "")
+        """Whether a version satisfies `If-Match` (strong comparison: weak tags never match) and `If-None-Match`.
+
+        The latter is ignored where the path has no `{id}`: such a URL names another resource for each caller.
+        """
+        match = self.environ.get("HTTP_IF_MATCH", "*")
+        none_match = self.environ.get("HTTP_IF_NONE_MATCH", "") if self.path_id else ""
         return lambda version: matches_strongly(match, version) and not matches_weakly(none_match, version)

@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime
 
 import jwt
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from backend.infrastructure.ids import is_id, new_id
 from tests.conftest import PASSWORD
 from tests.meanwhile import meanwhile
+from tests.respelt import respelt
 
-WEEK = 7 * 86_400
+HOUR, WEEK = 3600, 7 * 86_400
 COLUMNS = "user_id, token_version, user_agent, ip, created_at, last_used_at, expires_at, ended_at"
 SESSION_FIELDS = {"id", "createdAt", "lastUsedAt", "userAgent", "ip", "current"}
 
@@ -142,7 +144,7 @@ def test_each_login_is_a_session_newest_first(api, ada, grace, clock):
     assert first["id"] == claims_of(ada.access)["sid"]
     assert (first["current"], second["current"]) == (True, False)
     assert second["ip"] == "192.0.2.7" and second["userAgent"].startswith("Browser/1.0")
-    assert second["createdAt"] == second["lastUsedAt"] > first["createdAt"]
+    assert second["createdAt"] > first["createdAt"]
 
 
 @pytest.mark.parametrize("length", [0, 200, 201, 5000])
@@ -170,13 +172,61 @@ def test_a_user_agent_is_read_as_utf_8_or_else_as_latin_1(api, ada, sent, shown)
     assert sessions_of(api, ada)[0]["userAgent"] == shown
 
 
-def test_a_refresh_is_the_last_use_of_its_session(api, ada, clock):
-    before = sessions_of(api, ada)[0]
-    clock.advance(120)
+def hour_of(clock):
+    """The present hour, as the API writes times."""
+    return datetime.fromtimestamp(clock(), UTC).strftime("%Y-%m-%dT%H:00:00.000Z")
+
+
+def to_the_next_hour(clock, seconds=0):
+    clock.advance(HOUR - clock() % HOUR + seconds)
+
+
+def test_a_refresh_is_the_last_use_of_its_session_to_the_hour(make_api, clock):
+    """As another login of the user sees it."""
+    api = make_api(access_token_seconds=WEEK)
+    to_the_next_hour(clock)
+    ada = api.sign_up("Ada")
+    other = api.log_in(ada.email)
+    before = sessions_of(api, other)[1]
+    assert before["lastUsedAt"] == hour_of(clock)
+    to_the_next_hour(clock, 60)
+    assert sessions_of(api, other)[1] == before
     api.post("/auth/refresh", json={"refreshToken": ada.refresh})
-    after = sessions_of(api, ada)[0]
-    assert after["lastUsedAt"] > before["lastUsedAt"]
+    after = sessions_of(api, other)[1]
+    assert after["lastUsedAt"] == hour_of(clock) > before["lastUsedAt"]
     assert after == {**before, "lastUsedAt": after["lastUsedAt"]}
+
+
+TOLD = ["/auth/sessions", "/users/me", "/users/{ada}"]  # what a stolen access token can ask about its login and user
+
+
+@pytest.mark.parametrize("since", [0, 1, 4000])
+def test_nothing_that_an_access_token_can_read_tells_when_its_refresh_token_was_used(make_api, clock, since):
+    """Data and headers are the same right before and right after, also for the first use in an hour."""
+    api = make_api(access_token_seconds=WEEK)
+    ada = api.sign_up("Ada")
+    to_the_next_hour(clock, since)
+
+    def readable():
+        answers = [api.get(path.format(ada=ada.id), ada) for path in TOLD]
+        own = {"X-Request-ID"}
+        return [(one.json["data"], [each for each in one.headers if each[0] not in own]) for one in answers]
+
+    before = readable()
+    assert api.post("/auth/refresh", json={"refreshToken": ada.refresh}).status_code == 200
+    assert readable() == before
+
+
+def test_a_second_refresh_in_an_hour_shows_in_no_login(make_api, clock):
+    api = make_api(access_token_seconds=WEEK)
+    ada = api.sign_up("Ada")
+    other = api.log_in(ada.email)
+    to_the_next_hour(clock)
+    first = api.post("/auth/refresh", json={"refreshToken": ada.refresh}).json["data"]
+    before = sessions_of(api, other)
+    clock.advance(600)
+    api.post("/auth/refresh", json={"refreshToken": first["refreshToken"]})
+    assert sessions_of(api, other) == before
 
 
 def test_expired_sessions_are_neither_listed_nor_ended(api, ada, clock):
@@ -247,11 +297,11 @@ def test_a_logout_with_a_rotated_token_ends_its_login_too(api, ada, clock):
 
 
 def test_a_logout_with_a_token_that_cannot_be_verified_does_nothing(api, ada, clock):
-    """204 for an access token, a forged one, one of other secrets, garbage."""
+    """204 for an access token, a forged one, one of other secrets, garbage, another spelling of the token."""
     head, body, signature = ada.refresh.split(".")
     forged = f"{head}.{body}.{signature[::-1]}"
     foreign = jwt.encode(claims_of(ada.refresh), "another secret of more than 32 bytes", headers={"kid": "x"})
-    for token in (ada.access, forged, foreign, "garbage", "ü", "."):
+    for token in (ada.access, forged, foreign, "garbage", "ü", ".", *respelt(ada.refresh)):
         log_out(api, token)
     assert api.get("/users/me", ada).status_code == 200
 

@@ -266,7 +266,8 @@ def test_forged_and_other_tokens_are_refused(api, ada, mailbox):
     forged = [
         f"{new_id()}.{signature}", f"{reset_id}.{signature[::-1]}", f"{reset_id}.{signature[:32]}", f"{reset_id}.",
         f".{signature}", reset_id, signature, f"{token}00", f"{token}.", f"{token}\0", f"x{token}", ada.access,
-        ada.refresh, f"{reset_id}.{'zz' * 32}", f"{reset_id}.{'é' * 64}", "garbage", "é",
+        f"{reset_id}.{signature.upper()}", f"{reset_id}. {signature}", f"{reset_id}.{signature[:2]} {signature[2:]}",
+        f"{token}\n", ada.refresh, f"{reset_id}.{'zz' * 32}", f"{reset_id}.{'é' * 64}", "garbage", "é",
     ]  # fmt: skip
     assert [one for one in forged if not is_refused(confirm(api, one))] == []
     assert confirm(api, token).status_code == 204

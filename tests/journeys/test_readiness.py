@@ -8,7 +8,11 @@ from contextlib import closing
 
 import pytest
 
+from backend.infrastructure.database import Database
 from backend.server.shutdown import shutting_down
+from tests.at_once import at_once
+from tests.conftest import Clock
+from tests.processes.real_service import write_lock_held
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -28,13 +32,14 @@ def test_a_service_that_can_work_is_ready(api):
     assert failing(api) == {}
 
 
-def test_a_database_that_somebody_else_has_locked_is_not_writable(make_api, database_path):
+def test_a_database_that_somebody_else_has_locked_is_not_writable(make_api, database_path, clock):
     api = make_api(busy_timeout_seconds=0.1)
     outsider = sqlite3.connect(database_path, isolation_level=None)
     outsider.execute("BEGIN IMMEDIATE")
     assert failing(api).keys() == {"database"}
     outsider.execute("ROLLBACK")
     outsider.close()
+    clock.advance(1)
     assert failing(api) == {}
 
 
@@ -69,14 +74,17 @@ def test_events_that_nobody_delivers_are_named(api, ada, clock):
 
 
 def test_a_process_that_is_told_to_stop_says_so(api):
+    """At once: it does not wait for the next check."""
+    assert failing(api) == {}
     shutting_down.set()
     try:
         assert failing(api).keys() == {"shutdown"}
     finally:
         shutting_down.clear()
+    assert failing(api) == {}
 
 
-def test_a_probe_does_not_wait_for_the_write_lock_as_long_as_a_writer_may(make_api, database_path):
+def test_a_probe_does_not_wait_for_the_write_lock_as_long_as_a_writer_may(make_api, database_path, clock):
     """It answers while another program still holds the lock, and that program may go on to write."""
     api = make_api(busy_timeout_seconds=60)
     with closing(sqlite3.connect(database_path, isolation_level=None)) as outsider:
@@ -85,4 +93,54 @@ def test_a_probe_does_not_wait_for_the_write_lock_as_long_as_a_writer_may(make_a
         assert failing(api).keys() == {"database"}
         assert time.monotonic() - began < 20
         outsider.execute("COMMIT")
+    clock.advance(1)
     assert failing(api) == {}
+
+
+@pytest.fixture
+def standing_clock(clock, monkeypatch):
+    """It moves only when a test moves it."""
+    now = clock()
+    monkeypatch.setattr(Clock, "__call__", lambda clock: now + clock.ahead)
+    return clock
+
+
+def test_a_check_is_good_for_a_second(api, standing_clock, monkeypatch):
+    """And no longer, nor if the clock is set back."""
+    full, empty = Usage(2**40, 2**40, 0), Usage(2**40, 0, 2**40)
+
+    def after(seconds, usage):
+        standing_clock.advance(seconds)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        return set(failing(api))
+
+    assert after(0, empty) == set()
+    assert after(0.5, full) == set()
+    assert after(0.5, full) == {"diskSpace"}
+    assert after(0.5, empty) == {"diskSpace"}
+    assert after(-3600, empty) == set()
+
+
+def test_however_many_ask_the_database_is_written_to_once_a_second(api, standing_clock, monkeypatch):
+    """Twenty at once, twice, share one check; a second later there is another."""
+    checks, checked = [], Database.check_writable
+
+    def counted(database, **options):
+        checks.append(options)
+        return checked(database, **options)
+
+    monkeypatch.setattr(Database, "check_writable", counted)
+    for number in (1, 2):
+        for _ in range(2):
+            assert at_once([lambda: failing(api)] * 20) == [{}] * 20
+        assert len(checks) == number
+        standing_clock.advance(1)
+
+
+def test_requests_that_arrive_during_a_check_share_its_result(make_api, standing_clock, database_path, monkeypatch):
+    """While the database is locked a check takes long: they wait for one, not each for one of its own."""
+    api, disk_usage, checks = make_api(busy_timeout_seconds=60), shutil.disk_usage, []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: checks.append(path) or disk_usage(path))
+    with write_lock_held(database_path):
+        assert [answer.keys() for answer in at_once([lambda: failing(api)] * 10)] == [{"database"}] * 10
+    assert len(checks) == 1

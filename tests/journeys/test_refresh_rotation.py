@@ -4,6 +4,8 @@ import jwt
 import pytest
 
 from tests.at_once import at_once
+from tests.processes.gunicorn_server import wait_until
+from tests.respelt import respelt, signed_anew
 
 DAY = 86_400
 GRACE = 10
@@ -176,6 +178,42 @@ def test_a_login_that_is_not_refreshed_for_7_days_is_over(api, ada, clock):
     token = rotate(api, token)
     clock.advance(7 * DAY)
     assert reason(refresh(api, token)) == "expired"
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["unused", "used"])
+def test_a_token_that_is_not_byte_for_byte_one_that_was_issued_revokes_nothing(api, ada, clock, used):
+    """401 `invalid`, also where its signature is good, and also after the grace of the token that it resembles."""
+    newest = rotate(api, ada.refresh) if used else ada.refresh
+    clock.advance(GRACE + 1)
+    others = [*respelt(ada.refresh), signed_anew(ada.refresh), signed_anew(ada.refresh, jti="0" * 64)]
+    assert [reason(refresh(api, token)) for token in others] == ["invalid"] * len(others)
+    assert rotate(api, newest)
+
+
+def test_a_token_like_one_of_a_dead_login_is_invalid_too(api, ada):
+    """What it is like is not told."""
+    api.post("/auth/logout", json={"refreshToken": ada.refresh})
+    assert [reason(refresh(api, token)) for token in (f"{ada.refresh}=", signed_anew(ada.refresh))] == ["invalid"] * 2
+    assert reason(refresh(api, ada.refresh)) == "revoked"
+
+
+def test_a_logout_with_a_token_that_was_not_issued_ends_nothing(api, ada):
+    for token in (signed_anew(ada.refresh), signed_anew(ada.refresh, jti="0" * 64)):
+        assert api.post("/auth/logout", json={"refreshToken": token}).status_code == 204
+    assert rotate(api, ada.refresh)
+
+
+def test_a_repetition_within_the_grace_is_in_the_audit_log(api, admin, ada):
+    """The first use is not; each repetition is a row that names session and user."""
+    for _ in range(3):
+        rotate(api, ada.refresh)
+
+    def repeated():
+        return api.get("/audit?action=session.refresh_repeated", admin).json["data"]
+
+    wait_until(lambda: len(repeated()) == 2)
+    about = [(row["resourceType"], row["resourceId"], row["userId"]) for row in repeated()]
+    assert about == [("session", claims_of(ada.refresh)["sid"], ada.id)] * 2
 
 
 def test_what_is_no_refresh_token_of_ours_is_invalid_and_harms_nobody(api, ada):

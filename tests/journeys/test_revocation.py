@@ -165,3 +165,25 @@ def test_logins_racing_a_password_change_leave_no_session_of_the_old_password(fi
             bearer = {"Authorization": f"Bearer {answer.json['data']['accessToken']}"}
             assert reason(first.get("/users/me", headers=bearer)) == "revoked"
     assert [session["current"] for session in second.get("/auth/sessions", ada).json["data"]] == [True]
+
+
+@pytest.mark.parametrize("round_", range(5))
+def test_no_grant_of_an_admin_is_committed_after_the_loss_of_the_role(first, second, people, round_):
+    """Ten grants race the demotion over two workers: each that comes later is answered 403 and grants nothing."""
+    admin, deputy = people.admin, first.admin("Deputy")
+    friends = [first.sign_up(f"Friend{n}") for n in range(10)]
+    answers = at_once([
+        lambda: first.patch(f"/users/{deputy.id}", admin, {"roles": ["user"]}),
+        *[
+            lambda worker=worker, friend=friend: worker.patch(f"/users/{friend.id}", deputy, {"roles": ["admin"]})
+            for worker, friend in zip((first, second) * 5, friends, strict=True)
+        ],
+    ])  # fmt: skip
+    assert [answers[0].status_code, {answer.status_code for answer in answers[1:]} <= {200, 403}] == [200, True]
+    with first.app.database.snapshot() as tx:
+        done = tx.rows("SELECT user_id, resource_id FROM outbox WHERE name = 'user.updated' ORDER BY seq")
+    later = done[done.index((admin.id, deputy.id)) + 1 :]
+    assert deputy.id not in [by for by, _ in later]
+    for friend, answer in zip(friends, answers[1:], strict=True):
+        roles = first.get(f"/users/{friend.id}", admin).json["data"]["roles"]
+        assert roles == (["admin"] if answer.status_code == 200 else ["user"])

@@ -1,9 +1,13 @@
 """What admins do to users: roles, activity, deletion; and that one active admin always remains."""
 
+import sqlite3
+from contextlib import closing
+
 import jwt
 import pytest
 
 from backend.infrastructure.ids import new_id
+from backend.infrastructure.transaction import Transaction
 from tests.at_once import at_once
 from tests.conftest import PASSWORD
 
@@ -147,6 +151,73 @@ def test_a_deletion_again_changes_nothing(api, admin, ada, clock):
     clock.advance(60)
     assert api.delete(f"/users/{ada.id}", admin).status_code == 204
     assert seen(api, admin, ada.id) == gone
+
+
+ADDRESS, AGENT = "203.0.113.77", "An-Agent-That-Tells/9"
+
+
+@pytest.fixture
+def everywhere(api, admin, ada, grace, clock, database_path):
+    """Ada has logins that have ended, expired and live, and has used them; so has Grace, from elsewhere."""
+    for _ in range(3):
+        answers = [
+            api.post("/auth/login", json={"email": person.email, "password": PASSWORD}, address=address,
+                     headers={"User-Agent": agent})
+            for person, address, agent in ((ada, ADDRESS, AGENT), (grace, "198.51.100.1", "Her-Agent/1"))
+        ]  # fmt: skip
+        tokens = [answer.json["data"]["refreshToken"] for answer in answers]
+        api.post("/auth/logout", json={"refreshToken": tokens[0]})
+    log_in_from = {"address": ADDRESS, "headers": {"User-Agent": AGENT}}
+    api.post("/auth/login", json={"email": ada.email, "password": PASSWORD}, **log_in_from)
+    clock.advance(8 * 86_400)
+    api.post("/auth/login", json={"email": ada.email, "password": PASSWORD}, **log_in_from)
+    return lambda text: [line for line in dump(database_path) if text.casefold() in line.casefold()]
+
+
+def dump(path):
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())
+
+
+def test_nothing_in_the_database_tells_where_a_deleted_user_was(api, ada, everywhere):
+    """Neither address nor agent of any login, ended and expired ones included; nor the e-mail. Others' logins stay."""
+    admin = api.log_in("root@example.com")
+    assert len(everywhere(ADDRESS)) == len(everywhere(AGENT)) == 5
+    assert api.delete(f"/users/{ada.id}", admin).status_code == 204
+    assert [everywhere(text) for text in (ADDRESS, AGENT, ada.email)] == [[], [], []]
+    assert len(everywhere("Her-Agent/1")) == 3
+
+
+def test_a_user_of_many_logins_is_forgotten_in_many_transactions(api, admin, ada, everywhere, monkeypatch):
+    """Of a bounded size each, so that the other writers wait no longer for a user of years."""
+    logins, sizes = 2345, []
+    with api.app.database.transaction() as tx:
+        columns = "user_id, token_version, user_agent, ip, created_at, last_used_at, expires_at, ended_at"
+        tx.run_each(
+            f"INSERT INTO sessions (id, {columns}) SELECT :id, {columns} FROM sessions WHERE ip = :ip LIMIT 1",
+            ({"id": new_id(), "ip": ADDRESS} for _ in range(logins)),
+        )
+    run = Transaction.run
+
+    def counted(tx, sql, **parameters):
+        changed = run(tx, sql, **parameters)
+        sizes.append(changed)
+        return changed
+
+    monkeypatch.setattr(Transaction, "run", counted)
+    assert api.delete(f"/users/{ada.id}", api.log_in("root@example.com")).status_code == 204
+    assert everywhere(ADDRESS) == everywhere(AGENT) == []
+    assert sum(sizes) > logins and max(sizes) <= 1000
+
+
+def test_a_deletion_that_was_cut_short_is_completed_by_the_next(api, admin, ada, everywhere, database_path):
+    """The user is deleted, but some logins still tell an address: a kill came between."""
+    admin = api.log_in("root@example.com")
+    api.delete(f"/users/{ada.id}", admin)
+    with closing(sqlite3.connect(database_path)) as connection, connection:
+        connection.execute("UPDATE sessions SET ip = ? WHERE user_id = ?", (ADDRESS, ada.id))
+    assert api.delete(f"/users/{ada.id}", admin).status_code == 204
+    assert everywhere(ADDRESS) == []
 
 
 def test_the_address_of_a_deleted_user_may_be_registered_again(api, admin, ada):

@@ -19,6 +19,7 @@ from tests.at_once import at_once, deleting
 from tests.conftest import Api, Clock
 from tests.forked import Forked, Signal
 from tests.processes.furnished_service import Answer, Service, furnished_service
+from tests.processes.gunicorn_server import wait_until
 
 BUSY = 2.0  # seconds, BUSY_TIMEOUT_SECONDS of the services here
 PROMPT = 1.0  # seconds, with two threads of four waiting for the lock
@@ -70,7 +71,7 @@ def test_a_database_that_was_moved_away_takes_no_writes_until_it_is_back(
     assert not database_path.exists()
     elsewhere.rename(database_path)
     assert service.transfer().status == 201
-    assert service.ask("GET", "/readyz").status == 200
+    wait_until(lambda: service.ask("GET", "/readyz").status == 200)  # a check is good for a second
     assert_sound(database_path, service, acknowledged=2)
 
 
@@ -190,7 +191,7 @@ def test_on_a_full_disk_there_are_reads_and_once_there_is_room_writes(
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
-def test_a_file_that_may_only_be_read_is_read_and_is_written_once_it_may_be(make_api: Any) -> None:
+def test_a_file_that_may_only_be_read_is_read_and_is_written_once_it_may_be(make_api: Any, clock: Clock) -> None:
     """All in one process, which is not root's: no right would stop that one."""
     told, tell = Signal(), Signal()
     with tempfile.TemporaryDirectory() as name:
@@ -213,6 +214,7 @@ def test_a_file_that_may_only_be_read_is_read_and_is_written_once_it_may_be(make
             ]
             tell.say()
             told.wait()
+            clock.advance(1)  # for which a check of /readyz is good
             after = [
                 api.patch(f"/products/{product}", root, page),
                 api.get(f"/products/{product}"),

@@ -10,17 +10,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from backend.domain import Attempt, Caller, Product, User
+from backend.domain import Attempt, Caller, Product, Timestamp, User
 from backend.errors import Conflict, CurrencyMismatch, InsufficientFunds, NotFound, OutOfStock
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
-from backend.repositories import accounts, products, transactions, users
+from backend.repositories import accounts, products, sessions, transactions, users
+from backend.repositories.sessions import Login
 from backend.services.events import EventBus
 from backend.services.ledger import Ledger
 from backend.services.orders import Orders
 
 CURRENCIES = ("EUR", "USD")
 STOCK = 5
+DAY = 86_400_000  # milliseconds
 ONCE = Attempt(None, b"", lambda noun: noun.id)  # what a service made is known by its id
 AMOUNTS = st.integers(1, 60)
 
@@ -48,11 +50,13 @@ class House:
                 for n in range(2)
                 for currency in CURRENCIES
             ]
-            for user in people:
+            logins = [Login(new_id(), user.id, 0, tx.now, Timestamp(tx.now + DAY), None) for user in people]
+            for user, login in zip(people, logins, strict=True):
                 users.insert(tx, user, "!")
+                sessions.insert(tx, login, "", "")
             for product in goods:
                 products.insert(tx, product)
-        self.callers = [Caller(user, new_id()) for user in people]
+        self.callers = [Caller(user, login.id) for user, login in zip(people, logins, strict=True)]
         self.goods = {currency: [p for p in goods if p.currency == currency] for currency in CURRENCIES}
         self.prices = {product.id: product.unit_price for product in goods}
 

@@ -8,6 +8,7 @@ VALIDATED = ["/users/{user}", "/products/{product}"]
 READ = [*VALIDATED, "/users/me"]
 CHANGED = [("PATCH", path) for path in READ]
 WRITTEN = [*CHANGED, ("DELETE", "/users/{user}")]
+EXCLUDING = [(method, path) for method, path in WRITTEN if path != "/users/me"]  # whose `If-None-Match` counts
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_a_change_of_another_version_is_refused(call, another_admin, method, pat
     assert call("GET", path).json["data"]["version"] == 2
 
 
-@pytest.mark.parametrize(("method", "path"), WRITTEN)
+@pytest.mark.parametrize(("method", "path"), EXCLUDING)
 def test_a_change_of_a_version_that_must_not_be_is_refused(call, another_admin, method, path):
     """`If-None-Match` compares weakly, and `*` is any version there is: 412 (RFC 9110 §13.1.2), nothing changed."""
     for tag in ('"2"', 'W/"2"', "*", '"1", "2"', '"1",W/"2"', ' "2" '):
@@ -128,6 +129,16 @@ def test_a_change_of_a_version_that_must_not_be_is_refused(call, another_admin, 
         assert (answer.status_code, answer.json["error"]["code"]) == (412, "PRECONDITION_FAILED"), tag
         assert "ETag" not in answer.headers
     assert call("GET", path).json["data"]["version"] == 2
+
+
+@pytest.mark.parametrize("tag", ['"2"', 'W/"2"', "*", '"1", "2"'])
+def test_a_change_of_users_me_is_made_whatever_version_is_excluded(call, tag):
+    """The URL is another resource for each caller: only `If-Match` counts there, and it counts beside the other."""
+    both = {"If-Match": '"1"', "If-None-Match": tag}
+    assert call("PATCH", "/users/me", headers=both).status_code == 412
+    answer = call("PATCH", "/users/me", headers={**both, "If-Match": '"2"'})
+    assert (answer.status_code, answer.headers["ETag"]) == (200, '"3"')
+    assert call("PATCH", "/users/me", tag.replace("2", "3"), "If-None-Match", json={"name": "N"}).status_code == 200
 
 
 @pytest.mark.parametrize("tag", ['"1"', '"3"', '"22"', 'W/"1"', '""', "", '"*"'])
@@ -138,7 +149,7 @@ def test_a_change_of_another_version_than_the_excluded_one_is_made(call, another
     assert answer.status_code == (204 if method == "DELETE" else 200)
 
 
-@pytest.mark.parametrize(("method", "path"), WRITTEN)
+@pytest.mark.parametrize(("method", "path"), EXCLUDING)
 def test_both_preconditions_must_hold(call, another_admin, method, path):
     def status(match, none_match):
         return call(method, path, headers={"If-Match": match, "If-None-Match": none_match}).status_code

@@ -10,6 +10,7 @@ import pytest
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.keyring import Keyring
 from tests.conftest import PASSWORD, SECRET
+from tests.respelt import respelt
 
 OTHER_SECRET = "an-other-secret-which-has-over-32-bytes"
 KID = Keyring([SECRET]).signing_id
@@ -153,6 +154,14 @@ def test_an_unsigned_or_tampered_token_is_invalid(api, ada):
         f"{other(head, 10)}.{body}.{signature}", f"{head}.{body}.{ada.refresh.split('.')[2]}",
     ]  # fmt: skip
     assert [token for token in tampered if reason(bearer(api, token)) != "invalid"] == []
+    assert api.get("/users/me", ada).status_code == 200
+
+
+def test_another_spelling_of_a_good_token_is_invalid(api, ada):
+    """Padding, spare bits and foreign characters in what decodes to the same signature."""
+    others = [token for token in respelt(ada.access) if token == "".join(token.split())]
+    assert len(others) > 5
+    assert [token for token in others if reason(bearer(api, token)) != "invalid"] == []
     assert api.get("/users/me", ada).status_code == 200
 
 

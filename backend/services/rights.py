@@ -1,0 +1,39 @@
+"""Rights hold at the commit: a write looks at its caller again, under the write lock, before it writes anything.
+
+A request is authenticated before it gets the lock and may wait seconds for it. Meanwhile another request can end its
+session, deactivate its user or take the admin role. Every service opens the transaction of a caller's request here, so
+that no write can be committed after the commit that took away the right to it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from backend.domain import Caller
+from backend.errors import Forbidden, Unauthorized
+from backend.infrastructure.database import Database
+from backend.infrastructure.transaction import Transaction
+from backend.repositories import users
+
+
+@contextmanager
+def authorised(database: Database, caller: Caller, patient: bool = False) -> Iterator[tuple[Transaction, Caller]]:
+    """A write transaction, and the caller as that transaction sees them: use this one from here on.
+
+    Raises Unauthorized `revoked` if the session has ended or its user is inactive, Forbidden if the request was
+    admitted by the admin role and the role is gone; nothing is written then. Raises Unavailable as
+    `Database.transaction` does, which `patient` is for.
+    """
+    with database.transaction(patient=patient) as tx:
+        user = users.active_of_session(tx, caller.session_id)
+        if user is None:
+            raise Unauthorized("revoked")
+        present = replace(caller, user=user)
+        yield tx, as_admin(present) if caller.as_admin else present
+
+
+def as_admin(caller: Caller) -> Caller:
+    """The caller of something that the admin role alone permits, now and at the commit. Raises Forbidden."""
+    if not caller.is_admin:
+        raise Forbidden
+    return replace(caller, as_admin=True)

@@ -1,0 +1,151 @@
+"""Rights hold at the commit: every writing route × what can be taken from its caller before it has the write lock."""
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import jwt
+import pytest
+
+from tests.conftest import PASSWORD, Api, Person
+from tests.every_route import API, World, build_world, send
+from tests.meanwhile import before_the_write
+from tests.test_access_matrix import ADMINS, ONES_OWN_OR_ADMINS, OPEN, VALID
+
+WRITES = sorted(key for key in VALID if not key.startswith("GET ") and key not in OPEN)
+BY_THE_ROLE = sorted(key for key in WRITES if key in ADMINS | ONES_OWN_OR_ADMINS)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> World:
+    return build_world(Path(shutil.copy(migrated, tmp_path_factory.mktemp("world"))))
+
+
+@pytest.fixture
+def database_path(world: World, tmp_path: Path) -> Path:
+    return Path(shutil.copy(world.path, tmp_path))
+
+
+@pytest.fixture
+def deputy(api) -> Person:
+    """An admin who takes away what the caller has."""
+    api.app.relay.stop()  # so that nothing writes but the requests
+    return api.admin("Deputy")
+
+
+def caller_of(world: World, key: str) -> Person:
+    return world.people["admin" if key in ADMINS else "owner"]
+
+
+def contents(path: Path) -> list[str]:
+    """Everything that is in the database."""
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())
+
+
+def log_in(api: Api, person: Person) -> Person:
+    return api.log_in(person.email)
+
+
+def session_of(person: Person) -> str:
+    return str(jwt.decode(person.access, options={"verify_signature": False})["sid"])
+
+
+def change(api: Api, sql: str, who: Person) -> None:
+    with api.app.database.transaction() as tx:
+        assert tx.run(sql, id=who.id) > 0
+
+
+LOSSES: dict[str, Callable[[Api, Person, Person], object]] = {
+    "logout": lambda api, who, _: api.post("/auth/logout", json={"refreshToken": who.refresh}),
+    "the session is ended elsewhere": lambda api, who, _: api.delete(
+        f"/auth/sessions/{session_of(who)}", log_in(api, who)
+    ),
+    "all sessions are ended": lambda api, who, _: api.delete("/auth/sessions", log_in(api, who)),
+    "the password is changed elsewhere": lambda api, who, _: api.post(
+        "/auth/password", log_in(api, who), {"currentPassword": PASSWORD, "newPassword": "yet another good one"}
+    ),
+    "deactivation": lambda api, who, deputy: api.patch(f"/users/{who.id}", deputy, {"active": False}),
+    "deactivation and back": lambda api, who, deputy: [
+        api.patch(f"/users/{who.id}", deputy, {"active": active}) for active in (False, True)
+    ],
+    "deletion": lambda api, who, deputy: api.delete(f"/users/{who.id}", deputy),
+    "expiry": lambda api, who, _: change(api, "UPDATE sessions SET expires_at = created_at WHERE user_id = :id", who),
+    "deactivation that leaves the session": lambda api, who, _: change(
+        api, "UPDATE users SET active = 0 WHERE id = :id", who
+    ),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("key", WRITES)
+def test_a_write_without_a_live_login_and_an_active_user_is_refused(
+    api, world, deputy, database_path, monkeypatch, key, loss
+):
+    """401 `revoked`, although the request was authenticated before; nothing is written."""
+    who, after_the_loss = caller_of(world, key), []
+
+    def lose() -> None:
+        LOSSES[loss](api, who, deputy)
+        after_the_loss.append(contents(database_path))
+
+    before_the_write(monkeypatch, lose)
+    answer = send(api, world, key, who)
+    assert (answer.status_code, answer.json["error"]["details"]) == (401, {"reason": "revoked"})
+    assert after_the_loss == [contents(database_path)]
+
+
+@pytest.mark.parametrize("key", BY_THE_ROLE)
+def test_a_write_that_the_admin_role_admitted_is_refused_once_the_role_is_gone(
+    api, world, deputy, database_path, monkeypatch, key
+):
+    """403; nothing is written."""
+    admin, after_the_loss = world.people["admin"], []
+
+    def demote() -> None:
+        assert api.patch(f"/users/{admin.id}", deputy, {"roles": ["user"]}).status_code == 200
+        after_the_loss.append(contents(database_path))
+
+    before_the_write(monkeypatch, demote)
+    answer = send(api, world, key, admin)
+    assert (answer.status_code, answer.json["error"]["code"]) == (403, "FORBIDDEN")
+    assert after_the_loss == [contents(database_path)]
+
+
+@pytest.mark.parametrize("path", ["/users/me", "/users/$admin"])
+@pytest.mark.parametrize(
+    ("changes", "status"), [({"name": "N"}, 200), ({"roles": ["admin"]}, 403), ({"active": True}, 403)]
+)
+def test_what_needs_no_role_is_done_without_it(api, world, deputy, monkeypatch, path, changes, status):
+    """A caller whose admin role went during the request can still change the own name, but no roles."""
+    admin = world.people["admin"]
+    before_the_write(monkeypatch, lambda: api.patch(f"/users/{admin.id}", deputy, {"roles": ["user"]}))
+    assert api.patch(world.filled(path), admin, changes).status_code == status
+    assert api.get("/users/me", admin).json["data"]["roles"] == ["user"]
+
+
+def test_another_users_order_is_not_found_once_the_role_is_gone(api, world, deputy, monkeypatch):
+    admin = world.people["admin"]
+    before_the_write(monkeypatch, lambda: api.patch(f"/users/{admin.id}", deputy, {"roles": ["user"]}))
+    assert send(api, world, f"POST {API}/orders/{{id}}/cancel", admin).status_code == 404
+    assert api.get(world.filled("/orders/$order"), deputy).json["data"]["status"] == "placed"
+
+
+def test_an_answer_is_not_replayed_to_a_caller_who_lost_the_role_meanwhile(api, world, deputy, monkeypatch):
+    admin, deposit = world.people["admin"], f"POST {API}/accounts/{{id}}/deposits"
+    once = {"headers": {"Idempotency-Key": "k"}}
+    assert send(api, world, deposit, admin, **once).status_code == 201
+    before_the_write(monkeypatch, lambda: api.patch(f"/users/{admin.id}", deputy, {"roles": ["user"]}))
+    assert send(api, world, deposit, admin, **once).status_code == 403
+
+
+def test_of_three_admins_two_who_demote_each_other_at_once_leave_one_of_the_two(api, world, deputy, monkeypatch):
+    """The later is refused for the lost role, not because an admin must remain: there is another."""
+    admin = world.people["admin"]
+    third = api.admin("Third")
+    before_the_write(monkeypatch, lambda: api.patch(f"/users/{admin.id}", third, {"roles": ["user"]}))
+    assert api.patch(f"/users/{third.id}", admin, {"roles": ["user"]}).status_code == 403
+    roles = [api.get(f"/users/{person.id}", deputy).json["data"]["roles"] for person in (admin, third)]
+    assert roles == [["user"], ["admin", "user"]]
