@@ -16,6 +16,7 @@ from backend.errors import AppError
 from backend.infrastructure.keyring import signing_secrets
 from backend.infrastructure.logs import LogSink
 from backend.infrastructure.migrations import SchemaMismatch, check_schema, migrate
+from backend.infrastructure.private_files import loose_modes
 from backend.infrastructure.rate_limiter import RateLimiter
 from backend.repositories import transactions, users
 from backend.routes.users import NewUser
@@ -48,7 +49,10 @@ def main(create_app: CreateApp, app_class: CreateApp) -> None:
         "demo": (lambda _, __: demo.run(), "a told tour of the API against a throw-away server"),
         "routes": (lambda _, settings: _routes(_unopened(app_class, settings)), "list the URL table"),
         "openapi": (lambda _, settings: _openapi(_unopened(app_class, settings)), "print the OpenAPI document"),
-        "check": (lambda _, settings: _check(create_app, settings), "check settings, schema and ledger sums"),
+        "check": (
+            lambda _, settings: _check(create_app, settings),
+            "check settings, schema, file modes, ledger sums",
+        ),
     }
     program = "python app.py" if sys.argv[0].endswith("app.py") else "reference-backend"
     parser = argparse.ArgumentParser(prog=program, description="The reference backend.")
@@ -175,8 +179,12 @@ def _check(create_app: CreateApp, settings: Settings) -> None:
     print("settings: good")
     app = create_app(settings)
     print("schema: good")
+    loose = loose_modes(settings.database_path)
+    print("\n".join(f"modes: {mode}" for mode in loose) or "modes: good")
     with app.database.snapshot() as tx:
         problems = transactions.unbalanced(tx)
     if problems:
         sys.exit("ledger: " + "; ".join(problems))
     print("ledger: every currency adds up to 0, every balance to its entries")
+    if exposed := [str(mode) for mode in loose if mode.exposes]:
+        sys.exit("modes: " + "; ".join(exposed))

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from backend.domain import Event, User
+from backend.infrastructure.private_files import make_folder
 from backend.services.credentials import UserCredentials
 from backend.services.events import Subscriber
 from backend.settings import Settings
@@ -69,7 +70,7 @@ class Mailer:
 
 def keep(message: EmailMessage, path: Path) -> None:
     """Write the message to a file in a folder that only the owner may read."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(message.as_bytes())
