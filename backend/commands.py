@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from backend import demo
-from backend.errors import AppError
+from backend.errors import AppError, Conflict
 from backend.infrastructure.keyring import signing_secrets
 from backend.infrastructure.logs import LogSink
 from backend.infrastructure.migrations import SchemaMismatch, check_schema, migrate
@@ -141,17 +141,28 @@ def _create_admin(app: Any, email: str, existing: bool) -> None:
         app.users.promote(address)
         print(f"{address} is an admin; the password stays as it was, and every login of this user has ended")
         return
+    taken = f"{address} has signed up already; if that is the right person: create-admin --existing {address}"
     if found:
-        sys.exit(f"{address} has signed up already; if that is the right person: create-admin --existing {address}")
+        sys.exit(taken)
     user = read_body(NewUser, {"email": email, "password": _asked_password(), "name": "Administrator"})
-    app.users.create_admin(user.email, user.password, user.name)
+    try:
+        app.users.create_admin(user.email, user.password, user.name)
+    except Conflict:  # a sign-up since the look
+        sys.exit(taken)
     print(f"{address} is an admin")
 
 
 def _asked_password() -> str:
-    given = os.environ.get("ADMIN_PASSWORD")
-    if given:
-        return given
+    """ADMIN_PASSWORD without a line end behind it, as on a terminal: a file brings one along."""
+    try:
+        password = os.environ.get("ADMIN_PASSWORD") or _typed_password()
+        password.encode()  # other bytes of the environment are read as lone surrogates
+    except UnicodeError:
+        sys.exit("the password must be UTF-8")
+    return password.removesuffix("\n").removesuffix("\r")
+
+
+def _typed_password() -> str:
     if not sys.stdin.isatty():
         sys.exit("ADMIN_PASSWORD is not set, and there is no terminal to ask on")
     try:
