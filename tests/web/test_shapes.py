@@ -183,12 +183,18 @@ def test_what_makes_a_text_read_as_another_is_a_control_character(api, admin):
 
 
 @pytest.mark.parametrize(
-    "name", ["\u200b", "\ufeff \u2060", "\u3164", "\u115f\u00ad", "\u2800", "\ufe0f", "\U000e0041"]
-)
+    "name",
+    [
+        "\u200b", "\ufeff \u2060", "\u3164", "\u115f\u00ad", "\u2800", "\ufe0f", "\U000e0041", "\ufff9\ufffb", "\ufffc",
+        "\U00013430", "\U00016fe4", "\U0001d159",
+    ],
+)  # fmt: skip
 def test_a_name_has_a_visible_character(api, admin, name):
     product = {"sku": "S", "name": name, "unitPrice": 1, "currency": "EUR", "stock": 0}
     assert details(sign_up(api, name=name)).keys() == {"name"}
+    assert details(api.patch("/users/me", admin, {"name": name})).keys() == {"name"}
     assert details(api.post("/products", admin, product)).keys() == {"name"}
+    assert details(api.post("/products", admin, product | {"name": "Tea", "sku": name})).keys() == {"sku"}
 
 
 @pytest.mark.parametrize("name", ["👩‍💻", "می‌خواهم", "क्‍ष", "❤️", "A\u200bda", "\u0301"])
