@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from backend import demo
-from backend.errors import AppError
+from backend.errors import AppError, Conflict
 from backend.infrastructure.keyring import signing_secrets
 from backend.infrastructure.logs import LogSink
 from backend.infrastructure.migrations import SchemaMismatch, check_schema, migrate
+from backend.infrastructure.private_files import loose_modes
 from backend.infrastructure.rate_limiter import RateLimiter
 from backend.repositories import transactions, users
 from backend.routes.users import NewUser
@@ -48,7 +49,10 @@ def main(create_app: CreateApp, app_class: CreateApp) -> None:
         "demo": (lambda _, __: demo.run(), "a told tour of the API against a throw-away server"),
         "routes": (lambda _, settings: _routes(_unopened(app_class, settings)), "list the URL table"),
         "openapi": (lambda _, settings: _openapi(_unopened(app_class, settings)), "print the OpenAPI document"),
-        "check": (lambda _, settings: _check(create_app, settings), "check settings, schema and ledger sums"),
+        "check": (
+            lambda _, settings: _check(create_app, settings),
+            "check settings, schema, file modes, ledger sums",
+        ),
     }
     program = "python app.py" if sys.argv[0].endswith("app.py") else "reference-backend"
     parser = argparse.ArgumentParser(prog=program, description="The reference backend.")
@@ -137,17 +141,28 @@ def _create_admin(app: Any, email: str, existing: bool) -> None:
         app.users.promote(address)
         print(f"{address} is an admin; the password stays as it was, and every login of this user has ended")
         return
+    taken = f"{address} has signed up already; if that is the right person: create-admin --existing {address}"
     if found:
-        sys.exit(f"{address} has signed up already; if that is the right person: create-admin --existing {address}")
+        sys.exit(taken)
     user = read_body(NewUser, {"email": email, "password": _asked_password(), "name": "Administrator"})
-    app.users.create_admin(user.email, user.password, user.name)
+    try:
+        app.users.create_admin(user.email, user.password, user.name)
+    except Conflict:  # a sign-up since the look
+        sys.exit(taken)
     print(f"{address} is an admin")
 
 
 def _asked_password() -> str:
-    given = os.environ.get("ADMIN_PASSWORD")
-    if given:
-        return given
+    """ADMIN_PASSWORD without a line end behind it, as on a terminal: a file brings one along."""
+    try:
+        password = os.environ.get("ADMIN_PASSWORD") or _typed_password()
+        password.encode()  # other bytes of the environment are read as lone surrogates
+    except UnicodeError:
+        sys.exit("the password must be UTF-8")
+    return password.removesuffix("\n").removesuffix("\r")
+
+
+def _typed_password() -> str:
     if not sys.stdin.isatty():
         sys.exit("ADMIN_PASSWORD is not set, and there is no terminal to ask on")
     try:
@@ -175,8 +190,12 @@ def _check(create_app: CreateApp, settings: Settings) -> None:
     print("settings: good")
     app = create_app(settings)
     print("schema: good")
+    loose = loose_modes(settings.database_path)
+    print("\n".join(f"modes: {mode}" for mode in loose) or "modes: good")
     with app.database.snapshot() as tx:
         problems = transactions.unbalanced(tx)
     if problems:
         sys.exit("ledger: " + "; ".join(problems))
     print("ledger: every currency adds up to 0, every balance to its entries")
+    if exposed := [str(mode) for mode in loose if mode.exposes]:
+        sys.exit("modes: " + "; ".join(exposed))

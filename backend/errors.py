@@ -22,10 +22,14 @@ from itertools import islice
 from typing import ClassVar
 
 MAX_DETAILS = 50
+NAME_SHOWN = 100  # characters
 
 
 class AppError(Exception):
-    """A refusal with an HTTP-ready status and code. `message` and `details` are shown to the client: no secrets."""
+    """A refusal with an HTTP-ready status and code. `message` and `details` are shown to the client: no secrets.
+
+    The first 50 details are kept, each under the first 100 characters of its name: a client may have chosen it.
+    """
 
     status = 500
     code = "INTERNAL_ERROR"
@@ -39,7 +43,7 @@ class AppError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.message = message or type(self).message
-        self.details = dict(details or {})
+        self.details = {name[:NAME_SHOWN]: problem for name, problem in islice((details or {}).items(), MAX_DETAILS)}
         self.headers = dict(headers or {})
         super().__init__(self.message)
 
@@ -121,12 +125,12 @@ class UnsupportedMediaType(AppError):
 
 
 class ValidationFailed(AppError):
-    """`details` has one entry for each wrong field, 50 at most; keys are paths such as `items[0].quantity`."""
+    """`details` has one entry for each wrong field; keys are paths such as `items[0].quantity`."""
 
     status, code, message = 422, "VALIDATION_ERROR", "Some fields are wrong."
 
     def __init__(self, details: Mapping[str, str]) -> None:
-        super().__init__(details=dict(islice(details.items(), MAX_DETAILS)))
+        super().__init__(details=details)
 
 
 class InsufficientFunds(AppError):

@@ -18,6 +18,7 @@ from backend.infrastructure.database_faults import dangers
 from backend.infrastructure.keyring import signing_secrets
 from backend.infrastructure.migrations import SchemaMismatch, check_database
 from backend.infrastructure.passwords import shared_password_locks
+from backend.infrastructure.private_files import loose_modes
 from backend.infrastructure.rate_limiter import shared_limiter
 from backend.settings import Settings, SettingsError
 
@@ -71,6 +72,8 @@ def on_starting(server: Any) -> None:
             require_addresses(server)
         check_database(settings.database_path)
         signing_secrets(settings)
+        for loose in loose_modes(settings.database_path):
+            server.log.warning(str(loose))
     except (SettingsError, SchemaMismatch, Unavailable) as error:
         raise SystemExit(str(error)) from None
     finally:

@@ -193,6 +193,7 @@ def _smtp_url(text: str) -> str:
         raise ValueError
     if rest or len(login) == 1 or not readable:
         raise ValueError
+    parts.hostname.encode("idna")
     return text
 
 
@@ -202,6 +203,7 @@ def _web_url(text: str) -> str:
         raise ValueError
     if "@" in parts.netloc or not re.fullmatch("[!-~]+", text):
         raise ValueError
+    parts.hostname.encode("idna")  # raises for a label that is empty or too long, as the resolver would
     return text
 
 

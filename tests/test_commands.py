@@ -207,6 +207,39 @@ def test_create_admin_asks_on_a_terminal_and_shows_nothing(database_path, make_a
     assert make_api().log_in("root@example.com", PASSWORD)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_line_end_behind_the_password_does_not_count(database_path, make_api, end):
+    """As a file that was made by an editor brings it along; on a terminal it is what ends the password."""
+    done = run(database_path, "create-admin", "root@example.com", ADMIN_PASSWORD=f" {PASSWORD} {end}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert make_api().log_in("root@example.com", f" {PASSWORD} ")
+
+
+def test_a_password_that_is_not_utf_8_is_refused(database_path):
+    """In one line, without the password; no user is made."""
+    line = refused(run(database_path, "create-admin", "root@example.com", ADMIN_PASSWORD="correct h\udcf6rse battery"))
+    assert "UTF-8" in line and "rse" not in line
+    assert users_in(database_path) == []
+
+
+def test_who_signs_up_while_the_password_is_typed_gets_no_role(database_path, api):
+    """The command looks at the address before it asks, and again when it writes."""
+    ours, terminal = os.openpty()
+    command = [*COMMAND, "create-admin", "ADA@example.com"]
+    pipes = {"stdin": terminal, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment(database_path), start_new_session=True, **pipes) as process:
+        os.close(terminal)
+        assert process.stderr.read(1)  # the prompt, or a complaint that nothing can be hidden
+        ada = api.sign_up("Ada")
+        os.write(ours, b"another pass word\n")
+        _, told = process.communicate(timeout=60)
+        assert (process.returncode, b"--existing" in told.splitlines()[-1]) == (1, True)
+    os.close(ours)
+    assert users_in(database_path) == [("ada@example.com", "user", 1)]
+    assert api.get("/users/me", ada).status_code == 200
+    assert api.log_in("ada@example.com", PASSWORD)
+
+
 @pytest.mark.parametrize(("key", "status"), [(b"\x03", 130), (b"\x04", 1)], ids=["Ctrl-C", "Ctrl-D"])
 def test_the_prompt_can_be_left(database_path, key, status):
     """Without a traceback, and with nobody made."""

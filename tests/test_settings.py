@@ -151,10 +151,11 @@ BAD = {
         "smtp://:25", "smtp://ada@mail.example:25", "smtp://ada:@mail.example:25", "smtp://:word@mail.example:25",
         "smtp://a%0d%0ab:word@mail.example:25", "smtp://ada:%ff@mail.example:25", "smtp://ada:w%C3%B6rd@mail.example:25",
         "smtp://mail.example:25/path", "smtp://mail.example:25?tls=yes", "smtp://mail.example:25#x",
-        "smtp://mail.example:25,smtp://b.example:25", "smtp://[::1:25", "smtp://ma il.example:25",
+        "smtp://mail.example:25,smtp://b.example:25", "smtp://[::1:25", "smtp://ma il.example:25", "smtp://a..b:25",
     ),
     "WEBHOOK_URLS": ("a.example", "ftp://a.example", "https://", "https://a.example,", "https://a.example:port",
-                     "https://a.example:0", "https://u:p@a.example", "https://a.example/ü", "https://a.example/a b"),
+                     "https://a.example:0", "https://u:p@a.example", "https://a..example",
+                     f"https://{'a' * 64}.example", "https://a.example/ü", "https://a.example/a b"),
     "WEBHOOK_SECRET": (
         "x", "a text of more than 24 characters", "whsec_", "whsec_!", "whsec_abc", webhook_secret(23),
         webhook_secret(65), webhook_secret(24)[6:], webhook_secret(24).upper(), webhook_secret(24).replace("_", "_ "),

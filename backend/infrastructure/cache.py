@@ -45,6 +45,10 @@ class _Entry:
     topics: tuple[str, ...]
     expires: float
 
+    @property
+    def objects(self) -> int:
+        return max(1, len(self.value)) if isinstance(self.value, (list, tuple)) else 1
+
 
 @dataclass(frozen=True, slots=True)
 class _News:
@@ -55,7 +59,7 @@ class _News:
 
 
 class CoherentCache:
-    """LRU with a time-to-live; thread-safe. `size` 0 stores nothing."""
+    """LRU with a time-to-live, of `size` objects (a list counts as many as it has); thread-safe. 0 stores nothing."""
 
     def __init__(
         self, database: Database, size: int, ttl_seconds: float, clock: Callable[[], float] = time.monotonic
@@ -65,8 +69,9 @@ class CoherentCache:
         self._size = size
         self._ttl = ttl_seconds
         self._clock = clock
-        self._lock = threading.Lock()  # guards _entries, _by_topic, _applied, _cleared
+        self._lock = threading.Lock()  # guards _entries, _objects, _by_topic, _applied, _cleared
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._objects = 0  # in all entries
         self._by_topic: dict[str, set[Hashable]] = {}
         self._applied = -1  # before the first entry: the first look finds a gap
         self._cleared = 0  # how many gaps were found; what began to load before one is not stored after it
@@ -99,10 +104,11 @@ class CoherentCache:
         with self._lock:
             if self._size and self._cleared == cleared and self._applied <= as_of:
                 self._forget(key)
-                self._entries[key] = _Entry(kept, topics, self._clock() + ttl)
+                self._entries[key] = entry = _Entry(kept, topics, self._clock() + ttl)
+                self._objects += entry.objects
                 for topic in topics:
                     self._by_topic.setdefault(topic, set()).add(key)
-                if len(self._entries) > self._size:
+                while self._objects > self._size:
                     self._forget(next(iter(self._entries)))
         return kept
 
@@ -124,6 +130,7 @@ class CoherentCache:
         with self._lock:
             if news.topics is None:
                 self._entries.clear()
+                self._objects = 0
                 self._by_topic.clear()
                 self._cleared += 1
                 self._applied = news.end  # even if it is less
@@ -136,7 +143,10 @@ class CoherentCache:
 
     def _forget(self, key: Hashable) -> None:
         entry = self._entries.pop(key, None)
-        for topic in entry.topics if entry is not None else ():
+        if entry is None:
+            return
+        self._objects -= entry.objects
+        for topic in entry.topics:
             keys = self._by_topic[topic]
             keys.discard(key)
             if not keys:

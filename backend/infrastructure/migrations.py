@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from backend.errors import Unavailable
 from backend.infrastructure.database_faults import is_broken, is_fault
+from backend.infrastructure.private_files import make_folder
 from backend.infrastructure.write_gate import write_lock
 from backend.settings import SettingsError
 
@@ -36,7 +37,7 @@ def migrate(path: Path, directory: Path = DIRECTORY, busy_timeout: float = 30.0)
     files = _files(directory)
     with _named_if_unusable(path):
         _applied(path)  # before anything is written: what is there may be another application's
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         gate = write_lock(path)
         if not gate.acquire(busy_timeout):
             raise Unavailable("Another process is writing to the database.")

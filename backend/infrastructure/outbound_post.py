@@ -2,9 +2,9 @@
 
 The name is resolved once, every address it has is judged, and the connection goes to one that passed: a name that says
 something else the next time (DNS rebinding) gains nothing. The Host header, and the name that TLS must prove, stay the
-URL's. Only public unicast addresses pass, and those in `allowed`. So none of loopback, private, link-local, multicast
-and reserved ones does, nor any IPv6 address that stands for an IPv4 one (mapped, NAT64, 6to4, Teredo). No redirect is
-followed, no proxy used, and of the answer only the head is read.
+URL's. Only public unicast addresses pass, and those in `allowed` but a cloud provider's metadata servers. So none of
+loopback, private, link-local, multicast and reserved ones does, nor any IPv6 address that stands for an IPv4 one
+(mapped, NAT64, 6to4, Teredo, ISATAP). No redirect is followed, no proxy used, and of the answer only the head is read.
 
 One deadline holds for all of it, also where every single byte comes in time: a timer shuts the connection. Only the
 system's resolver has time-outs of its own; after it, nothing is sent past the deadline.
@@ -26,8 +26,18 @@ from backend.settings import Networks
 
 GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 # What `is_global` lets pass in some or all versions of Python, though no public host has such an address: protocol
-# assignments (metadata servers use some), relays of 6to4, documentation, and the metadata server of Azure.
-NOT_HOSTS = Networks("192.0.0.0/24, 192.88.99.0/24, 168.63.129.16, 2001::/23, 3fff::/20")
+# assignments, AS112, multicast tunnels, relays of 6to4, documentation.
+NOT_HOSTS = Networks(
+    "192.0.0.0/24, 192.31.196.0/24, 192.52.193.0/24, 192.88.99.0/24, 192.175.48.0/24, "
+    "2001::/23, 2620:4f:8000::/48, 3fff::/20"
+)
+# They hand out the machine's credentials to anything that can reach them, and lie within networks that are allowed for
+# other reasons: AWS, Google, OpenStack and others; ECS; EKS; Scaleway; Azure; Alibaba; Oracle.
+METADATA_SERVERS = Networks(
+    "169.254.169.254, fd00:ec2::254, fd20:ce::254, 169.254.170.2, 169.254.170.23, fd00:ec2::23, "
+    "169.254.42.42, fd00:42::42, 168.63.129.16, 100.100.100.200, 192.0.0.192"
+)
+ISATAP = 0x5EFE  # RFC 5214: before the IPv4 address in the last half of an IPv6 one; two bits may be set
 
 Resolve = Callable[..., list[Any]]  # as socket.getaddrinfo
 
@@ -63,16 +73,18 @@ def post(
 def is_public(address: str) -> bool:
     """True for an address of the public internet, one host's, in its plain form."""
     ip = ipaddress.ip_address(address)
-    if not ip.is_global or ip.is_multicast or address in NOT_HOSTS:
+    if not ip.is_global or ip.is_multicast or address in NOT_HOSTS or address in METADATA_SERVERS:
         return False
-    return ip.version == 4 or (ip in GLOBAL_UNICAST and ip.sixtofour is None)
+    if ip.version == 4:
+        return True
+    return ip in GLOBAL_UNICAST and ip.sixtofour is None and int(ip) >> 32 & 0xFCFF_FFFF != ISATAP
 
 
 def _connected(found: list[Any], allowed: Networks, end: float) -> socket.socket:
     """A connection to the first of the addresses that may be had and answers."""
     problem: OSError = AddressRefused("not a public address")
     for family, kind, protocol, _, address in found:
-        if not is_public(address[0]) and address[0] not in allowed:
+        if not is_public(address[0]) and (address[0] not in allowed or address[0] in METADATA_SERVERS):
             continue
         stream = socket.socket(family, kind, protocol)
         try:

@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 from backend.domain import Event
 from backend.infrastructure.database import Database
+from backend.infrastructure.private_files import make_folder
 from backend.repositories import mails
 from backend.services.credentials import UserCredentials
 from backend.services.events import DeliveryFailed, Subscriber
@@ -106,7 +107,7 @@ class Mailer:
 
 def keep(message: str, path: Path) -> None:
     """Write the message to a file in a folder that only the owner may read."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(message)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache
+from inspect import get_annotations
 from json.encoder import encode_basestring
 from typing import Any, get_type_hints
 
@@ -54,8 +55,9 @@ def _writer(kind: type[Any]) -> Callable[[Any], str]:
         return lambda values: f"[{','.join([to_json(value) for value in values])}]"
     if not is_dataclass(kind):
         return encode
-    # What has a version is cached as an object, and asked for again; the text of tokens must not be kept.
-    return lru_cache(4096)(_noun_writer(kind)) if "version" in get_type_hints(kind) else _noun_writer(kind)
+    # What has a version of its own is cached as an object, and asked for again; a user with ten orders is not, and the
+    # text of tokens must not be kept.
+    return lru_cache(4096)(_noun_writer(kind)) if "version" in get_annotations(kind) else _noun_writer(kind)
 
 
 def _noun_writer(noun: type[Any]) -> Callable[[Any], str]:

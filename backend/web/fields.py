@@ -29,9 +29,12 @@ BIDIRECTIONAL = (
 CONTROLS = rf"\u0000-\u001f\u007f-\u009f{BIDIRECTIONAL}"
 SPACES = r"\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # what WHITE has, but controls
 CONTROL = re.compile(f"[{CONTROLS}]")
-VISIBLE = re.compile(  # neither white space, nor Unicode's Default_Ignorable_Code_Point, nor the blank of Braille
+# Neither white space, nor Unicode's Default_Ignorable_Code_Point, nor the blanks of Braille and music, nor what only
+# arranges others: marks of annotations, the place of an object, joiners of hieroglyphs, the filler of Khitan.
+VISIBLE = re.compile(
     rf"[^{SPACES}\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200d\u2060-\u206f\u2800\u3164"
-    r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+    r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffc\U00013430-\U0001343f\U00016fe4\U0001bca0-\U0001bca3\U0001d159"
+    r"\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 WHITE = (  # what is trimmed off; str.strip() would take other control characters for white space, too
     " \t\n\v\f\r\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005"

@@ -61,7 +61,7 @@ class Cursors:
         items = rows[: query.limit]
         last: Any = items[-1] if len(rows) > query.limit else None
         cursor = self._made(last.id, scope) if last is not None else None
-        link = _link(request, "next", cursor=cursor) if cursor else ""
+        link = _link(request, query, "next", cursor=cursor) if cursor else ""
         return Page(items, {"limit": query.limit, "nextCursor": cursor}, link)
 
     def _made(self, last_id: str, scope: str) -> str:
@@ -86,7 +86,7 @@ def offset_page(request: Request, query: OffsetQuery, items: Sequence[T], total:
     """The page that holds `items`, of `total` in all. A page past the end is empty."""
     last = max(1, -(-total // query.page_size))
     pages = {"first": 1, "prev": min(query.page - 1, last), "next": query.page + 1, "last": last}
-    links = [_link(request, name, page=page) for name, page in pages.items() if 1 <= page <= last]
+    links = [_link(request, query, name, page=page) for name, page in pages.items() if 1 <= page <= last]
     total_pages = -(-total // query.page_size)
     pagination = {"page": query.page, "pageSize": query.page_size, "total": total, "totalPages": total_pages}
     return Page(items, pagination, ", ".join(links))
@@ -101,9 +101,13 @@ def _scope(request: Request, query: CursorQuery) -> str:
     return f"{request.path} {sorted(filters.items())} {owner}"
 
 
-def _link(request: Request, relation: str, **changed: object) -> str:
-    """The same list with one parameter changed, as a relative reference: no Host header need be believed."""
-    parameters = dict(request.query_parameters()) | {camel_case(name): str(value) for name, value in changed.items()}
+def _link(request: Request, query: CursorQuery | OffsetQuery, relation: str, **changed: object) -> str:
+    """The same list with one parameter changed, as a relative reference: no Host header need be believed.
+
+    What was sent is repeated as it was understood: the white space around a value could fill a head.
+    """
+    understood = {camel_case(f.name): getattr(query, f.name) for f in fields(query)}
+    parameters = {name: understood[name] for name, _ in request.query_parameters()} | changed
     return f'<{request.path}?{urlencode(parameters)}>; rel="{relation}"'
 
 

@@ -121,6 +121,29 @@ def test_it_keeps_what_was_used_last(make_worker):
     assert worker.loads == 4  # a, b, c, and b again
 
 
+def test_a_list_counts_as_many_objects_as_it_has(make_worker, product_writer):
+    """Clients choose which lists they ask for, and how long ones; an empty one is an object too."""
+    worker = make_worker(size=10)
+
+    def loads(*lengths):
+        before = worker.loads
+        for length in lengths:
+            worker.numbers(length)
+        return worker.loads - before
+
+    assert loads(4, 5, 0, 4, 5, 0) == 3  # of 10
+    assert loads(1) == 1  # 4 has to go, which was used before the others
+    assert loads(5, 0, 1) == 0
+    assert loads(4) == 1
+    worker.put("a", 1)
+    assert (loads(6, 4), loads(6, 4)) == (2, 0)  # those that were forgotten count no more
+    worker.put("b", 1)
+    product_writer.execute("DELETE FROM cache_invalidations")
+    worker.put("c", 1)
+    assert (loads(6, 4), loads(6, 4)) == (2, 0)  # after a gap in the log, too
+    assert (loads(11), loads(11)) == (1, 1)  # too many for all
+
+
 def test_a_cache_of_no_size_keeps_nothing(make_worker):
     worker = make_worker(size=0)
     assert [worker.stock("a"), worker.stock("a")] == [None, None]

@@ -1,6 +1,7 @@
 """Posting to places that others name: which addresses are refused, and that nothing is waited for past the deadline."""
 
 import http.client
+import ipaddress
 import socket
 import ssl
 import threading
@@ -47,8 +48,64 @@ def test_all_others_are_not(address):
     assert not is_public(address)
 
 
+# The IANA registries of special-purpose addresses (RFC 6890), also those that are globally reachable: each serves a
+# protocol, and none is a host's own.
+SPECIAL = """
+    0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24
+    192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 198.51.100.0/24
+    203.0.113.0/24 240.0.0.0/4 255.255.255.255/32
+    ::/128 ::1/128 ::/96 ::ffff:0:0/96 ::ffff:0:0:0/96 64:ff9b::/96 64:ff9b:1::/48 100::/64 100:0:0:1::/64 2001::/23
+    2001:db8::/32 2002::/16 2620:4f:8000::/48 3fff::/20 5f00::/16 fc00::/7 fe80::/10
+""".split()
+
+
+@pytest.mark.parametrize("block", SPECIAL)
+def test_no_address_of_a_special_purpose_is_public(block):
+    network = ipaddress.ip_network(block)
+    ends = network[0], network[network.num_addresses // 2], network[-1]
+    assert [is_public(str(address)) for address in ends] == [False] * 3
+
+
+@pytest.mark.parametrize("interface", ["0:5efe:7f00:1", "200:5efe:808:808", "0:5efe:127.0.0.1"])
+def test_an_address_that_leads_to_an_ipv4_one_is_not_public(interface):
+    """ISATAP, in whatever prefix."""
+    assert not is_public(f"2607:f8b0:0:0:{interface}")
+    assert is_public(f"2607:f8b0:0:0:{interface.replace('5efe', '5eff')}")
+
+
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]"]
+    "address",
+    [
+        "169.254.169.254", "169.254.170.2", "168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254",
+        "fd20:ce::254", "::ffff:169.254.169.254",
+    ],
+)  # fmt: skip
+def test_a_metadata_server_is_refused_within_an_allowed_network_too(address):
+    """It hands out the credentials of the machine."""
+    allowed = Networks("0.0.0.0/0, ::/0")
+
+    def resolve(host, port, **_):
+        return [(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    with pytest.raises(AddressRefused):
+        post("http://hooks.example/", b"", {}, allowed, 5, resolve)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "localhost.",
+        "0177.0.0.1",
+        "0",
+        "127.1",
+        "2130706433",
+        "0x7f.1",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::]",
+    ],
 )
 def test_loopback_is_refused_however_it_is_written(receiver, host):
     """And nothing arrives there."""

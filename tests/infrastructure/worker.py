@@ -30,6 +30,15 @@ class Worker:
     def all(self) -> list[tuple[str, int]] | None:
         return self.cache.get_or_load("all", lambda tx: tx.rows("SELECT id, stock FROM products"), ("products",))
 
+    def numbers(self, length: int) -> list[int] | None:
+        """A list of its own for each length, forgotten when any product changes."""
+
+        def load(tx: Transaction) -> list[int]:
+            self.loads += 1
+            return list(range(length))
+
+        return self.cache.get_or_load(("numbers", length), load, ("products",))
+
     def put(self, product: str, stock: int | None) -> None:
         """Write the product's stock; None deletes it."""
         with self.database.transaction() as tx:

@@ -138,6 +138,16 @@ def test_an_order_that_has_become_dearer_than_the_client_allows_is_refused(api, 
     assert api.post("/orders", ada, body).json["data"]["total"] == 500
 
 
+def test_a_refusal_for_its_price_leaves_no_key_and_a_replay_asks_for_no_price(api, ada, admin, tea, purse):
+    body = {"accountId": purse, "items": [item(tea, 2)], "maxTotal": 499}
+    assert refusal(api.post("/orders", ada, body, key="tea")) == (409, "CONFLICT", {"total"})
+    first = api.post("/orders", ada, {**body, "maxTotal": 500}, key="tea")
+    assert first.json["data"]["total"] == 500
+    api.patch(f"/products/{tea}", admin, {"unitPrice": 400})
+    again = api.post("/orders", ada, {**body, "maxTotal": 500}, key="tea")
+    assert (again.json["data"], again.headers["Idempotency-Replayed"]) == (first.json["data"], "true")
+
+
 @pytest.mark.parametrize("most", [0, -1, MAX_AMOUNT + 1, "500", 500.0, True, None])
 def test_a_max_total_is_an_amount(api, ada, tea, purse, most):
     answer = api.post("/orders", ada, {"accountId": purse, "items": [item(tea)], "maxTotal": most})

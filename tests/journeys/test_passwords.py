@@ -53,7 +53,9 @@ def choose(request, api, settings):
         "7 chars", "", "é" * 7, "e\u0301" * 7, "x" * 257, "é" * 257, "nul\0inside", "good but\0", None, 12345678,
         ["a good one"], "password", "12345678", "qwertyuiop", "PassWord1", "mary@example.com", "MARY@example.COM",
         "P@ssw0rd1", "p@$$w0rd", "1qaz2wsx", "changeme1", " " * 8, "\t\u3000 \n" * 2, "Reference Backend",
-        "reference-backend",
+        "reference-backend", "P@ssw0rd1!", "p a s s w o r d", "  password  ", "Pass-Word_123!", "b4sk3tb411",
+        "1l0v3y0u", "\uff50\uff41\uff53\uff53\uff57\uff4f\uff52\uff44", "pass\u200bword", "r3f3rence b4ckend",
+        "\u200b" * 8, "\u3164" * 8, "\u2800 " * 4, "\ufe0f\u2060" * 4,
     ],
 )  # fmt: skip
 def test_a_bad_password_cannot_be_chosen(choose, password):
@@ -64,8 +66,12 @@ def test_a_bad_password_cannot_be_chosen(choose, password):
 
 
 @pytest.mark.parametrize(
-    "password", ["mary.wollstonecraft", "Mary Wollstonecraft", "MARYWOLLSTONECRAFT", "mary-wollstonecraft!"]
-)
+    "password",
+    [
+        "mary.wollstonecraft", "Mary Wollstonecraft", "MARYWOLLSTONECRAFT", "mary-wollstonecraft!",
+        "M4ryWollst0necraft", "\uff2dary\u200bWollstonecraft",
+    ],
+)  # fmt: skip
 def test_a_password_is_neither_the_name_nor_the_first_part_of_the_address(api, password):
     """In any case and spelling; nor the changed name, nor the changed address."""
     body = {"email": "mary.wollstonecraft@example.com", "name": "M. W.", "password": password}
@@ -79,10 +85,18 @@ def test_a_password_is_neither_the_name_nor_the_first_part_of_the_address(api, p
     assert answer.json["error"]["details"].keys() == {"newPassword"}
 
 
+def test_a_password_is_not_the_name_where_that_has_no_letters(api):
+    name = "\U0001f600\U0001f601" * 5
+    body = {"email": "mary@example.com", "name": name, "password": name}
+    assert api.post("/users", json=body).json["error"]["details"].keys() == {"password"}
+    assert api.post("/users", json=body | {"password": name[::-1]}).status_code == 201
+
+
 @pytest.mark.parametrize(
     "password",
     [
-        "8 chars!", "é" * 8, "x" * 256, "é" * 256, "e\u0301" * 256, "\U0001f600" * 256, "  spaces stay  ",
+        "8 chars!", "!?!?!?!?", "\U0001faa9\u200d" * 4,
+        "é" * 8, "x" * 256, "é" * 256, "e\u0301" * 256, "\U0001f600" * 256, "  spaces stay  ",
         "a\ttab in it",
     ],
 )  # fmt: skip

@@ -1,7 +1,10 @@
 """The admin's list of users: search, filter, order, pages, and their orders along with them."""
 
+import gc
+
 import pytest
 
+from backend.domain import UserWithOrders
 from tests.conftest import PASSWORD
 
 PEOPLE = {  # name → e-mail
@@ -152,6 +155,13 @@ def test_each_user_is_shown_with_the_ten_newest_orders(api, admin):
     orders = api.get("/orders?limit=100", admin).json["data"]
     assert shown == {owner: [order for order in orders if order["userId"] == owner][:10] for owner in shown}
     assert sorted(map(len, shown.values())) == [0, 3, 10, 10]
+
+
+def test_the_orders_that_were_shown_are_not_kept_in_memory(api, admin, buyers):
+    """A worker that kept the text of 4,096 users with ten orders of 50 items each would need gigabytes."""
+    assert api.get("/users?include=orders", admin).status_code == 200
+    gc.collect()
+    assert [kept for kept in gc.get_objects() if isinstance(kept, UserWithOrders)] == []
 
 
 def test_users_are_shown_without_orders_unless_asked(api, admin, buyers):

@@ -95,6 +95,22 @@ def test_no_money_goes_to_a_deactivated_user(api, ada, grace, admin):
     assert moved.status_code == 201
 
 
+def test_no_money_goes_to_a_deleted_user_but_what_an_order_had_cost(api, ada, grace, admin):
+    """Whoever sends it. A refund is the user's own money, and goes back to where it came from."""
+    source, target = api.account(admin, balance=100, admin=admin), api.account(grace, balance=300, admin=admin)
+    items = [{"productId": api.product(admin), "quantity": 1}]
+    order = api.post("/orders", grace, {"accountId": target, "items": items}).json["data"]["id"]
+    api.delete(f"/users/{grace.id}", admin)
+    for sender in (admin, ada):
+        body = {"fromAccountId": source if sender is admin else api.account(ada), "toAccountId": target, "amount": 1}
+        assert refusal(api.post("/transfers", sender, body)) == (404, "NOT_FOUND", set())
+    assert refusal(api.post(f"/accounts/{target}/deposits", admin, {"amount": 1})) == (409, "CONFLICT", set())
+    assert refusal(api.post("/orders", admin, {"accountId": target, "items": items})) == (404, "NOT_FOUND", set())
+    assert api.balance(target, admin) == 50
+    assert api.post(f"/orders/{order}/cancel", admin).status_code == 200
+    assert api.balance(target, admin) == 300
+
+
 def test_a_user_lists_his_own_accounts_and_an_admin_all(api, ada, grace, admin):
     """Newest first; the house's accounts are among them, with nobody as owner."""
     purse, other = api.account(ada, balance=10, admin=admin), api.account(grace)

@@ -82,6 +82,23 @@ def test_links_keep_the_filters_and_the_order(api, admin, crowd):
     ]
 
 
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [
+        ("/users?q={}user0&pageSize=2&role={}user", "q=user0&pageSize=2&role=user"),
+        ("/users?sort={}email&pageSize=02", "sort=email&pageSize=2"),
+        ("/accounts?ownerId={}{id}&limit=1", "ownerId={id}&limit=1"),
+    ],
+)
+def test_links_hold_what_was_understood_not_what_was_sent(api, admin, crowd, path, kept):
+    """Else white space, which does not count, would make a head of 30 KiB, that no proxy passes on."""
+    for _ in range(2):
+        api.account(admin)
+    answer = api.get(path.format(*["%20" * 1000] * 2, id=admin.id), admin)
+    assert f"?{kept.format(id=admin.id)}&" in links(answer)["next"]
+    assert len(answer.headers["Link"]) < 500
+
+
 @pytest.mark.parametrize("page", [4, 100, 2**31, 2**53 + 1, 2**63 - 1])
 @pytest.mark.parametrize("size", [5, 100])
 def test_a_page_past_the_end_is_empty(api, admin, crowd, page, size):

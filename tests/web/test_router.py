@@ -67,6 +67,16 @@ def test_another_method_is_not_allowed_and_the_sorted_list_says_which_are(api, m
         assert answer.json["error"]["code"] == "METHOD_NOT_ALLOWED"
 
 
+@pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
+def test_nothing_but_the_request_line_names_the_method(api, admin, ada, header):
+    """A proxy that forbids DELETE reads that alone; so do paths."""
+    elsewhere = {header: "DELETE", "X-Original-URL": "/api/v1/users", "X-Rewrite-URL": "/api/v1/users"}
+    assert (
+        api.post(f"/users/{ada.id}?_method=DELETE", admin, {"_method": "DELETE"}, headers=elsewhere).status_code == 405
+    )
+    assert api.get(f"/users/{ada.id}", admin, headers=elsewhere).json["data"]["active"]
+
+
 def test_options_answers_204_with_the_methods_on_every_path(api):
     """Without a token, whatever the id; the same list as a 405 gives."""
     for path in {route.path for route in api.app.routes}:

@@ -40,6 +40,17 @@ def test_of_many_wrong_fields_fifty_are_told(api, ada):
     assert len(details(api.post("/orders", ada, {"accountId": ID, "items": [{"quantity": 0}] * 50}))) == 50
 
 
+def test_of_long_wrong_names_the_beginning_is_told(api, ada, admin):
+    """Else the answer would be as long as the request."""
+    told = details(sign_up(api, **{"x" * 60_000: 1}))
+    assert told == {"x" * 100: "is not known here"}
+    items = [{"productId": ID, "quantity": 1, "y" * 1200: 1}] * 50
+    answer = api.post("/orders", ada, {"accountId": ID, "items": items})
+    assert details(answer)["items[49]." + "y" * 90] == "is not known here"
+    assert len(answer.data) < 10_000
+    assert details(api.get(f"/users?{'z' * 8000}=1", admin)) == {"z" * 100: "is not known here"}
+
+
 def test_all_missing_fields_are_told_at_once(api, admin):
     assert details(api.post("/users", json={})) == dict.fromkeys(("email", "password", "name"), "is required")
     assert details(api.post("/products", admin, {})).keys() == NEW_PRODUCT.keys()
@@ -174,12 +185,18 @@ def test_what_makes_a_text_read_as_another_is_a_control_character(api, admin):
 
 
 @pytest.mark.parametrize(
-    "name", ["\u200b", "\ufeff \u2060", "\u3164", "\u115f\u00ad", "\u2800", "\ufe0f", "\U000e0041"]
-)
+    "name",
+    [
+        "\u200b", "\ufeff \u2060", "\u3164", "\u115f\u00ad", "\u2800", "\ufe0f", "\U000e0041", "\ufff9\ufffb", "\ufffc",
+        "\U00013430", "\U00016fe4", "\U0001d159",
+    ],
+)  # fmt: skip
 def test_a_name_has_a_visible_character(api, admin, name):
     product = {"sku": "S", "name": name, "unitPrice": 1, "currency": "EUR", "stock": 0}
     assert details(sign_up(api, name=name)).keys() == {"name"}
+    assert details(api.patch("/users/me", admin, {"name": name})).keys() == {"name"}
     assert details(api.post("/products", admin, product)).keys() == {"name"}
+    assert details(api.post("/products", admin, product | {"name": "Tea", "sku": name})).keys() == {"sku"}
 
 
 @pytest.mark.parametrize("name", ["👩‍💻", "می‌خواهم", "क्‍ष", "❤️", "A\u200bda", "\u0301"])
