@@ -38,13 +38,13 @@ def count(database):
 
 
 def test_who_waits_too_long_for_an_outside_writer_is_told_when_to_come_back(database, outsider, write):
-    """Not before the budget is used up; reads go on meanwhile, and writes once the outsider is done."""
+    """Once the budget is used up, not after SQLite's own 5 s; reads go on, and writes once the outsider is done."""
     outsider.execute("BEGIN IMMEDIATE")
     outsider.execute("INSERT INTO notes (text) VALUES ('a')")
     began = time.monotonic()
     with pytest.raises(Unavailable) as caught:
         write("b")
-    assert time.monotonic() - began >= BUDGET
+    assert BUDGET <= time.monotonic() - began < 4
     assert int(caught.value.headers["Retry-After"]) >= 1
     with pytest.raises(Unavailable):
         database.check_writable()
