@@ -207,12 +207,6 @@ def test_the_system_account_takes_no_deposit_from_itself(api, admin, purse):
     assert api.balance(system, admin) == -1000
 
 
-def test_an_account_that_is_not_there_takes_and_gives_no_money(api, admin, purse):
-    absent = f"{purse[:-4]}{'0000' if purse[-4:] != '0000' else '1111'}"
-    for way in ("deposits", "withdrawals"):
-        assert refusal(api.post(f"/accounts/{absent}/{way}", admin, {"amount": 1})) == NOT_FOUND
-
-
 @pytest.mark.parametrize("way", ["deposits", "transfers"])
 def test_a_balance_stays_within_64_bits(api, ada, grace, admin, purse, other, move, way):
     """422 details.amount for one cent too many; the last one that fits is taken."""
