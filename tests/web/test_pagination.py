@@ -137,7 +137,14 @@ def lists(api, admin, ada):
     wait_until(lambda: len(api.get("/audit?action=order.placed", admin).json["data"]) == 8)
     orders = ["/orders", "/orders?status=placed", f"/orders?userId={ada.id}", f"/orders?userId={ada.id}&status=placed"]
     audit = ["/audit", "/audit?action=order.placed", f"/audit?userId={ada.id}"]
-    return ["/products", "/accounts", f"/accounts?ownerId={ada.id}", f"/accounts/{account}/transactions", *orders, *audit]
+    return [
+        "/products",
+        "/accounts",
+        f"/accounts?ownerId={ada.id}",
+        f"/accounts/{account}/transactions",
+        *orders,
+        *audit,
+    ]
 
 
 def test_the_pages_of_every_list_are_that_list(api, admin, lists):
