@@ -341,6 +341,21 @@ def test_a_lease_that_was_just_renewed_is_held_without_a_question(process, monke
     assert not lease.hold()
 
 
+def test_to_wait_for_a_lease_writes_nothing(process, monkeypatch):
+    """Each process asks once a second, and the lock is the requests'."""
+    now, begun, real = [1000.0], [], Database.transaction
+    first, second = (Lease(process(Inbox()).database, "thing", lambda: now[0]) for _ in range(2))
+    assert first.hold()
+    monkeypatch.setattr(Database, "transaction", lambda *arguments: begun.append(1) or real(*arguments))
+    for _ in range(3):
+        assert not second.hold()
+        now[0] += LEASE_SECONDS / 4
+    assert begun == []
+    now[0] += LEASE_SECONDS / 4
+    assert second.hold()
+    assert begun == [1]
+
+
 @pytest.mark.parametrize("error", [MemoryError, sqlite3.ProgrammingError])
 def test_a_lease_of_which_the_database_cannot_say_whose_it_is_is_not_held(process, monkeypatch, error):
     """And held again once it can."""
