@@ -157,6 +157,20 @@ def test_what_would_be_another_answer_is_none(headers: list[tuple[str, str]]) ->
         answered("200 OK", headers, [b"abc"])
 
 
+def test_the_last_start_of_an_answer_counts() -> None:
+    """An application that fails before its first part may begin anew (PEP 3333)."""
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Parts:
+        start_response("200 OK", [])
+        start_response("500 Internal Server Error", [("A", "b")], (OSError, OSError(), None))
+        return [b"sorry"]
+
+    request = taken(GET + b"\r\n" + HOST + b"\r\n\r\n")
+    assert request is not None
+    sent = b"".join(answer(application, request, CLIENT, SERVER, keep=True))
+    assert sent.startswith(b"HTTP/1.1 500 ") and b"A: b\r\n" in sent
+
+
 class Closable:
     """The parts of an answer, which know whether they were closed (PEP 3333)."""
 
