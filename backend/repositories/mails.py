@@ -1,8 +1,7 @@
 """The table `mails`: which event is followed by a mail, and to which address, as it was at the time of the event."""
 
-from backend.domain import Event, User
+from backend.domain import Event, User, fold
 from backend.infrastructure.transaction import Transaction
-from backend.repositories.users import fold
 
 
 def insert(tx: Transaction, event: Event, to: User) -> None:

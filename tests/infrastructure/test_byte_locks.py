@@ -51,6 +51,17 @@ def test_ones_own_locks_do_not_count(held):
     assert held.count_others(*EVERYWHERE) == len(BYTES)
 
 
+def test_an_unlocked_byte_is_free_and_the_others_are_not(locks):
+    """To free what is not held is no error."""
+    own = locks.own()
+    for byte in (10, 20, 30):
+        own.lock(byte)
+    for byte in (20, 20, 25):
+        own.unlock(byte)
+    count = Forked(lambda: [locks.own().count_others(byte, byte + 1) for byte in (10, 20, 30)])
+    assert count.result() == [1, 0, 1]
+
+
 def test_a_forked_child_has_locks_of_its_own(locks):
     """Even if the thread that forked has used some: what came through the fork would be shared."""
     locks.own().lock(5)

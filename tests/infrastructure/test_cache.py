@@ -1,7 +1,11 @@
 """The cache of a worker, and those who write: a read that begins after a write was answered sees it (decision 4)."""
 
+import gc
+import sqlite3
 import threading
+import weakref
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -142,6 +146,81 @@ def test_a_list_counts_as_many_objects_as_it_has(make_worker, product_writer):
     worker.put("c", 1)
     assert (loads(6, 4), loads(6, 4)) == (2, 0)  # after a gap in the log, too
     assert (loads(11), loads(11)) == (1, 1)  # too many for all
+
+
+def test_what_was_loaded_again_was_used_last(make_worker):
+    """Its time was over, and its new value is younger than all others: not the next to go."""
+    now = 1000.0
+    worker = make_worker(size=2, clock=lambda: now)
+    for product in ("a", "b"):
+        worker.put(product, 1)
+        worker.stock(product)
+    now += 60
+    for product in ("a", "c", "a"):
+        worker.stock(product)
+    assert worker.loads == 4  # a, b, a again, c
+
+
+def test_while_no_writer_commits_a_hit_costs_one_statement(make_worker, monkeypatch):
+    """It asks whether anything was committed, and reads no log."""
+    statements: list[str] = []
+
+    class Traced(sqlite3.Connection):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)
+            self.set_trace_callback(statements.append)
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Traced))
+    worker = make_worker()
+    worker.stock("a")
+    worker.stock("a")
+    statements.clear()
+    worker.stock("a")
+    assert len(statements) == 1
+
+
+def test_a_write_of_what_is_not_cached_forgets_nothing(worker, make_worker):
+    """Not even what was changed last."""
+    other = make_worker()
+    other.put("a", 1)
+    worker.stock("a")
+    worker.all()
+    with other.database.transaction() as tx:
+        tx.run("DELETE FROM idempotency_keys")
+        tx.run("INSERT INTO leases (name, holder, expires_at) VALUES ('x', 'y', 1)")
+    assert (worker.stock("a"), worker.all()) == (1, [("a", 1)])
+    assert (worker.cache.hits, worker.cache.misses) == (2, 2)
+
+
+class Key:
+    """A key of the cache that a weak reference can watch."""
+
+
+class Topic(str):
+    """A topic that a weak reference can watch."""
+
+    __slots__ = ("__weakref__",)
+
+
+@pytest.mark.parametrize("why", ["evicted", "changed", "a gap in the log"])
+def test_what_is_forgotten_takes_no_memory(make_worker, product_writer, why):
+    """Neither the key nor what it was about is kept anywhere."""
+    worker = make_worker(size=1)
+    key, topic = Key(), Topic("products:a")
+    worker.cache.get_or_load(key, lambda tx: 1, (topic,))
+    watched = weakref.ref(key), weakref.ref(topic)
+    del key, topic
+    if why == "evicted":
+        worker.stock("b")
+    elif why == "changed":
+        worker.put("a", 1)
+    else:
+        product_writer.execute(PUT, {"id": "c", "stock": 1})
+        product_writer.execute("DELETE FROM cache_invalidations")
+        product_writer.execute(PUT, {"id": "d", "stock": 1})
+    worker.cache.get_or_load("other", lambda tx: 1, ())
+    gc.collect()
+    assert [each() for each in watched] == [None, None]
 
 
 def test_a_cache_of_no_size_keeps_nothing(make_worker):

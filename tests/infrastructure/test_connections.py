@@ -1,5 +1,6 @@
 """One connection a thread: closed with it, of no use to a forked child, and never on a file that is not there."""
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -157,6 +158,21 @@ def test_a_child_leaves_the_connections_of_its_parents_other_threads_alone(datab
     done.set()
     writer.join()
     assert written() == ["a"]
+
+
+def test_many_questions_for_news_cost_few_looks_at_the_file(database, notes_path, monkeypatch):
+    """A look takes thrice as long as the question."""
+    looks, stat = [], os.stat
+
+    def counted(path, *more, **options):
+        if path == notes_path:
+            looks.append(path)
+        return stat(path, *more, **options)
+
+    monkeypatch.setattr(os, "stat", counted)
+    for _ in range(200):
+        database.version()
+    assert 1 <= len(looks) < 100
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["connected before", "not connected before"])

@@ -169,6 +169,33 @@ def test_a_policy_that_means_nothing_is_refused(quota: int, window: float) -> No
         Policy("x", quota, window)
 
 
+def test_a_quota_may_be_one(limiter: RateLimiter, clock: Clock) -> None:
+    once_a_minute = Policy("once a minute", 1, 60)
+    assert limiter.hit(once_a_minute, "a") == (True, 0, 60.0, 0.0)
+    clock.advance(59)
+    assert limiter.hit(once_a_minute, "a") == (False, 0, 1.0, 1.0)
+    clock.advance(1)
+    assert limiter.hit(once_a_minute, "a").allowed
+
+
+def test_a_hit_holds_up_no_other_process_or_thread_afterwards(limiter: RateLimiter) -> None:
+    """Though the thread that made it lives on."""
+    limiter.hit(AUTH, "a")
+    assert Forked(lambda: limiter.hit(AUTH, "a").remaining).result() == 8
+
+
+def test_a_thousand_subjects_are_all_remembered(limiter: RateLimiter) -> None:
+    for remaining in (9, 8):
+        assert {limiter.hit(AUTH, str(n)).remaining for n in range(1000)} == {remaining}
+
+
+def test_no_client_can_know_which_subjects_share_a_bucket(clock: Clock) -> None:
+    """Whom a subject evicts from a full table differs from limiter to limiter."""
+    full = [RateLimiter(slots=64, clock=clock) for _ in range(2)]
+    one, other = ([limiter.hit(AUTH, str(n % 100)).remaining for n in range(400)] for limiter in full)
+    assert one != other
+
+
 def test_garbage_reads_as_now(limiter: RateLimiter, clock: Clock) -> None:
     """An arrival further off than any hit could have moved it, here from a clock that was wrong, blocks nobody."""
     clock.advance(10**6)

@@ -316,6 +316,15 @@ def test_a_logout_with_a_dead_token_is_a_success(api, admin, ada, grace, clock):
     log_out(api, admin.refresh)
 
 
+def test_a_login_ends_once(api, ada, grace):
+    """However often it is logged out, and by which of its tokens: its end is told once."""
+    newer = api.post("/auth/refresh", json={"refreshToken": ada.refresh}).json["data"]["refreshToken"]
+    for token in (ada.refresh, newer, ada.refresh):
+        assert api.post("/auth/logout", json={"refreshToken": token}).status_code == 204
+    with api.app.database.snapshot() as tx:
+        assert tx.rows("SELECT user_id FROM outbox WHERE name = 'session.ended'") == [(ada.id,)]
+
+
 def test_a_user_has_a_hundred_live_logins_and_the_next_ends_the_oldest(api, ada, grace, clock):
     """The first that was made, whichever was used last. Its tokens are dead at once; those of others live."""
     for _ in range(99):

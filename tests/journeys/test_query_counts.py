@@ -144,6 +144,25 @@ def test_what_others_have_makes_ones_own_list_no_longer_to_read(api, admin, ada,
     assert steps(api, path.format(made=made), ada) <= alone + ROWS  # less than one for each of theirs
 
 
+@pytest.mark.parametrize(
+    ("fill", "path", "who"),
+    [
+        (products, "/products", None),
+        (accounts, "/accounts", "ada"),
+        (accounts, "/accounts", "admin"),
+        (movements, "/accounts/{made}/transactions", "ada"),
+        (orders, "/orders", "ada"),
+        (orders, "/orders?status=placed", "admin"),
+    ],
+)
+def test_a_short_page_reads_no_more_than_it_shows(api, admin, ada, fill, path, who):
+    """Not the whole list, of which it would throw away the rest."""
+    made = fill(api, admin, ada)
+    by = {"admin": admin, "ada": ada, None: None}[who]
+    path = f"{path}{'&' if '?' in path else '?'}limit=".format(made=made)
+    assert steps(api, f"{path}1", by) + 2 * ROWS <= steps(api, f"{path}{ROWS}", by)
+
+
 def steps(api, path, by):
     """How many steps SQLite's machine takes for a request, about."""
     seen = []

@@ -157,16 +157,52 @@ def test_what_would_be_another_answer_is_none(headers: list[tuple[str, str]]) ->
         answered("200 OK", headers, [b"abc"])
 
 
-def test_an_answer_that_fails_half_way_is_closed() -> None:
-    closed = []
+def test_the_last_start_of_an_answer_counts() -> None:
+    """An application that fails before its first part may begin anew (PEP 3333)."""
 
-    def parts() -> Iterator[bytes]:
-        try:
-            yield b"half"
-            raise OSError
-        finally:
-            closed.append(True)
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Parts:
+        start_response("200 OK", [])
+        start_response("500 Internal Server Error", [("A", "b")], (OSError, OSError(), None))
+        return [b"sorry"]
 
-    with pytest.raises(OSError):
-        answered("200 OK", [], parts())
-    assert closed
+    request = taken(GET + b"\r\n" + HOST + b"\r\n\r\n")
+    assert request is not None
+    sent = b"".join(answer(application, request, CLIENT, SERVER, keep=True))
+    assert sent.startswith(b"HTTP/1.1 500 ") and b"A: b\r\n" in sent
+
+
+class Closable:
+    """The parts of an answer, which know whether they were closed (PEP 3333)."""
+
+    def __init__(self, *parts: bytes | Exception) -> None:
+        self._parts = parts
+        self.closed = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._parts:
+            if isinstance(part, Exception):
+                raise part
+            yield part
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_an_answer_is_closed_once_whether_it_is_whole_or_fails_half_way() -> None:
+    whole, half = Closable(b"a", b"b"), Closable(b"a", OSError("on purpose"))
+    assert answered("200 OK", [], whole).endswith(b"ab")
+    with pytest.raises(OSError, match="on purpose"):
+        answered("200 OK", [], half)
+    assert (whole.closed, half.closed) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("server", "name", "port"),
+    [(SERVER, "127.0.0.1", "8000"), (("::1", 8000, 0, 0), "::1", "8000"), ("/run/app.sock", "localhost", "80")],
+)
+def test_an_application_is_told_where_it_is_served(server: Any, name: str, port: str) -> None:
+    """Over a unix socket too, where WSGI still wants a name and a port."""
+    request = taken(GET + b"\r\nHost: elsewhere\r\n\r\n")
+    assert request is not None
+    environ = environ_of(request, CLIENT, server)
+    assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == (name, port)

@@ -8,7 +8,7 @@ import pytest
 
 from backend.errors import Unavailable
 from backend.infrastructure.database import Database
-from backend.infrastructure.lease import LEASE_SECONDS, Lease
+from backend.infrastructure.lease import LEASE_SECONDS, RENEW_SECONDS, Lease
 from backend.services import relay as relays
 from backend.services.events import Subscriber
 from tests.processes.gunicorn_server import wait_until
@@ -92,6 +92,17 @@ def test_who_cannot_say_what_it_wants_is_owed_everything(process, caplog):
     one.publish("a")
     wait_until(lambda: strange.got == other.got == [("a", 1)])
     assert "strange cannot say whether it wants thing.done" in caplog.text
+
+
+def test_a_listener_that_fails_keeps_no_other_from_hearing(process, caplog):
+    """The write stands, and the log says which event it was."""
+    heard = []
+    one = process()
+    one.events.listen(failing_at_first(ValueError))
+    one.events.listen(lambda event: heard.append(event.resource_id))
+    one.publish("a", "b")
+    assert heard == ["a", "b"]
+    assert "a listener failed on thing.done" in caplog.text
 
 
 def test_each_subscriber_has_tries_of_its_own(process, clock):
@@ -315,6 +326,34 @@ def test_a_holder_whose_lease_has_lapsed_does_not_give_back_its_successors(proce
     assert not third.hold()
     second.release()
     assert third.hold()
+
+
+def test_a_lease_that_was_just_renewed_is_held_without_a_question(process, monkeypatch):
+    """It is asked for before each delivery; the database is asked every few seconds."""
+    now, one = [1000.0], process(Inbox())
+    lease = Lease(one.database, "thing", lambda: now[0])
+    assert lease.hold()
+    monkeypatch.delattr(Database, "snapshot")
+    monkeypatch.delattr(Database, "transaction")
+    now[0] += RENEW_SECONDS - 0.01
+    assert lease.hold()
+    now[0] += 0.01
+    assert not lease.hold()
+
+
+def test_to_wait_for_a_lease_writes_nothing(process, monkeypatch):
+    """Each process asks once a second, and the lock is the requests'."""
+    now, begun, real = [1000.0], [], Database.transaction
+    first, second = (Lease(process(Inbox()).database, "thing", lambda: now[0]) for _ in range(2))
+    assert first.hold()
+    monkeypatch.setattr(Database, "transaction", lambda *arguments: begun.append(1) or real(*arguments))
+    for _ in range(3):
+        assert not second.hold()
+        now[0] += LEASE_SECONDS / 4
+    assert begun == []
+    now[0] += LEASE_SECONDS / 4
+    assert second.hold()
+    assert begun == [1]
 
 
 @pytest.mark.parametrize("error", [MemoryError, sqlite3.ProgrammingError])
