@@ -133,7 +133,7 @@ def end_all(tx: Transaction, user_id: str, but: str = "") -> int:
 def erase_origins(tx: Transaction, user_id: str, limit: int) -> int:
     """Erase address and agent of `limit` of the user's sessions, live or not, that have them; how many there were."""
     return tx.run(
-        """UPDATE sessions SET user_agent = '', ip = '' WHERE id IN
+        """UPDATE sessions SET user_agent = '', ip = '', network = '' WHERE id IN
            (SELECT id FROM sessions WHERE user_id = :user_id AND (user_agent <> '' OR ip <> '') LIMIT :limit)""",
         user_id=user_id, limit=limit,
     )  # fmt: skip

@@ -95,10 +95,8 @@ def test_a_refused_change_of_rights_costs_no_bcrypt(api, ada, runs):
 
 
 @pytest.mark.parametrize("path", OWN_PATHS)
-@pytest.mark.parametrize(
-    ("act", "reason"), [("logout", "revoked"), ("change", "credentials"), ("deactivation", "credentials")]
-)
-def test_what_ends_while_the_password_is_checked_ends_the_change(api, admin, ada, monkeypatch, path, act, reason):
+@pytest.mark.parametrize("act", ["logout", "change", "deactivation"])
+def test_what_ends_while_the_password_is_checked_ends_the_change(api, admin, ada, monkeypatch, path, act):
     """Logged out, password changed from another login, deactivated: the address stays."""
     device, new = api.log_in(ada.email), "another good password"
     acts = {
@@ -108,7 +106,7 @@ def test_what_ends_while_the_password_is_checked_ends_the_change(api, admin, ada
     }
     done = []
     meanwhile(monkeypatch, lambda: done.append(acts[act]().status_code))
-    assert details(change(api, ada, path, currentPassword=PASSWORD), 401) == {"reason": reason}
+    assert details(change(api, ada, path, currentPassword=PASSWORD), 401) == {"reason": "revoked"}
     assert done in ([200], [204])
     assert api.get(f"/users/{ada.id}", admin).json["data"]["email"] == ada.email
 
