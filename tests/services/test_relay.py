@@ -1,5 +1,7 @@
 """The relay: what is owed is delivered after the commit, in order, at least once, whoever fails meanwhile."""
 
+import threading
+
 import pytest
 
 from backend.errors import Unavailable
@@ -7,6 +9,7 @@ from backend.infrastructure.logs import request_id
 from backend.services import relay as relays
 from backend.services import tries as tries_policy
 from backend.services.events import Subscriber
+from tests.at_once import asleep
 from tests.processes.gunicorn_server import wait_until
 from tests.services.relaying import Inbox
 
@@ -54,6 +57,19 @@ def test_an_event_arrives_as_it_was_published(process):
     assert (event.name, event.resource_type, event.resource_id) == ("thing.done", "thing", "a")
     assert (event.user_id, event.request_id, event.payload) == ("ada", "request-1", {"n": [1, None, "ü"]})
     assert event.created_at == tx.now
+
+
+def test_a_relay_with_nothing_to_do_sleeps(process):
+    """Between two looks, in each of its threads: an idle service takes no processor."""
+    before = set(threading.enumerate())
+    one = process(Inbox(), Subscriber("ledger", record=lambda tx, events: None))
+    one.publish("a")
+    one.relay.start()
+    wait_until(lambda: not one.owed())
+    threads = set(threading.enumerate()) - before
+    assert len(threads) == 4
+    for thread in threads:
+        asleep(thread, 0.3)
 
 
 def test_a_subscriber_is_owed_only_what_it_wants(process):

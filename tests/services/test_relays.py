@@ -74,14 +74,6 @@ def test_a_lease_from_before_the_machine_started_has_lapsed(process):
     assert not process(Inbox(), monotonic=lambda: 6.0).relay._lease.hold()
 
 
-def test_who_does_not_get_the_lease_writes_nothing(process, monkeypatch):
-    """All processes ask once a second."""
-    first, second = process(Inbox()), process(Inbox())
-    assert first.relay._lease.hold()
-    monkeypatch.setattr(second.database, "transaction", None)
-    assert not second.relay._lease.hold()
-
-
 def test_a_lease_that_is_lost_in_the_middle_of_a_batch_ends_it(process, monkeypatch):
     """The first process hangs in its first delivery for longer than the lease; the second one takes over."""
     monkeypatch.setattr(relays, "BATCH_SECONDS", 60)
