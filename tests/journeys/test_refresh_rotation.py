@@ -58,16 +58,6 @@ def test_a_chain_of_refreshes_never_gives_a_token_twice(api, ada):
     assert len(set(tokens)) == 11
 
 
-def test_a_token_that_a_restored_database_does_not_know_ends_its_login(api, ada):
-    """Its session is older than the backup, and it is not: whether it has been used since cannot be told."""
-    newest = rotate(api, ada.refresh)
-    with api.app.database.transaction() as tx:  # as it was before
-        tx.run("DELETE FROM refresh_tokens WHERE token_hash IN (SELECT successor FROM refresh_tokens)")
-        tx.run("UPDATE refresh_tokens SET used_at = NULL, nonce = NULL, successor = NULL")
-    assert reason(refresh(api, newest)) == "revoked"
-    assert reason(who(api, ada.access)) == "revoked"
-
-
 def test_a_refresh_tells_the_newest_roles_and_address(api, admin, ada):
     api.patch(f"/users/{ada.id}", admin, {"roles": ["admin"], "email": "new@example.com"})
     claims = claims_of(pair_of(refresh(api, ada.refresh))["accessToken"])

@@ -13,11 +13,13 @@ class Inbox:
     def __init__(self, name="inbox", **more):
         self.got = []  # (resource id, number) in the order of arrival
         self.failing = set()  # resource ids
+        self.begun = threading.Event()  # a delivery has
         self.open = threading.Event()
         self.open.set()
         self.subscriber = Subscriber(name, self.deliver, **more)
 
     def deliver(self, event):
+        self.begun.set()
         if not self.open.wait(30):
             raise TimeoutError
         self.got.append((event.resource_id, event.payload["number"]))

@@ -259,7 +259,7 @@ def test_a_stop_in_the_middle_of_a_batch_ends_it(process, monkeypatch):
     one = process(hanging)
     one.publish("a", "b", "c")
     one.relay.start()
-    wait_until(lambda: one.rows("SELECT count(*) FROM leases") == [(1,)])
+    assert hanging.begun.wait(10)
     one.relay.stop()
     hanging.open.set()
     wait_until(lambda: [seq for _, seq in one.owed()] == [2, 3])
