@@ -64,19 +64,19 @@ class Passwords:
             return self._hash(password)
 
     def matches(self, password: str, hashed: str | None, wrong: Count | None = None) -> bool:
-        """True if `hashed` is of `password`.
+        """True if `hashed` is of `password`. Raises Unavailable, and RateLimited if `wrong` is full.
 
-        False takes as long as a run at today's cost, also for None and for no hash at all, of a user unknown or gone,
-        and for a hash of before at a lower cost. (One at a higher cost takes its own time.)
-        `wrong` counts passwords that do not match. Raises Unavailable, and RateLimited if that count is full.
+        `wrong` counts passwords that do not match. False takes as long as a run at today's cost, also for None and for
+        no hash at all, of a user unknown or gone, and for a hash of before at a lower cost. (One at a higher cost takes
+        its own time.)
         """
         with self._turn():
-            return self._matches(password, hashed, wrong)
+            return self._counted(password, hashed, wrong)
 
     def replaced(self, password: str, hashed: str | None, new: str, wrong: Count | None = None) -> str | None:
         """A hash of `new` if `password` matches `hashed`, else None. Raises what `matches` does."""
         with self._turn():
-            return self._hash(new) if self._matches(password, hashed, wrong) else None
+            return self._hash(new) if self._counted(password, hashed, wrong) else None
 
     def renewed(self, password: str, hashed: str | None, wrong: Count | None = None) -> str | None:
         """`hashed`, or one of today's cost if it is outdated, if `password` matches; else None.
@@ -84,7 +84,7 @@ class Passwords:
         Raises what `matches` does.
         """
         with self._turn():
-            if not self._matches(password, hashed, wrong) or hashed is None:
+            if not self._counted(password, hashed, wrong) or hashed is None:
                 return None
             return self._hash(password) if self.outdated(hashed) else hashed
 
@@ -95,15 +95,19 @@ class Passwords:
     def _hash(self, password: str) -> str:
         return bcrypt.hashpw(_prehashed(password), bcrypt.gensalt(self._rounds)).decode()
 
-    def _matches(self, password: str, hashed: str | None, wrong: Count | None) -> bool:
+    def _counted(self, password: str, hashed: str | None, wrong: Count | None) -> bool:
         if wrong:
             wrong.hit()  # only now that it is this password's turn: of those in line none counts yet
+        right = self._matches(password, hashed)
+        if wrong and right:
+            wrong.refund()
+        return right
+
+    def _matches(self, password: str, hashed: str | None) -> bool:
         known = hashed if hashed is not None and hashed.startswith("$2") else None
         stored = known.encode() if known is not None else self._decoy_hash()
         prehashed = _prehashed(password)
         if bcrypt.checkpw(prehashed, stored):
-            if wrong and known is not None:
-                wrong.refund()
             return known is not None
         for rounds in range(_cost(stored.decode()), self._rounds):  # each doubles the work done so far
             bcrypt.hashpw(prehashed, bcrypt.gensalt(rounds))
