@@ -52,7 +52,7 @@ TEMPLATES = {
     ),
     "password.changed": PASSWORD_CHANGED,
     "password.reset": PASSWORD_CHANGED,
-    "user.updated": EMAIL_CHANGED,  # of these two, only those that are about an e-mail address are followed by a mail
+    "user.updated": EMAIL_CHANGED,  # these two only if the e-mail is among what has changed
     "user.deactivated": EMAIL_CHANGED,
 }  # fmt: skip
 
@@ -72,7 +72,7 @@ class Mailer:
         self._credentials = credentials
 
     def subscriber(self) -> Subscriber:
-        return Subscriber("mailer", self.deliver, wants=lambda event: event.name in TEMPLATES)
+        return Subscriber("mailer", self.deliver, wants=_is_told)
 
     def deliver(self, event: Event) -> None:
         """Send the mail that follows the event, if one does: no token that is of no use any more.
@@ -103,6 +103,12 @@ class Mailer:
             "Content-Type": 'text/plain; charset="us-ascii"', "Content-Transfer-Encoding": "7bit",
         }  # fmt: skip
         return "".join(f"{name}: {value}\n" for name, value in headers.items()) + f"\n{text}\n"
+
+
+def _is_told(event: Event) -> bool:
+    """Of the changes of a user, a new e-mail address is."""
+    changed = event.payload.get("changed")
+    return event.name in TEMPLATES and (not isinstance(changed, list) or "email" in changed)
 
 
 def keep(message: str, path: Path) -> None:

@@ -158,6 +158,11 @@ def test_the_fields_come_before_the_precondition(admin_call):
     assert error_of(answer) == (422, "VALIDATION_ERROR")
 
 
+def test_a_missing_current_password_comes_before_the_precondition(admin_call):
+    answer = admin_call("PATCH", "/users/me", json={"email": "new@example.com"}, headers={"If-Match": '"9"'})
+    assert error_of(answer) == (422, "VALIDATION_ERROR")
+
+
 def test_the_precondition_comes_before_the_state(admin_call, admin, ada):
     """A taken e-mail and the last admin's role are 409 only once the version fits."""
     for change in ({"email": ada.email, "currentPassword": PASSWORD}, {"active": False}, {"roles": ["user"]}):
