@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from backend.delivery.mailer import Mailer
+from backend.delivery.relay import Relay
+from backend.delivery.webhooks import webhooks
 from backend.infrastructure import logs
 from backend.infrastructure.cache import CoherentCache
 from backend.infrastructure.database import Database
@@ -19,7 +22,9 @@ from backend.infrastructure.migrations import check_database, check_schema
 from backend.infrastructure.passwords import Passwords, shared_password_locks
 from backend.infrastructure.rate_limiter import RateLimiter, shared_limiter
 from backend.infrastructure.recent import Recent
+from backend.infrastructure.shutdown import check_not_shutting_down
 from backend.infrastructure.tokens import Tokens
+from backend.openapi.document import openapi_document
 from backend.routes.accounts import AccountRoutes, TransactionRoutes
 from backend.routes.audit import AuditRoutes
 from backend.routes.orders import OrderRoutes
@@ -28,19 +33,15 @@ from backend.routes.products import ProductRoutes
 from backend.routes.service import ServiceRoutes, problems_of
 from backend.routes.sessions import SessionRoutes
 from backend.routes.users import UserRoutes
-from backend.server.shutdown import check_not_shutting_down
 from backend.services.audit import Audit
 from backend.services.credentials import UserCredentials
 from backend.services.events import EventBus
 from backend.services.ledger import Ledger
 from backend.services.logins import Logins
-from backend.services.mailer import Mailer
 from backend.services.orders import Orders
 from backend.services.products import Products
-from backend.services.relay import Relay
 from backend.services.rotation import Rotation
 from backend.services.users import Users
-from backend.services.webhooks import webhooks
 from backend.settings import Settings
 from backend.web.cross_origin import cross_origin
 from backend.web.handler import endpoint
@@ -55,7 +56,6 @@ from backend.web.middleware import (
     request_ids,
     routing,
 )
-from backend.web.openapi import openapi_document
 from backend.web.pagination import Cursors
 from backend.web.rate_limits import RateLimits
 from backend.web.request import Request
@@ -208,7 +208,7 @@ def create_app(
 
 def main() -> None:
     """The command line: `python app.py` here, `reference-backend` where it is installed."""
-    from backend import commands
+    from backend import cli as commands
 
     commands.main(create_app, App)
 

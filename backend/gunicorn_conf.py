@@ -118,7 +118,7 @@ except SettingsError as error:
 descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 wsgi_app = "app:create_app()"
-worker_class = "backend.server.gunicorn_worker.WholeRequestWorker"
+worker_class = "backend.production.gunicorn_worker.WholeRequestWorker"
 bind = [address for address in settings.bind if address not in handed_over()]
 workers, threads = settings.workers, settings.threads
 # Half of the descriptors: the database, files and calls to others have the rest.

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from backend.web.openapi import openapi_document
+from backend.openapi.document import openapi_document
 from tests.bound_by_modes import BOUND_BY_MODES
 from tests.conftest import PASSWORD
 from tests.processes.gunicorn_server import wait_until

@@ -15,7 +15,7 @@ from backend.errors import (
 )
 from backend.routes.currencies import CURRENCIES
 from backend.services.ledger import Ledger
-from backend.web.fields import Choice, Money, Reference, Text
+from backend.web.constraints import Choice, Money, Reference, Text
 from backend.web.handler import answers
 from backend.web.pagination import CursorQuery, Cursors, Page
 from backend.web.request import Request

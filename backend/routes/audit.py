@@ -5,7 +5,7 @@ from typing import Annotated
 
 from backend.domain import AuditEntry
 from backend.services.audit import Audit
-from backend.web.fields import Reference, Text
+from backend.web.constraints import Reference, Text
 from backend.web.handler import answers
 from backend.web.pagination import CursorQuery, Cursors, Page
 from backend.web.request import Request

@@ -7,11 +7,11 @@ from backend.domain import Attempt, Once, Order
 from backend.errors import Conflict, CurrencyMismatch, IdempotencyKeyReused, InsufficientFunds, NotFound, OutOfStock
 from backend.routes.accounts import whose
 from backend.services.orders import Orders
-from backend.web.fields import Choice, Integer, Money, Reference
+from backend.web.constraints import Choice, Integer, Money, Reference
 from backend.web.handler import answers
 from backend.web.pagination import CursorQuery, Cursors, Page
 from backend.web.request import Request
-from backend.web.shapes import list_of
+from backend.web.schemas import list_of
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 from backend.errors import Unauthorized
 from backend.services.credentials import UserCredentials
 from backend.services.password_rules import weakness
-from backend.web.fields import EmailAddress, Schema, Secret, Text, Wrong
+from backend.web.constraints import EmailAddress, Schema, Secret, Text, Wrong
 from backend.web.handler import answers
 from backend.web.rate_limits import RateLimits
 from backend.web.request import Request

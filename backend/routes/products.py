@@ -8,7 +8,7 @@ from backend.errors import Conflict, PreconditionFailed
 from backend.routes.accounts import CurrencyCode
 from backend.routes.users import given
 from backend.services.products import Products
-from backend.web.fields import Integer, Money, Name
+from backend.web.constraints import Integer, Money, Name
 from backend.web.handler import answers
 from backend.web.pagination import CursorQuery, Cursors, Page
 from backend.web.request import Request

@@ -7,7 +7,7 @@ from backend.domain import Session, TokenPair
 from backend.errors import Unauthorized
 from backend.routes.passwords import GivenPassword
 from backend.services.logins import Logins
-from backend.web.fields import EmailAddress, Secret
+from backend.web.constraints import EmailAddress, Secret
 from backend.web.handler import answers
 from backend.web.rate_limits import RateLimits
 from backend.web.request import Request

@@ -9,7 +9,7 @@ from backend.errors import Conflict, Forbidden, PreconditionFailed
 from backend.routes.passwords import ChosenPassword, GivenPassword
 from backend.services.password_rules import weakness
 from backend.services.users import ADMIN_ONLY, Users, changes_own_email
-from backend.web.fields import Boolean, Choice, EmailAddress, ListOf, Name, Text
+from backend.web.constraints import Boolean, Choice, EmailAddress, ListOf, Name, Text
 from backend.web.handler import answers
 from backend.web.pagination import OffsetQuery, Page, offset_page
 from backend.web.rate_limits import RateLimits

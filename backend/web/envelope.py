@@ -15,7 +15,7 @@ from backend.domain import Timestamp
 from backend.errors import AppError
 from backend.infrastructure.logs import iso_now, iso_time
 from backend.web.response import Response
-from backend.web.shapes import camel_case
+from backend.web.schemas import camel_case
 
 encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 

@@ -23,7 +23,7 @@ from backend.web.pagination import Page
 from backend.web.request import Request
 from backend.web.response import JSON, Response
 from backend.web.router import PARAMETER, Access, Endpoint, Route
-from backend.web.shapes import read_body, read_query
+from backend.web.schemas import read_body, read_query
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 

@@ -15,10 +15,10 @@ from urllib.parse import urlencode
 
 from backend.errors import ValidationFailed
 from backend.infrastructure.keyring import Keyring
-from backend.web.fields import Integer, Text
+from backend.web.constraints import Integer, Text
 from backend.web.request import Request
 from backend.web.router import Access
-from backend.web.shapes import camel_case
+from backend.web.schemas import camel_case
 
 T = TypeVar("T")
 

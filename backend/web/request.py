@@ -19,8 +19,8 @@ from backend.errors import (
     ValidationFailed,
 )
 from backend.infrastructure.rate_limiter import Count
+from backend.web.constraints import CONTROL
 from backend.web.etags import matches_strongly, matches_weakly
-from backend.web.fields import CONTROL
 from backend.web.json_body import parse_json
 from backend.web.router import SERVER
 

@@ -1,68 +1,140 @@
-"""JSON Schema of what the application answers, made from the nouns' types. A `title` makes a schema a named one."""
+"""Shapes: dataclasses whose annotations say what a client may send. Read into checks here, into JSON Schema as well.
+
+A field with a default may be left out; only one whose type admits None may be null. Every wrong field is found at
+once; what is wrong between fields a shape tells by a static method `conflicts(values) -> {name: problem}`. A shape is
+compiled on first use and kept; `read_*` are thread-safe and raise ValidationFailed.
+"""
 
 from collections.abc import Mapping
-from dataclasses import fields
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from backend.domain import Once, Timestamp
-from backend.web.fields import Schema
-from backend.web.shapes import camel_case
-
-STRING: Schema = {"type": "string"}
-NUMBER: Schema = {"type": "integer"}
-TIME: Schema = {"type": "string", "format": "date-time"}
-JSON_TYPES: dict[Any, Schema] = {
-    str: STRING, int: NUMBER, bool: {"type": "boolean"}, type(None): {"type": "null"}, Timestamp: TIME,
-}  # fmt: skip
+from backend.errors import ValidationFailed
+from backend.web.constraints import DIGITS, Integer, ListOf, Rule, Schema, Wrong
 
 
-def object_of(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None, title: str = "") -> Schema:
-    """An object with all the `required` properties and perhaps the `optional` ones."""
-    schema = {"type": "object", "properties": {**required, **(optional or {})}, "required": list(required)}
-    return {"title": title, **schema} if title else schema
+class Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
-def schema_of(hint: Any) -> Schema:
-    """The schema of a noun of the domain, or of several in a Page, a tuple or a Once."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint in JSON_TYPES:
-        return JSON_TYPES[hint]
-    if origin is Literal:
-        return {**STRING, "enum": list(arguments)}
-    if origin in (Union, UnionType):
-        return {"anyOf": [schema_of(option) for option in arguments]}
-    if origin is Once:
-        return schema_of(arguments[0])
-    if origin is not None:
-        return {"type": "array", "items": schema_of(arguments[0])}
-    hints = get_type_hints(hint)
-    properties = {camel_case(field.name): schema_of(hints[field.name]) for field in fields(hint)}
-    return object_of(properties, title=hint.__name__)
+S = TypeVar("S", bound=Dataclass)
 
 
-def named(node: Any, schemas: dict[str, Schema]) -> Any:
-    """`node` with its titled schemas moved to `schemas`, and references in their places."""
-    if isinstance(node, list):
-        return [named(entry, schemas) for entry in node]
-    if not isinstance(node, dict):
-        return node
-    node = {key: named(value, schemas) for key, value in node.items()}
-    if not isinstance(title := node.get("title"), str):
-        return node
-    del node["title"]
-    if schemas.setdefault(title, node) != node:
-        raise ValueError(f"two schemas are named {title}")
-    return reference("schemas", title)
+@dataclass(frozen=True, slots=True)
+class Field:
+    attribute: str
+    name: str  # in camelCase, as clients write it
+    rule: Rule
+    required: bool
+    nullable: bool
+    default: Any  # None: there is none, or none to tell clients of
 
 
-def reference(kind: str, name: str) -> Schema:
-    return {"$ref": f"#/components/{kind}/{name}"}
+def read_body(shape: type[S], value: object) -> S:
+    """The parsed JSON `value` as a `shape`."""
+    wrong: Wrong = {}
+    body = Nested(shape).check(value, "", wrong)
+    if wrong:
+        raise ValidationFailed(wrong)
+    return body  # type: ignore[no-any-return]  # Nested returns its shape
 
 
-META = object_of({"requestId": STRING, "timestamp": TIME}, title="Meta")
-ERROR = object_of(
-    {"code": STRING, "message": STRING},
-    optional={"details": {"type": "object", "additionalProperties": STRING}},
-    title="Error",
-)
+def read_query(shape: type[S], parameters: list[tuple[str, str]]) -> S:
+    """A query string's `parameters` as a `shape`: each at most once, integers as plain decimal digits."""
+    wrong: Wrong = {}
+    known = {field.name: field for field in fields_of(shape)}
+    values: dict[str, Any] = {}
+    for name, text in parameters:
+        field = known.get(name)
+        if field is None:
+            wrong[name] = "is not known here"
+        elif field.attribute in values:
+            wrong[name] = "must not be repeated"
+        else:
+            values[field.attribute] = field.rule.check(_from_text(field.rule, text), name, wrong)
+    if wrong:
+        raise ValidationFailed(wrong)
+    return shape(**values)
+
+
+def _from_text(rule: Rule, text: str) -> object:
+    """An integer where one is meant and written plainly; else the text, which the rule will refuse or take."""
+    return int(text) if isinstance(rule, Integer) and DIGITS.fullmatch(text) else text
+
+
+@dataclass(frozen=True)
+class Nested:
+    """The rule of a field that is itself a shape."""
+
+    shape: Any  # a dataclass
+
+    def check(self, value: object, path: str, wrong: Wrong) -> Any:
+        if not isinstance(value, Mapping):
+            wrong[path or "body"] = "must be an object"
+            return None
+        prefix = f"{path}." if path else ""
+        before, values = len(wrong), {}
+        known = fields_of(self.shape)
+        for field in known:
+            if field.name in value:
+                given = value[field.name]
+                if given is not None or not field.nullable:
+                    values[field.attribute] = field.rule.check(given, prefix + field.name, wrong)
+            elif field.required:
+                wrong[prefix + field.name] = "is required"
+        for name in value.keys() - {field.name for field in known}:
+            wrong[prefix + name] = "is not known here"
+        if hasattr(self.shape, "conflicts"):
+            for name, problem in self.shape.conflicts(values).items():
+                wrong.setdefault(prefix + name, problem)
+        return self.shape(**values) if len(wrong) == before else None
+
+    def schema(self) -> Schema:
+        known = fields_of(self.shape)
+        return {
+            "title": self.shape.__name__,
+            "type": "object",
+            "properties": {field.name: field_schema(field) for field in known},
+            "required": [field.name for field in known if field.required],
+            "additionalProperties": False,
+        }
+
+
+def field_schema(field: Field) -> Schema:
+    """What the field may be, and what it is when it is left out."""
+    schema = field.rule.schema()
+    if field.nullable:
+        schema = {**schema, "type": [schema["type"], "null"]}
+    return schema if field.default is None else {**schema, "default": field.default}
+
+
+@cache
+def fields_of(shape: Any) -> tuple[Field, ...]:
+    """The compiled fields of a dataclass. Raises TypeError for a field that no rule is known of."""
+    hints = get_type_hints(shape, include_extras=True)
+    return tuple(_compiled(field.name, hints[field.name], field.default) for field in fields(shape))
+
+
+def _compiled(attribute: str, hint: Any, default: Any) -> Field:
+    """`X | None` only says that the field may be left out; `Annotated[X | None, …]` that it may be null."""
+    if get_origin(hint) in (Union, UnionType):
+        hint = next(option for option in get_args(hint) if option is not NoneType)
+    kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    rules = [note for note in notes if hasattr(note, "check")]
+    if not rules:
+        raise TypeError(f"{attribute}: no rule in {hint!r}")
+    required, nullable = default is MISSING, NoneType in get_args(kind)
+    return Field(attribute, camel_case(attribute), rules[0], required, nullable, None if required else default)
+
+
+@cache
+def camel_case(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+def list_of(shape: type[Any], low: int, high: int, unique: str = "") -> ListOf:
+    """The rule of a list of objects of `shape`."""
+    return ListOf(Nested(shape), low, high, unique)

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from backend.infrastructure import outbound_post
-from backend.infrastructure.outbound_post import AddressRefused, is_public, post
+from backend.delivery import outbound_post
+from backend.delivery.outbound_post import AddressRefused, is_public, post
 from backend.settings import Networks
 from tests.webhook_receiver import receiving
 

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from backend.infrastructure.database import Database
-from backend.server.shutdown import shutting_down
+from backend.infrastructure.shutdown import shutting_down
 from tests.at_once import at_once
 from tests.conftest import Clock
 from tests.processes.real_service import write_lock_held

@@ -12,12 +12,12 @@ import pytest
 from gunicorn.workers.gthread import ThreadWorker
 
 from backend.infrastructure.migrations import migrate
-from backend.server import gunicorn_internals
+from backend.production import gunicorn_internals
 from tests.processes.gunicorn_server import ROOT, gunicorn
 from tests.processes.raw_client import connect
 
 CONFIGURATION = ("-c", "python:backend.gunicorn_conf")
-WORKER = ("-k", "backend.server.gunicorn_worker.WholeRequestWorker")
+WORKER = ("-k", "backend.production.gunicorn_worker.WholeRequestWorker")
 APPLICATION = "tests.processes.tiny_application:application"
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from backend.server.shutdown import shutting_down
+from backend.infrastructure.shutdown import shutting_down
 from backend.web.router import Lane
 
 BIG = b"x" * 5_000_000

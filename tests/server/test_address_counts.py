@@ -1,6 +1,6 @@
 """Connections are counted by address over all workers, whatever becomes of a worker."""
 
-from backend.server.address_counts import WORKERS, AddressCounts
+from backend.production.address_counts import WORKERS, AddressCounts
 
 
 def test_an_address_has_its_places_over_all_workers_and_others_have_their_own() -> None:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import AppError
-from backend.server.exchange import WholeRequest, answer, environ_of
-from backend.server.request_reader import RequestReader
+from backend.production.request_reader import RequestReader
+from backend.production.wsgi import WholeRequest, answer, environ_of
 
 CLIENT, SERVER = ("192.0.2.7", 50_000), ("127.0.0.1", 8000)
 HOST = b"Host: localhost"

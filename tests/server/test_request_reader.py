@@ -3,8 +3,8 @@
 import pytest
 
 from backend.errors import AppError, BadRequest, HeadersTooLarge, UriTooLong
-from backend.server.exchange import WholeRequest
-from backend.server.request_reader import RequestReader
+from backend.production.request_reader import RequestReader
+from backend.production.wsgi import WholeRequest
 
 HOST = b"Host: localhost"
 GET = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n\r\n"

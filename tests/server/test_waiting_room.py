@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from backend.server.connection import Connection
-from backend.server.waiting_room import WaitingRoom
+from backend.production.connection import Connection
+from backend.production.waiting_room import WaitingRoom
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from backend.server.exchange import answer
-from backend.server.request_reader import RequestReader
+from backend.production.request_reader import RequestReader
+from backend.production.wsgi import answer
 from backend.settings import Networks
 
 JSON = b"application/json"

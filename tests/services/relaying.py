@@ -2,9 +2,9 @@
 
 import threading
 
+from backend.delivery.relay import Relay
 from backend.infrastructure.database import Database
 from backend.services.events import DeliveryFailed, EventBus, Subscriber
-from backend.services.relay import Relay
 
 
 class Inbox:

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import pytest
 
+from backend.delivery import mailer, relay
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.migrations import DIRECTORY, migrate
-from backend.services import mailer, relay
 from tests.conftest import PASSWORD
 from tests.mail_server import mail_server
 from tests.mailbox import Mailbox

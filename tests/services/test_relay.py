@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
+from backend.delivery import relay as relays
+from backend.delivery import retry as tries_policy
 from backend.errors import Unavailable
 from backend.infrastructure.logs import request_id
-from backend.services import relay as relays
-from backend.services import tries as tries_policy
 from backend.services.events import Subscriber
 from tests.at_once import asleep
 from tests.processes.gunicorn_server import wait_until

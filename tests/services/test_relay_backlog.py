@@ -5,13 +5,13 @@ import sqlite3
 
 import pytest
 
+from backend.delivery import relay as relays
+from backend.delivery import retry as tries_policy
 from backend.domain import Event, Timestamp
 from backend.errors import Unavailable
 from backend.infrastructure.migrations import DIRECTORY, migrate
 from backend.infrastructure.transaction import Transaction
 from backend.repositories import outbox
-from backend.services import relay as relays
-from backend.services import tries as tries_policy
 from backend.services.events import Subscriber
 from tests.processes.gunicorn_server import wait_until
 from tests.services.relaying import Inbox, Process

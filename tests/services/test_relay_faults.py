@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from backend.delivery import relay as relays
+from backend.delivery.lease import LEASE_SECONDS, RENEW_SECONDS, Lease
 from backend.errors import Unavailable
 from backend.infrastructure.database import Database
-from backend.infrastructure.lease import LEASE_SECONDS, RENEW_SECONDS, Lease
-from backend.services import relay as relays
 from backend.services.events import Subscriber
 from tests.processes.gunicorn_server import wait_until
 from tests.services.relaying import Inbox

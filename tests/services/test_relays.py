@@ -5,9 +5,9 @@ import sqlite3
 import threading
 from collections import defaultdict
 
-from backend.infrastructure import lease
+from backend.delivery import lease
+from backend.delivery import relay as relays
 from backend.infrastructure.ids import new_id
-from backend.services import relay as relays
 from backend.services.events import DeliveryFailed, Subscriber
 from tests.at_once import at_once
 from tests.forked import Forked, Signal

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
+from backend.delivery import relay
+from backend.delivery.webhooks import Webhook, payload, signature, signing_key, webhooks
 from backend.domain import Event
-from backend.services import relay
 from backend.services.events import DeliveryFailed
-from backend.services.webhooks import Webhook, payload, signature, signing_key, webhooks
 from backend.settings import Networks, Settings, SettingsError
 from tests.processes.gunicorn_server import wait_until
 from tests.webhook_receiver import receiving

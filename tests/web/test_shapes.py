@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from backend.web.shapes import fields_of
+from backend.web.schemas import fields_of
 from tests.conftest import PASSWORD
 
 NEW_USER = {"email": "new@example.com", "password": "correct horse", "name": "New"}

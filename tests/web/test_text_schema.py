@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.web.fields import Text
+from backend.web.constraints import Text
 
 ANY = st.text(st.sampled_from(" \t\n\r\v\f\0\x1c\x7f\x85\xa0\u2028\u202e\u3000abé𐀀"), max_size=12)
 

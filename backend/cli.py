@@ -18,12 +18,12 @@ from backend.infrastructure.logs import LogSink
 from backend.infrastructure.migrations import SchemaMismatch, check_schema, migrate
 from backend.infrastructure.private_files import loose_modes
 from backend.infrastructure.rate_limiter import RateLimiter
+from backend.openapi.document import openapi_document
 from backend.repositories import transactions, users
 from backend.routes.users import NewUser
 from backend.settings import Settings, SettingsError
-from backend.web.fields import Email, Wrong
-from backend.web.openapi import openapi_document
-from backend.web.shapes import read_body
+from backend.web.constraints import Email, Wrong
+from backend.web.schemas import read_body
 
 CreateApp = Callable[..., Any]
 THINGS_TO_TRY = """Three things to try, in another terminal:

@@ -29,15 +29,15 @@ from contextlib import suppress
 from functools import partial
 from weakref import WeakMethod
 
+from backend.delivery.lease import RENEW_SECONDS, Lease
+from backend.delivery.retry import LONGEST_WAIT, attempt, log_failure, next_try
 from backend.domain import Event
 from backend.errors import Unavailable
 from backend.infrastructure.database import Database
-from backend.infrastructure.lease import RENEW_SECONDS, Lease
 from backend.infrastructure.transaction import Transaction
 from backend.repositories import outbox
 from backend.repositories.outbox import Delivery
 from backend.services.events import Recorder, Subscriber
-from backend.services.tries import LONGEST_WAIT, attempt, log_failure, next_try
 
 POLL_SECONDS = 1.0  # between two looks for what other processes have committed, and for retries
 PAUSE_SECONDS = 0.2  # between two batches: under load many events share a transaction

@@ -26,7 +26,7 @@ def require_internals() -> None:
         if moved := names - set(names_in(function.__code__)):
             raise RuntimeError(
                 f"gunicorn {gunicorn.__version__} has no {', '.join(sorted(moved))} in {function.__qualname__}, "
-                f"which backend/server/gunicorn_worker.py builds on; it was tried on {TRIED_ON}"
+                f"which backend/production/gunicorn_worker.py builds on; it was tried on {TRIED_ON}"
             )
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from backend.server.request_reader import RequestReader
+from backend.production.request_reader import RequestReader
 
 KERNEL_BYTES = 128 * 1024  # not yet on the wire
 

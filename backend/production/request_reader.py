@@ -17,7 +17,7 @@ from backend.errors import (
     PayloadTooLarge,
     UriTooLong,
 )
-from backend.server.exchange import WholeRequest
+from backend.production.wsgi import WholeRequest
 
 MAX_EMPTY_LINES = 4  # before a request
 MAX_LINE = 8190  # bytes of the request line and of each header line, the line end not counted

@@ -9,11 +9,11 @@ import socket
 from collections.abc import Callable
 
 from backend.errors import AppError, RequestTimeout
-from backend.server.connection import Connection, Step
-from backend.server.exchange import WholeRequest
-from backend.server.refusals import refusal
-from backend.server.request_reader import RequestReader
-from backend.server.waiting_room import WaitingRoom
+from backend.production.connection import Connection, Step
+from backend.production.error_responses import refusal
+from backend.production.request_reader import RequestReader
+from backend.production.waiting_room import WaitingRoom
+from backend.production.wsgi import WholeRequest
 
 MAX_HELD = 64 * 1024 * 1024  # bytes that all clients together have us hold: unfinished requests, untaken answers
 RECEIVE_BYTES = 64 * 1024

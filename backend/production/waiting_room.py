@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 
-from backend.server.connection import Connection, Step
+from backend.production.connection import Connection, Step
 
 _since = attrgetter("waits_since")
 

@@ -12,13 +12,13 @@ from http import HTTPStatus
 
 from backend.errors import AppError
 from backend.infrastructure.logs import path_of, request_id
-from backend.server.request_reader import REQUEST_LINE
+from backend.production.request_reader import REQUEST_LINE
 from backend.web.cross_origin import EXPOSED
 from backend.web.envelope import error_response
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 
-log = logging.getLogger("backend.server")
+log = logging.getLogger("backend.production")
 
 
 def refusal(

@@ -11,15 +11,15 @@ from typing import Any, get_origin
 
 from backend import __version__, errors
 from backend.errors import AppError
-from backend.web.fields import Schema
+from backend.openapi.response_schemas import ERROR, META, NUMBER, STRING, named, object_of, reference, schema_of
+from backend.openapi.texts import HEADERS, INFO, PARAMETERS, TAGS
+from backend.web.constraints import Schema
 from backend.web.handler import Contract, Signature, contract_of, is_validated, signature_of
-from backend.web.openapi_texts import HEADERS, INFO, PARAMETERS, TAGS
 from backend.web.pagination import OffsetQuery, Page
 from backend.web.rate_limits import UNLIMITED
 from backend.web.response import JSON, Response
 from backend.web.router import Access, Route
-from backend.web.schemas import ERROR, META, NUMBER, STRING, named, object_of, reference, schema_of
-from backend.web.shapes import Nested, camel_case, field_schema, fields_of
+from backend.web.schemas import Nested, camel_case, field_schema, fields_of
 
 Errors = tuple[type[AppError], ...]  # of one route, or of one status, sorted by status and code
 

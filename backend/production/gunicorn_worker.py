@@ -36,13 +36,13 @@ from gunicorn.workers.gthread import ThreadWorker
 from backend.domain import network_of
 from backend.errors import InternalError
 from backend.infrastructure.passwords import MAX_WAITING
-from backend.server.address_counts import AddressCounts
-from backend.server.connection import Connection
-from backend.server.conversations import Conversations
-from backend.server.exchange import WholeRequest, answer
-from backend.server.gunicorn_internals import names_in, require_internals
-from backend.server.refusals import refusal
-from backend.server.shutdown import shutting_down
+from backend.infrastructure.shutdown import shutting_down
+from backend.production.address_counts import AddressCounts
+from backend.production.connection import Connection
+from backend.production.connection_loop import Conversations
+from backend.production.error_responses import refusal
+from backend.production.gunicorn_internals import names_in, require_internals
+from backend.production.wsgi import WholeRequest, answer
 from backend.settings import Settings
 from backend.web.client_address import client_address
 from backend.web.router import Lane
@@ -53,7 +53,7 @@ PASSWORD_THREADS = (os.cpu_count() or 1) + MAX_WAITING + 4  # all that may run o
 STOP_SECONDS = 1.0  # after SIGTERM, in which new connections are answered, and in which each idle one may still ask
 WARN_SECONDS = 60.0
 
-log = logging.getLogger("backend.server")
+log = logging.getLogger("backend.production")
 
 
 class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types

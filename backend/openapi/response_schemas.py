@@ -1,0 +1,68 @@
+"""JSON Schema of what the application answers, made from the nouns' types. A `title` makes a schema a named one."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from backend.domain import Once, Timestamp
+from backend.web.constraints import Schema
+from backend.web.schemas import camel_case
+
+STRING: Schema = {"type": "string"}
+NUMBER: Schema = {"type": "integer"}
+TIME: Schema = {"type": "string", "format": "date-time"}
+JSON_TYPES: dict[Any, Schema] = {
+    str: STRING, int: NUMBER, bool: {"type": "boolean"}, type(None): {"type": "null"}, Timestamp: TIME,
+}  # fmt: skip
+
+
+def object_of(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None, title: str = "") -> Schema:
+    """An object with all the `required` properties and perhaps the `optional` ones."""
+    schema = {"type": "object", "properties": {**required, **(optional or {})}, "required": list(required)}
+    return {"title": title, **schema} if title else schema
+
+
+def schema_of(hint: Any) -> Schema:
+    """The schema of a noun of the domain, or of several in a Page, a tuple or a Once."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint in JSON_TYPES:
+        return JSON_TYPES[hint]
+    if origin is Literal:
+        return {**STRING, "enum": list(arguments)}
+    if origin in (Union, UnionType):
+        return {"anyOf": [schema_of(option) for option in arguments]}
+    if origin is Once:
+        return schema_of(arguments[0])
+    if origin is not None:
+        return {"type": "array", "items": schema_of(arguments[0])}
+    hints = get_type_hints(hint)
+    properties = {camel_case(field.name): schema_of(hints[field.name]) for field in fields(hint)}
+    return object_of(properties, title=hint.__name__)
+
+
+def named(node: Any, schemas: dict[str, Schema]) -> Any:
+    """`node` with its titled schemas moved to `schemas`, and references in their places."""
+    if isinstance(node, list):
+        return [named(entry, schemas) for entry in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: named(value, schemas) for key, value in node.items()}
+    if not isinstance(title := node.get("title"), str):
+        return node
+    del node["title"]
+    if schemas.setdefault(title, node) != node:
+        raise ValueError(f"two schemas are named {title}")
+    return reference("schemas", title)
+
+
+def reference(kind: str, name: str) -> Schema:
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+META = object_of({"requestId": STRING, "timestamp": TIME}, title="Meta")
+ERROR = object_of(
+    {"code": STRING, "message": STRING},
+    optional={"details": {"type": "object", "additionalProperties": STRING}},
+    title="Error",
+)
