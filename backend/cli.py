@@ -22,7 +22,7 @@ from backend.openapi.document import openapi_document
 from backend.repositories import transactions, users
 from backend.routes.users import NewUser
 from backend.settings import Settings, SettingsError
-from backend.web.constraints import Email, Wrong
+from backend.web.constraints import Email, FieldErrors
 from backend.web.schemas import read_body
 
 CreateApp = Callable[..., Any]
@@ -129,7 +129,7 @@ def _migrate(settings: Settings) -> None:
 
 def _create_admin(app: Any, email: str, existing: bool) -> None:
     """An address that is taken is refused unless `existing`: the person who signed up with it may be another."""
-    wrong: Wrong = {}
+    wrong: FieldErrors = {}
     address = Email().check(email, "EMAIL", wrong) or ""
     if wrong:
         sys.exit(f"EMAIL {wrong['EMAIL']}")

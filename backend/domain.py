@@ -160,7 +160,7 @@ class UserWithOrders(User):
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class IdempotentRequest:
     """One try of a request that may be sent twice: its key, if it has one, and what it asks for."""
 
     key: str | None
@@ -169,7 +169,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Once(Generic[T]):
+class IdempotentResult(Generic[T]):
     """What an attempt led to: the encoded noun (a T), made now or replayed."""
 
     encoded: str

@@ -70,8 +70,8 @@ class Unauthorized(AppError):
 
     def __init__(self, reason: str, message: str = "") -> None:
         error = "" if reason in ("missing", "credentials") else f', error="invalid_token", error_description="{reason}"'
-        challenge = {"WWW-Authenticate": f'Bearer realm="api"{error}'}
-        super().__init__(message or self.REASONS[reason], details={"reason": reason}, headers=challenge)
+        auth_error = {"WWW-Authenticate": f'Bearer realm="api"{error}'}
+        super().__init__(message or self.REASONS[reason], details={"reason": reason}, headers=auth_error)
 
 
 class Forbidden(AppError):

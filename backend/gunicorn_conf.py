@@ -14,7 +14,7 @@ from typing import Any
 
 from backend.errors import Unavailable
 from backend.infrastructure import logs
-from backend.infrastructure.database_faults import dangers
+from backend.infrastructure.database_faults import sqlite_warnings
 from backend.infrastructure.keyring import signing_secrets
 from backend.infrastructure.migrations import SchemaMismatch, check_database
 from backend.infrastructure.passwords import shared_password_locks
@@ -65,7 +65,7 @@ def on_starting(server: Any) -> None:
     """In the master, before the first fork: make what all workers share, and look at addresses and the database."""
     shared_limiter()
     shared_password_locks()
-    for danger in dangers():
+    for danger in sqlite_warnings():
         server.log.warning(danger)
     try:
         if not server.master_pid and not handed_over():  # else it inherits its listeners, and BIND is not read

@@ -17,16 +17,18 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOU
 
 # room (or file at the root of backend/) → what of ours it may import, beside itself
 ANYBODYS = {"errors", "domain", "settings", "__version__"}
-ROOMS = {"routes", "services", "repositories", "server", "web", "infrastructure"}
+ROOMS = {"routes", "services", "repositories", "web", "infrastructure", "delivery", "openapi"}
 MAY_IMPORT = {
-    "app": (ROOMS - {"repositories"}) | ANYBODYS | {"commands"},
-    "commands": ROOMS | ANYBODYS | {"app", "demo", "gunicorn_conf"},
+    "app": (ROOMS - {"repositories"}) | ANYBODYS | {"cli"},
+    "cli": ROOMS | ANYBODYS | {"app", "demo", "gunicorn_conf"},
     "demo": {"settings"},
     "gunicorn_conf": {"errors", "settings", "infrastructure"},
     "routes": {"services", "web"} | ANYBODYS,
     "services": {"repositories", "infrastructure"} | ANYBODYS,
     "repositories": {"infrastructure"} | ANYBODYS,
-    "server": {"web", "infrastructure"} | ANYBODYS,
+    "delivery": {"services", "repositories", "infrastructure"} | ANYBODYS,
+    "openapi": {"web"} | ANYBODYS,
+    "production": {"web", "infrastructure"} | ANYBODYS,
     "web": {"infrastructure"} | ANYBODYS,
     "infrastructure": ANYBODYS,
 }
@@ -37,7 +39,7 @@ KEPT_TO = {
     "jwt": {"infrastructure"},
     "bcrypt": {"infrastructure"},
     "werkzeug": {"web"},
-    "gunicorn": {"server", "commands"},
+    "gunicorn": {"production", "cli"},
 }
 WIRING = ("app.py", "__init__")  # the whole application on one page: as long as the page
 SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|PRAGMA|BEGIN|COMMIT)\b")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SECRET
-from tests.processes.real_service import service
+from tests.production.real_service import service
 
 ROOT = Path(__file__).parents[1]
 STATUS = re.compile(r"^HTTP/1\.1 (\d+)", re.MULTILINE)

@@ -8,7 +8,7 @@ second, and
             else does so at the same time. A subscriber that only `record`s needs no lease: the batch, its effect and
             the mark "delivered" are one transaction, in whichever process.
   marks     in a short transaction afterwards. A process that is killed between the two delivers again: at least once.
-  retries   what failed, further and further apart (`tries.py`). Meanwhile later events of the same aggregate (resource
+  retries   what failed, further and further apart (`retry.py`). Meanwhile later events of the same aggregate (resource
             type and id) are set aside, where no look finds them, and others are not. After the last try it is a dead
             letter. Once an event is delivered or given up, the next ones of its aggregate are released.
 
@@ -34,7 +34,7 @@ from backend.delivery.retry import LONGEST_WAIT, attempt, log_failure, next_try
 from backend.domain import Event
 from backend.errors import Unavailable
 from backend.infrastructure.database import Database
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 from backend.repositories import outbox
 from backend.repositories.outbox import Delivery
 from backend.services.events import Recorder, Subscriber
@@ -225,7 +225,7 @@ class Relay:
         if not self._stopping.wait(RENEW_SECONDS) and self._delivering:
             self._lease.hold()
 
-    def _prune(self, tx: Transaction) -> None:
+    def _prune(self, tx: Tx) -> None:
         self._pruned = outbox.prune(tx, tx.now - KEPT, self._pruned, BATCH)
 
     def _give_up(self) -> None:

@@ -26,7 +26,7 @@ from typing import Any, Final, TypeVar
 
 from backend.infrastructure.database import Database
 from backend.infrastructure.single_flight import SingleFlight
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ NEWS = """SELECT coalesce((SELECT min(seq) FROM cache_invalidations), 1),
 @dataclass(frozen=True, slots=True)
 class _Entry:
     value: Any
-    topics: tuple[str, ...]
+    tags: tuple[str, ...]
     expires: float
 
     @property
@@ -54,7 +54,7 @@ class _Entry:
 class _News:
     """What the log says after `applied`: the topics to forget (None: all, there was a gap), and its end."""
 
-    topics: list[str] | None
+    tags: list[str] | None
     end: int
 
 
@@ -72,14 +72,14 @@ class CoherentCache:
         self._lock = threading.Lock()  # guards _entries, _objects, _by_topic, _applied, _cleared
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._objects = 0  # in all entries
-        self._by_topic: dict[str, set[Hashable]] = {}
+        self._by_tag: dict[str, set[Hashable]] = {}
         self._applied = -1  # before the first entry: the first look finds a gap
         self._cleared = 0  # how many gaps were found; what began to load before one is not stored after it
         self._seen = threading.local()  # each thread's connection has a version of its own
         self._flights: SingleFlight[Any] = SingleFlight()
 
-    def get_or_load(self, key: Hashable, load: Callable[[Transaction], T | None], topics: tuple[str, ...]) -> T | None:
-        """What `load` reads, from the cache if it may be; any change of a row named in `topics` forgets it.
+    def get_or_load(self, key: Hashable, load: Callable[[Tx], T | None], tags: tuple[str, ...]) -> T | None:
+        """What `load` reads, from the cache if it may be; any change of a row named in `tags` forgets it.
 
         Must be called outside transactions. One load a key at a time; raises what `load` raises, keeping nothing.
         """
@@ -91,10 +91,10 @@ class CoherentCache:
                 self.hits += 1
                 return None if entry.value is ABSENT else entry.value
             self.misses += 1
-        value = self._flights.run(key, lambda: self._load(key, load, topics))
+        value = self._flights.run(key, lambda: self._load(key, load, tags))
         return None if value is ABSENT else value
 
-    def _load(self, key: Hashable, load: Callable[[Transaction], Any], topics: tuple[str, ...]) -> Any:
+    def _load(self, key: Hashable, load: Callable[[Tx], Any], tags: tuple[str, ...]) -> Any:
         cleared = self._cleared
         with self._database.snapshot() as tx:
             as_of = tx.rows("SELECT max(seq) FROM cache_invalidations")[0][0] or 0
@@ -104,10 +104,10 @@ class CoherentCache:
         with self._lock:
             if self._size and self._cleared == cleared and self._applied <= as_of:
                 self._forget(key)
-                self._entries[key] = entry = _Entry(kept, topics, self._clock() + ttl)
+                self._entries[key] = entry = _Entry(kept, tags, self._clock() + ttl)
                 self._objects += entry.objects
-                for topic in topics:
-                    self._by_topic.setdefault(topic, set()).add(key)
+                for tag in tags:
+                    self._by_tag.setdefault(tag, set()).add(key)
                 while self._objects > self._size:
                     self._forget(next(iter(self._entries)))
         return kept
@@ -121,24 +121,24 @@ class CoherentCache:
 
     def _news(self) -> _News:
         applied = self._applied
-        first, end, topics = self._database.only_row(NEWS, applied=applied)
+        first, end, tags = self._database.only_row(NEWS, applied=applied)
         if not first - 1 <= applied <= end:  # pruned too far, or another database was put in its place
             return _News(None, end)
-        return _News(topics.split(",") if topics else [], end)
+        return _News(tags.split(",") if tags else [], end)
 
     def _obey(self, news: _News) -> None:
         with self._lock:
-            if news.topics is None:
+            if news.tags is None:
                 self._entries.clear()
                 self._objects = 0
-                self._by_topic.clear()
+                self._by_tag.clear()
                 self._cleared += 1
                 self._applied = news.end  # even if it is less
-            for topic in news.topics or ():
-                for key in list(self._by_topic.get(topic, ())):
+            for tag in news.tags or ():
+                for key in list(self._by_tag.get(tag, ())):
                     self._forget(key)
             self._applied = max(self._applied, news.end)
-            if news.topics != []:  # a flight may have read before the change; forgetting a few too many is cheap
+            if news.tags != []:  # a flight may have read before the change; forgetting a few too many is cheap
                 self._flights.forget()
 
     def _forget(self, key: Hashable) -> None:
@@ -146,8 +146,8 @@ class CoherentCache:
         if entry is None:
             return
         self._objects -= entry.objects
-        for topic in entry.topics:
-            keys = self._by_topic[topic]
+        for tag in entry.tags:
+            keys = self._by_tag[tag]
             keys.discard(key)
             if not keys:
-                del self._by_topic[topic]
+                del self._by_tag[tag]

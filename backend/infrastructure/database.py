@@ -24,7 +24,7 @@ from backend.errors import Unavailable
 from backend.infrastructure.connections import Connection, Connections, file_at
 from backend.infrastructure.database_faults import is_broken, is_fault
 from backend.infrastructure.group_commit import GroupCommit
-from backend.infrastructure.transaction import Row, Transaction
+from backend.infrastructure.transaction import Row, Tx
 from backend.infrastructure.write_gate import WriteGate
 
 log = logging.getLogger(__name__)
@@ -49,13 +49,13 @@ class Database:
         return Timestamp(int(self._clock() * 1000))
 
     @contextmanager
-    def snapshot(self) -> Iterator[Transaction]:
+    def snapshot(self) -> Iterator[Tx]:
         """Reads of one moment. Raises Unavailable."""
         with self._faults_mapped():
             sqlite = self._idle_connection().sqlite
             try:
                 sqlite.execute("BEGIN")
-                yield Transaction(sqlite, self.now())
+                yield Tx(sqlite, self.now())
                 sqlite.execute("COMMIT")
             finally:
                 try:
@@ -66,7 +66,7 @@ class Database:
                     raise
 
     @contextmanager
-    def transaction(self, patient: bool = False) -> Iterator[Transaction]:
+    def transaction(self, patient: bool = False) -> Iterator[Tx]:
         """Reads and writes, all or nothing: commits at the end of the block, rolls back if it raises.
 
         Raises Unavailable: after `busy_timeout`, or sooner if many wait. Never sooner with `patient`, which is for a

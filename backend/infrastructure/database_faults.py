@@ -16,7 +16,7 @@ PRIMARY = 0xFF  # the bits of a code that name its kind
 UNIQUE = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY}
 
 
-def dangers() -> list[str]:
+def sqlite_warnings() -> list[str]:
     """What is to be said at the start about this version of SQLite."""
     if (3, 7, 0) <= sqlite3.sqlite_version_info <= (3, 51, 2):
         what = "has the WAL-reset bug: a program that writes without our gate may corrupt the database"

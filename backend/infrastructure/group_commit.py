@@ -29,7 +29,7 @@ from backend.domain import Timestamp
 from backend.errors import Unavailable
 from backend.infrastructure.connections import Connection
 from backend.infrastructure.database_faults import is_broken, is_fault
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 from backend.infrastructure.write_gate import WriteGate
 
 OPEN_SECONDS = 0.03  # then other processes have their turn
@@ -62,7 +62,7 @@ class GroupCommit:
         return getattr(self._mine, "inside", False)
 
     @contextmanager
-    def transaction(self, at_most: float = math.inf, patient: bool = False) -> Iterator[Transaction]:
+    def transaction(self, at_most: float = math.inf, patient: bool = False) -> Iterator[Tx]:
         """All or nothing; `actions` are left to the caller. Raises sqlite3.Error, Unavailable.
 
         It waits `busy_timeout` for the lock, and no longer than `at_most` seconds; `patient` is the gate's.
@@ -157,11 +157,11 @@ class _Group:
         self._settled.acquire()
 
     @contextmanager
-    def member(self, now: Callable[[], Timestamp]) -> Iterator[Transaction]:
+    def member(self, now: Callable[[], Timestamp]) -> Iterator[Tx]:
         """One member's work: what he has written is undone if the block raises, and only that if it can be."""
         sqlite, self._members = self.connection.sqlite, self._members + 1
         alone = self._members == 1  # needs no savepoint: if he fails there is nobody else's work to be kept
-        tx = Transaction(sqlite, now())  # with the lock: times follow the order of commits
+        tx = Tx(sqlite, now())  # with the lock: times follow the order of commits
         try:
             if not alone:
                 sqlite.execute("SAVEPOINT member")

@@ -64,7 +64,7 @@ class Policy:
         return self.interval * self.quota
 
 
-class Verdict(NamedTuple):
+class RateLimitResult(NamedTuple):
     """The answer to one hit. (A NamedTuple takes half the time of a frozen dataclass.)"""
 
     allowed: bool
@@ -83,15 +83,15 @@ class RateLimiter:
         self._locks = ByteLocks()
         self.clock = clock
 
-    def hit(self, policy: Policy, subject: str) -> Verdict:
+    def hit(self, policy: Policy, subject: str) -> RateLimitResult:
         """Count one request of `subject`; a refused one counts nothing. Safe from any thread, in microseconds."""
         return self._locked(policy, subject, self._take)
 
-    def peek(self, policy: Policy, subject: str) -> Verdict:
+    def peek(self, policy: Policy, subject: str) -> RateLimitResult:
         """What a hit would be told but for itself: `allowed` if it could pass now. Counts nothing."""
         return self._locked(policy, subject, self._state)
 
-    def refund(self, policy: Policy, subject: str, since: int) -> Verdict:
+    def refund(self, policy: Policy, subject: str, since: int) -> RateLimitResult:
         """Give back an allowed hit that was made at `since` or later, by `clock`; the state after it.
 
         What may have come back by itself since then is not given twice. So the hit has cost no more than it would have
@@ -99,7 +99,9 @@ class RateLimiter:
         """
         return self._locked(policy, subject, lambda policy, slot: self._give_back(policy, slot, since))
 
-    def _locked(self, policy: Policy, subject: str, change: Callable[[Policy, int], Verdict]) -> Verdict:
+    def _locked(
+        self, policy: Policy, subject: str, change: Callable[[Policy, int], RateLimitResult]
+    ) -> RateLimitResult:
         key = self._key_of(policy.name, subject)
         bucket = key % self._buckets
         own = self._locks.own()
@@ -109,22 +111,22 @@ class RateLimiter:
         finally:
             own.unlock(bucket)
 
-    def _take(self, policy: Policy, slot: int) -> Verdict:
+    def _take(self, policy: Policy, slot: int) -> RateLimitResult:
         arrival, now = self._arrival(policy, slot)
         following = arrival + policy.interval
         beyond = following - (now + policy.burst)
         if beyond > 0:
-            return Verdict(False, 0, (arrival - now) / SECOND, beyond / SECOND)
+            return RateLimitResult(False, 0, (arrival - now) / SECOND, beyond / SECOND)
         self._words[slot] = following
-        return Verdict(True, -beyond // policy.interval, (following - now) / SECOND, 0.0)
+        return RateLimitResult(True, -beyond // policy.interval, (following - now) / SECOND, 0.0)
 
-    def _state(self, policy: Policy, slot: int) -> Verdict:
+    def _state(self, policy: Policy, slot: int) -> RateLimitResult:
         arrival, now = self._arrival(policy, slot)
         free = now + policy.burst - arrival
         wait = max(0, policy.interval - free)
-        return Verdict(not wait, free // policy.interval, (arrival - now) / SECOND, wait / SECOND)
+        return RateLimitResult(not wait, free // policy.interval, (arrival - now) / SECOND, wait / SECOND)
 
-    def _give_back(self, policy: Policy, slot: int, since: int) -> Verdict:
+    def _give_back(self, policy: Policy, slot: int, since: int) -> RateLimitResult:
         arrival, now = self._arrival(policy, slot)
         self._words[slot] = max(now, arrival - max(0, since + policy.interval - now))
         return self._state(policy, slot)
@@ -153,11 +155,11 @@ class RateLimiter:
 
 
 class Count:
-    """One subject's count under a policy, for one request; `verdict` is the limiter's last, None before the first."""
+    """One subject's count under a policy, for one request; `result` is the limiter's last, None before the first."""
 
     def __init__(self, limiter: RateLimiter, policy: Policy, subject: str) -> None:
         self.policy = policy
-        self.verdict: Verdict | None = None
+        self.result: RateLimitResult | None = None
         self._limiter = limiter
         self._subject = subject
         self._hit_at = 0
@@ -173,12 +175,12 @@ class Count:
 
     def refund(self) -> None:
         """Give the hit back."""
-        self.verdict = self._limiter.refund(self.policy, self._subject, self._hit_at)
+        self.result = self._limiter.refund(self.policy, self._subject, self._hit_at)
 
-    def _note(self, verdict: Verdict) -> None:
-        self.verdict = verdict
-        if not verdict.allowed:
-            raise RateLimited(max(1, math.ceil(verdict.retry_after)))
+    def _note(self, result: RateLimitResult) -> None:
+        self.result = result
+        if not result.allowed:
+            raise RateLimited(max(1, math.ceil(result.retry_after)))
 
 
 @cache

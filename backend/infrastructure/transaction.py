@@ -14,7 +14,7 @@ class Duplicate(Exception):
     """The statement would have made two rows alike that must differ; it changed nothing."""
 
 
-class Transaction:
+class Tx:
     """SQL with `:name` parameters, and one time for the whole transaction. Used by one thread."""
 
     __slots__ = ("_connection", "actions", "now")

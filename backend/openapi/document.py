@@ -64,7 +64,7 @@ def errors_of(route: Route) -> Errors:
     found = {*ALWAYS, *contract_of(route).errors}
     if route.access in (Access.ADMIN, Access.SELF_OR_ADMIN):
         found.add(errors.Forbidden)
-    if signature_of(route).found:
+    if signature_of(route).resource:
         found.add(errors.NotFound)
     if route.method != "GET":
         found.add(errors.UnsupportedMediaType)
@@ -110,7 +110,7 @@ def _parameters(route: Route, contract: Contract, wants: Signature) -> list[dict
     shared = {
         "id": "{id}" in route.path,
         "X-Request-ID": True,
-        "Idempotency-Key": wants.attempt,
+        "Idempotency-Key": wants.idempotent,
         "If-None-Match": "{id}" in route.path and (contract.etag or errors.PreconditionFailed in contract.errors),
         "If-Match": errors.PreconditionFailed in contract.errors,
     }
@@ -127,7 +127,7 @@ def _success(route: Route, contract: Contract, wants: Signature) -> dict[str, An
         "ETag": contract.etag,
         "Location": contract.location,
         "Link": paged,
-        "Idempotency-Replayed": wants.attempt,
+        "Idempotency-Replayed": wants.idempotent,
     }
     headers = _headers(*(name for name, wanted in special.items() if wanted), *_limits(route))
     answer: dict[str, Any] = {"description": HTTPStatus(contract.status).phrase, "headers": headers}

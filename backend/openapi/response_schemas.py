@@ -5,7 +5,7 @@ from dataclasses import fields
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from backend.domain import Once, Timestamp
+from backend.domain import IdempotentResult, Timestamp
 from backend.web.constraints import Schema
 from backend.web.schemas import camel_case
 
@@ -32,7 +32,7 @@ def schema_of(hint: Any) -> Schema:
         return {**STRING, "enum": list(arguments)}
     if origin in (Union, UnionType):
         return {"anyOf": [schema_of(option) for option in arguments]}
-    if origin is Once:
+    if origin is IdempotentResult:
         return schema_of(arguments[0])
     if origin is not None:
         return {"type": "array", "items": schema_of(arguments[0])}

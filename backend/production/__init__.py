@@ -1,4 +1,4 @@
-"""How bytes become requests and answers bytes: our gunicorn worker, which no client can keep waiting.
+"""What several workers and hostile clients take: a gunicorn worker that no client keeps waiting.
 
-Knows nothing of the application but its envelope. May import: web, infrastructure, domain, errors, settings.
+Knows nothing of the application but its envelope. The core never imports it. Read first: gunicorn_worker.py.
 """

@@ -4,7 +4,7 @@ Plain gthread gives a connection to a thread at its first byte, reads the reques
 clients as there are threads, each sending one byte or taking none, stop a worker for ever. Here the main thread, in
 gunicorn's own loop, reads without blocking until head and body are whole; a thread then only runs the application and
 sends what the kernel takes at once. The rest of the answer, and the lingering close that lets a client read it
-(RFC 9112 §9.6), are the loop's again: see `conversations.py`.
+(RFC 9112 §9.6), are the loop's again: see `connection_loop.py`.
 
 What the application calls short, the loop runs itself: to hand a request to another thread, and the interpreter with
 it, costs more than most reads do. (One user over HTTP: 117 µs of CPU, in the pool 205, a bare function on gthread 142.)

@@ -93,7 +93,7 @@ class RequestReader:
                     raise BadRequest("The request line must be a method, a target and HTTP/1.1.")
             else:
                 self._headers = headers_of(self.head)
-                self._body_length, self.waits_for_continue = judge(self.head[0], self._headers)
+                self._body_length, self.waits_for_continue = check_framing(self.head[0], self._headers)
                 return True
         self._check(bytes(self._buffer.removesuffix(b"\r")))
         return False
@@ -121,7 +121,7 @@ def headers_of(head: list[bytes]) -> dict[bytes, list[bytes]]:
     return headers
 
 
-def judge(request_line: bytes, headers: dict[bytes, list[bytes]]) -> tuple[int, bool]:
+def check_framing(request_line: bytes, headers: dict[bytes, list[bytes]]) -> tuple[int, bool]:
     """The body's length, and whether the client waits for a 100 before sending it. Raises AppError for a bad head."""
     is_1_0 = request_line.endswith(b"0")
     if b"transfer-encoding" in headers:

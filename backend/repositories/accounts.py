@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from backend.domain import Account, AccountKind
 from backend.infrastructure.ids import new_id
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 
 COLUMNS = "id, owner_id, currency, balance, created_at"
 
 
-def insert(tx: Transaction, account: Account, kind: AccountKind = "user") -> None:
+def insert(tx: Tx, account: Account, kind: AccountKind = "user") -> None:
     tx.run(
         f"INSERT INTO accounts (kind, {COLUMNS}) VALUES (:kind, :id, :owner_id, :currency, :balance, :created_at)",
         kind=kind, id=account.id, owner_id=account.owner_id, currency=account.currency, balance=account.balance,
@@ -17,7 +17,7 @@ def insert(tx: Transaction, account: Account, kind: AccountKind = "user") -> Non
     )  # fmt: skip
 
 
-def of_the_house(tx: Transaction, currency: str, kind: AccountKind) -> Account:
+def internal_account(tx: Tx, currency: str, kind: AccountKind) -> Account:
     """The currency's system or shop account, opened when first needed."""
     row = tx.row(
         f"SELECT {COLUMNS} FROM accounts WHERE currency = :c AND kind = :k AND kind <> 'user'",  # the index's condition
@@ -30,20 +30,20 @@ def of_the_house(tx: Transaction, currency: str, kind: AccountKind) -> Account:
     return account
 
 
-def add_to_balance(tx: Transaction, account_id: str, amount: int) -> None:
+def add_to_balance(tx: Tx, account_id: str, amount: int) -> None:
     tx.run("UPDATE accounts SET balance = balance + :amount WHERE id = :id", id=account_id, amount=amount)
 
 
-def by_ids(tx: Transaction, ids: Sequence[str]) -> dict[str, Account]:
+def by_ids(tx: Tx, ids: Sequence[str]) -> dict[str, Account]:
     rows = tx.rows_for(f"SELECT {COLUMNS} FROM accounts WHERE id IN (:ids)", ids)
     return {row[0]: Account(*row) for row in rows}
 
 
-def by_id(tx: Transaction, account_id: str) -> Account | None:
+def by_id(tx: Tx, account_id: str) -> Account | None:
     return by_ids(tx, [account_id]).get(account_id)
 
 
-def page(tx: Transaction, owner_id: str | None, before: str | None, limit: int) -> Sequence[Account]:
+def page(tx: Tx, owner_id: str | None, before: str | None, limit: int) -> Sequence[Account]:
     """Newest first, from `before` on; the owner's, or with None everybody's and the house's."""
     where = "owner_id = :owner_id" if owner_id else "1 = 1"
     older = "AND id < :before" if before else ""

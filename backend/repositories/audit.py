@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Sequence
 
 from backend.domain import AuditEntry, Event
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 
 COLUMNS = "id, user_id, action, resource_type, resource_id, request_id, created_at"
 
 
-def insert(tx: Transaction, events: Iterable[Event]) -> None:
+def insert(tx: Tx, events: Iterable[Event]) -> None:
     """Again changes nothing."""
     tx.run_each(
         f"INSERT INTO audit ({COLUMNS}) VALUES (:id, :user, :name, :type, :of, :request, :at) ON CONFLICT DO NOTHING",
@@ -22,9 +22,7 @@ def insert(tx: Transaction, events: Iterable[Event]) -> None:
     )  # fmt: skip
 
 
-def page(
-    tx: Transaction, *, user_id: str | None, action: str | None, before: str | None, limit: int
-) -> Sequence[AuditEntry]:
+def page(tx: Tx, *, user_id: str | None, action: str | None, before: str | None, limit: int) -> Sequence[AuditEntry]:
     """Newest first, from `before` on."""
     wanted = {"user_id = :user_id": user_id, "action = :action": action, "id < :before": before}
     where = " AND ".join(["1 = 1", *(clause for clause, value in wanted.items() if value is not None)])

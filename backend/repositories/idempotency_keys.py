@@ -1,9 +1,9 @@
 """The table `idempotency_keys`."""
 
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 
 
-def find(tx: Transaction, user_id: str, key: str, since: int) -> tuple[bytes, str] | None:
+def find(tx: Tx, user_id: str, key: str, since: int) -> tuple[bytes, str] | None:
     """Fingerprint and data of the first request under this key, if it was made after `since`."""
     row = tx.row(
         "SELECT fingerprint, data FROM idempotency_keys WHERE user_id = :user AND key = :key AND created_at > :since",
@@ -12,7 +12,7 @@ def find(tx: Transaction, user_id: str, key: str, since: int) -> tuple[bytes, st
     return (row[0], row[1]) if row else None
 
 
-def put(tx: Transaction, user_id: str, key: str, fingerprint: bytes, data: str) -> None:
+def put(tx: Tx, user_id: str, key: str, fingerprint: bytes, data: str) -> None:
     """Keep the first answer under this key, in place of an expired one."""
     tx.run(
         """INSERT INTO idempotency_keys (user_id, key, fingerprint, data, created_at) VALUES (:u, :k, :f, :d, :now)
@@ -22,7 +22,7 @@ def put(tx: Transaction, user_id: str, key: str, fingerprint: bytes, data: str) 
     )  # fmt: skip
 
 
-def prune(tx: Transaction, until: int, batch: int) -> None:
+def prune(tx: Tx, until: int, batch: int) -> None:
     """Forget the `batch` oldest of the keys of `until` and before."""
     tx.run(
         """DELETE FROM idempotency_keys WHERE (user_id, key) IN

@@ -1,10 +1,10 @@
 """The table `mails`: which event is followed by a mail, and to which address, as it was at the time of the event."""
 
 from backend.domain import Event, User, fold
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 
 
-def insert(tx: Transaction, event: Event, to: User) -> None:
+def insert(tx: Tx, event: Event, to: User) -> None:
     tx.run(
         """INSERT INTO mails (event_id, user_id, kind, email, email_key, created_at)
            VALUES (:event_id, :user_id, :kind, :email, :email_key, :now)""",
@@ -12,7 +12,7 @@ def insert(tx: Transaction, event: Event, to: User) -> None:
     )  # fmt: skip
 
 
-def count_since(tx: Transaction, email: str, kind: str, since: int) -> int:
+def count_since(tx: Tx, email: str, kind: str, since: int) -> int:
     """How many mails of this kind to this mailbox, however it is spelt, were written after `since`."""
     row = tx.row(
         "SELECT count(*) FROM mails WHERE email_key = :email_key AND kind = :kind AND created_at > :since",
@@ -21,11 +21,11 @@ def count_since(tx: Transaction, email: str, kind: str, since: int) -> int:
     return int(row[0]) if row else 0
 
 
-def address_of(tx: Transaction, event_id: str) -> str | None:
+def address_of(tx: Tx, event_id: str) -> str | None:
     """None if no mail follows the event, or its user was deleted."""
     row = tx.row("SELECT email FROM mails WHERE event_id = :event_id", event_id=event_id)
     return row[0] if row else None
 
 
-def delete_all(tx: Transaction, user_id: str) -> None:
+def delete_all(tx: Tx, user_id: str) -> None:
     tx.run("DELETE FROM mails WHERE user_id = :user_id", user_id=user_id)

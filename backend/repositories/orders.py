@@ -4,13 +4,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from backend.domain import Order, OrderItem
-from backend.infrastructure.transaction import Row, Transaction
+from backend.infrastructure.transaction import Row, Tx
 
 COLUMNS = "id, user_id, account_id, status, currency, total, created_at, updated_at"
 NEWEST = 10  # orders of each user in a list of users
 
 
-def insert(tx: Transaction, order: Order) -> None:
+def insert(tx: Tx, order: Order) -> None:
     tx.run(
         f"""INSERT INTO orders ({COLUMNS}) VALUES
             (:id, :user_id, :account_id, :status, :currency, :total, :created_at, :updated_at)""",
@@ -26,21 +26,19 @@ def insert(tx: Transaction, order: Order) -> None:
         )  # fmt: skip
 
 
-def set_status(tx: Transaction, order: Order) -> None:
+def set_status(tx: Tx, order: Order) -> None:
     tx.run(
         "UPDATE orders SET status = :status, updated_at = :now WHERE id = :id",
         id=order.id, status=order.status, now=tx.now,
     )  # fmt: skip
 
 
-def by_id(tx: Transaction, order_id: str) -> Order | None:
+def by_id(tx: Tx, order_id: str) -> Order | None:
     rows = tx.rows(f"SELECT {COLUMNS} FROM orders WHERE id = :id", id=order_id)
     return next(iter(_with_items(tx, rows)), None)
 
 
-def page(
-    tx: Transaction, *, user_id: str | None, status: str | None, before: str | None, limit: int
-) -> Sequence[Order]:
+def page(tx: Tx, *, user_id: str | None, status: str | None, before: str | None, limit: int) -> Sequence[Order]:
     """Newest first, from `before` on; two statements, however many orders."""
     wanted = {"user_id = :user_id": user_id, "status = :status": status, "id < :before": before}
     where = " AND ".join(["1 = 1", *(clause for clause, value in wanted.items() if value)])
@@ -51,7 +49,7 @@ def page(
     return _with_items(tx, rows)
 
 
-def of_users(tx: Transaction, user_ids: Sequence[str]) -> dict[str, tuple[Order, ...]]:
+def of_users(tx: Tx, user_ids: Sequence[str]) -> dict[str, tuple[Order, ...]]:
     """Each user's newest orders with their items, newest first; two statements, however many users and orders."""
     rows = tx.rows_for(
         f"""SELECT {COLUMNS} FROM (SELECT id AS buyer FROM users WHERE id IN (:ids)) AS buyers JOIN orders ON id IN
@@ -64,7 +62,7 @@ def of_users(tx: Transaction, user_ids: Sequence[str]) -> dict[str, tuple[Order,
     return {user_id: tuple(orders[user_id]) for user_id in user_ids}
 
 
-def items_of(tx: Transaction, order_ids: Sequence[str]) -> dict[str, list[OrderItem]]:
+def items_of(tx: Tx, order_ids: Sequence[str]) -> dict[str, list[OrderItem]]:
     items: dict[str, list[OrderItem]] = defaultdict(list)
     for order_id, *item in tx.rows_for(
         """SELECT order_id, product_id, sku, name, quantity, unit_price FROM order_items
@@ -75,7 +73,7 @@ def items_of(tx: Transaction, order_ids: Sequence[str]) -> dict[str, list[OrderI
     return items
 
 
-def _with_items(tx: Transaction, rows: list[Row]) -> list[Order]:
+def _with_items(tx: Tx, rows: list[Row]) -> list[Order]:
     items = items_of(tx, [row[0] for row in rows])
     return [_order(row, items) for row in rows]
 

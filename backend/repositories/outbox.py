@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from backend.domain import Event, Timestamp
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 
 COLUMNS = "id, name, resource_type, resource_id, user_id, request_id, payload, created_at"
 BEHIND = -1
@@ -37,7 +37,7 @@ class Delivery:
         return f"{self.event.resource_type} {self.event.resource_id}"
 
 
-def insert(tx: Transaction, event: Event, subscribers: Iterable[str]) -> None:
+def insert(tx: Tx, event: Event, subscribers: Iterable[str]) -> None:
     """Write the event, owed to the `subscribers` from now on."""
     (seq,) = tx.rows(
         f"""INSERT INTO outbox ({COLUMNS})
@@ -52,7 +52,7 @@ def insert(tx: Transaction, event: Event, subscribers: Iterable[str]) -> None:
         )  # fmt: skip
 
 
-def due(tx: Transaction, subscriber: str, longest_wait: int, limit: int) -> Sequence[Delivery]:
+def due(tx: Tx, subscriber: str, longest_wait: int, limit: int) -> Sequence[Delivery]:
     """`limit` of what is due: new events in the order of commits, then retries in the order of their times.
 
     The cost does not depend on how many others wait. If nothing is due, a time further off than the `longest_wait` is:
@@ -62,14 +62,14 @@ def due(tx: Transaction, subscriber: str, longest_wait: int, limit: int) -> Sequ
     return now or _due_between(tx, subscriber, tx.now + longest_wait + 1, END_OF_TIME, limit)
 
 
-def set_delivered(tx: Transaction, subscriber: str, seqs: Iterable[int]) -> None:
+def set_delivered(tx: Tx, subscriber: str, seqs: Iterable[int]) -> None:
     tx.run_each(
         "DELETE FROM deliveries WHERE seq = :seq AND subscriber = :subscriber",
         ({"seq": seq, "subscriber": subscriber} for seq in seqs),
     )
 
 
-def set_failed(tx: Transaction, subscriber: str, delivery: Delivery, due_at: int | None) -> None:
+def set_failed(tx: Tx, subscriber: str, delivery: Delivery, due_at: int | None) -> None:
     """To be tried again at `due_at`; None: never."""
     tx.run(
         """UPDATE deliveries SET tries = tries + 1, due_at = :due_at, aggregate = :aggregate
@@ -79,7 +79,7 @@ def set_failed(tx: Transaction, subscriber: str, delivery: Delivery, due_at: int
     )  # fmt: skip
 
 
-def set_behind(tx: Transaction, subscriber: str, seqs: Iterable[int]) -> None:
+def set_behind(tx: Tx, subscriber: str, seqs: Iterable[int]) -> None:
     """These wait, if an earlier event of their aggregate still does: it may have been delivered meanwhile."""
     tx.run_each(
         f"""UPDATE deliveries SET due_at = {BEHIND}, aggregate = {AGGREGATE} FROM outbox
@@ -89,7 +89,7 @@ def set_behind(tx: Transaction, subscriber: str, seqs: Iterable[int]) -> None:
     )  # fmt: skip
 
 
-def release(tx: Transaction, subscriber: str, aggregate: str, limit: int) -> None:
+def release(tx: Tx, subscriber: str, aggregate: str, limit: int) -> None:
     """The next that wait in this aggregate are due: what they waited for has been delivered, or given up.
 
     `+due_at` keeps SQLite from the index on times, in which those that wait in other aggregates are as well.
@@ -102,7 +102,7 @@ def release(tx: Transaction, subscriber: str, aggregate: str, limit: int) -> Non
     )  # fmt: skip
 
 
-def others_owed(tx: Transaction, subscribers: Collection[str]) -> Sequence[str]:
+def others_owed(tx: Tx, subscribers: Collection[str]) -> Sequence[str]:
     """To whom something is owed, beside the `subscribers`. Costs a look for each name, not for each delivery."""
     names = tx.rows(
         """WITH RECURSIVE owed (name) AS (
@@ -116,7 +116,7 @@ def others_owed(tx: Transaction, subscribers: Collection[str]) -> Sequence[str]:
     return [name for (name,) in names if name not in subscribers]
 
 
-def give_up(tx: Transaction, subscriber: str, batch: int) -> None:
+def give_up(tx: Tx, subscriber: str, batch: int) -> None:
     """So many of the deliveries that are owed become dead letters; those that wait for others first."""
     tx.run(
         """UPDATE deliveries SET due_at = NULL, aggregate = NULL WHERE subscriber = :subscriber AND seq IN
@@ -126,7 +126,7 @@ def give_up(tx: Transaction, subscriber: str, batch: int) -> None:
     )  # fmt: skip
 
 
-def prune(tx: Transaction, before: int, after: int, batch: int) -> int:
+def prune(tx: Tx, before: int, after: int, batch: int) -> int:
     """Forget events, dead letters too, that were made `before` and are owed to no subscriber.
 
     Looks at the `batch` events that follow number `after`. Returns the number to go on after: 0 is the beginning.
@@ -143,7 +143,7 @@ def prune(tx: Transaction, before: int, after: int, batch: int) -> int:
     return old[-1] if old else 0
 
 
-def _due_between(tx: Transaction, subscriber: str, first: int, last: int, limit: int) -> Sequence[Delivery]:
+def _due_between(tx: Tx, subscriber: str, first: int, last: int, limit: int) -> Sequence[Delivery]:
     rows = tx.rows(
         f"""SELECT seq, tries, due_at, {IS_BEHIND}, {COLUMNS} FROM deliveries CROSS JOIN outbox USING (seq)
             WHERE subscriber = :subscriber AND due_at BETWEEN :first AND :last ORDER BY due_at, seq LIMIT :limit""",

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from backend.domain import Product
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 
 COLUMNS = "id, sku, name, unit_price, currency, stock, version, created_at, updated_at"
 
 
-def insert(tx: Transaction, product: Product) -> None:
+def insert(tx: Tx, product: Product) -> None:
     """Raises Duplicate if the SKU is taken."""
     tx.run(
         f"""INSERT INTO products ({COLUMNS}) VALUES
@@ -18,7 +18,7 @@ def insert(tx: Transaction, product: Product) -> None:
     )  # fmt: skip
 
 
-def update(tx: Transaction, product: Product) -> None:
+def update(tx: Tx, product: Product) -> None:
     tx.run(
         """UPDATE products SET name = :name, unit_price = :unit_price, stock = :stock, version = version + 1,
            updated_at = :now WHERE id = :id""",
@@ -26,23 +26,23 @@ def update(tx: Transaction, product: Product) -> None:
     )  # fmt: skip
 
 
-def add_stock(tx: Transaction, product_id: str, quantity: int) -> None:
+def add_stock(tx: Tx, product_id: str, quantity: int) -> None:
     tx.run(
         "UPDATE products SET stock = stock + :quantity, version = version + 1, updated_at = :now WHERE id = :id",
         id=product_id, quantity=quantity, now=tx.now,
     )  # fmt: skip
 
 
-def by_ids(tx: Transaction, ids: Sequence[str]) -> dict[str, Product]:
+def by_ids(tx: Tx, ids: Sequence[str]) -> dict[str, Product]:
     rows = tx.rows_for(f"SELECT {COLUMNS} FROM products WHERE id IN (:ids)", ids)
     return {row[0]: Product(*row) for row in rows}
 
 
-def by_id(tx: Transaction, product_id: str) -> Product | None:
+def by_id(tx: Tx, product_id: str) -> Product | None:
     return by_ids(tx, [product_id]).get(product_id)
 
 
-def page(tx: Transaction, before: str | None, limit: int) -> tuple[Product, ...]:
+def page(tx: Tx, before: str | None, limit: int) -> tuple[Product, ...]:
     """Newest first, from `before` on."""
     older = "WHERE id < :before" if before else ""
     rows = tx.rows(f"SELECT {COLUMNS} FROM products {older} ORDER BY id DESC LIMIT :limit", before=before, limit=limit)

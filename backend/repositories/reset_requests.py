@@ -1,13 +1,13 @@
 """The table `reset_requests`: addresses for which a new password was requested, until they are looked up."""
 
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 
 
-def insert(tx: Transaction, request_id: str, email: str) -> None:
+def insert(tx: Tx, request_id: str, email: str) -> None:
     tx.run("INSERT INTO reset_requests (id, email) VALUES (:id, :email)", id=request_id, email=email)
 
 
-def take(tx: Transaction, request_id: str) -> str | None:
+def take(tx: Tx, request_id: str) -> str | None:
     """Remove the request and return its address; None if it was taken before."""
     rows = tx.rows("DELETE FROM reset_requests WHERE id = :id RETURNING email", id=request_id)
     return rows[0][0] if rows else None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.domain import Session, Timestamp, User, fold, network_of
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 from backend.repositories import users
 
 
@@ -49,7 +49,7 @@ HOUR = 3_600_000  # milliseconds
 LIVE = "ended_at IS NULL AND expires_at > :now"
 
 
-def insert(tx: Transaction, login: Login, user_agent: str, ip: str) -> None:
+def insert(tx: Tx, login: Login, user_agent: str, ip: str) -> None:
     tx.run(
         f"""INSERT INTO sessions ({LOGIN_COLUMNS}, last_used_at, user_agent, ip, network)
             VALUES (:id, :user_id, :token_version, :now, :expires_at, NULL, :now, :agent, :ip, :network)""",
@@ -58,18 +58,18 @@ def insert(tx: Transaction, login: Login, user_agent: str, ip: str) -> None:
     )  # fmt: skip
 
 
-def by_id(tx: Transaction, session_id: str) -> Login | None:
+def by_id(tx: Tx, session_id: str) -> Login | None:
     row = tx.row(f"SELECT {LOGIN_COLUMNS} FROM sessions WHERE id = :id", id=session_id)
     return Login(*row) if row else None
 
 
-def identity(tx: Transaction, session_id: str) -> Identity | None:
+def identity(tx: Tx, session_id: str) -> Identity | None:
     login = by_id(tx, session_id)
     credentials = users.credentials_by_id(tx, login.user_id) if login else None
     return Identity(login, credentials.user, credentials.token_version) if login and credentials else None
 
 
-def has_login_from(tx: Transaction, email: str, ip: str, since: int) -> bool:
+def has_login_from(tx: Tx, email: str, ip: str, since: int) -> bool:
     """True if a login, live or ended, of this e-mail's user began after `since` in the network of `ip`.
 
     Both tables are searched for an unknown e-mail, too.
@@ -82,7 +82,7 @@ def has_login_from(tx: Transaction, email: str, ip: str, since: int) -> bool:
     return row is not None
 
 
-def live_of(tx: Transaction, user_id: str, current: str, limit: int) -> Sequence[Session]:
+def live_of(tx: Tx, user_id: str, current: str, limit: int) -> Sequence[Session]:
     """Newest first.
 
     Last uses are cut to the hour, because a stolen refresh token still gives the successor for a few seconds after the
@@ -101,7 +101,7 @@ def live_of(tx: Transaction, user_id: str, current: str, limit: int) -> Sequence
     ]  # fmt: skip
 
 
-def live_ids(tx: Transaction, user_id: str, limit: int) -> list[str]:
+def live_ids(tx: Tx, user_id: str, limit: int) -> list[str]:
     """Oldest first, if there are no more than `limit`; else of the `limit` that expire first."""
     rows = tx.rows(
         f"SELECT id FROM sessions WHERE user_id = :user_id AND {LIVE} LIMIT :limit",
@@ -110,19 +110,19 @@ def live_ids(tx: Transaction, user_id: str, limit: int) -> list[str]:
     return sorted(session_id for (session_id,) in rows)
 
 
-def touch(tx: Transaction, session_id: str, expires_at: int) -> None:
+def touch(tx: Tx, session_id: str, expires_at: int) -> None:
     tx.run(
         "UPDATE sessions SET last_used_at = :now, expires_at = :expires_at WHERE id = :id",
         id=session_id, now=tx.now, expires_at=expires_at,
     )  # fmt: skip
 
 
-def end(tx: Transaction, session_id: str) -> bool:
+def end(tx: Tx, session_id: str) -> bool:
     """False if it had ended already."""
     return tx.run(f"UPDATE sessions SET ended_at = :now WHERE id = :id AND {LIVE}", id=session_id, now=tx.now) > 0
 
 
-def end_all(tx: Transaction, user_id: str, but: str = "") -> int:
+def end_all(tx: Tx, user_id: str, but: str = "") -> int:
     """End the user's logins, but for one; how many there were."""
     return tx.run(
         f"UPDATE sessions SET ended_at = :now WHERE user_id = :user_id AND id <> :but AND {LIVE}",
@@ -130,7 +130,7 @@ def end_all(tx: Transaction, user_id: str, but: str = "") -> int:
     )  # fmt: skip
 
 
-def erase_origins(tx: Transaction, user_id: str, limit: int) -> int:
+def erase_origins(tx: Tx, user_id: str, limit: int) -> int:
     """Erase address and agent of `limit` of the user's sessions, live or not, that have them; how many there were."""
     return tx.run(
         """UPDATE sessions SET user_agent = '', ip = '', network = '' WHERE id IN
@@ -139,7 +139,7 @@ def erase_origins(tx: Transaction, user_id: str, limit: int) -> int:
     )  # fmt: skip
 
 
-def insert_token(tx: Transaction, token: RefreshToken) -> None:
+def insert_token(tx: Tx, token: RefreshToken) -> None:
     tx.run(
         """INSERT INTO refresh_tokens (token_hash, session_id, issued_at, expires_at, key_id)
            VALUES (:token_hash, :session_id, :issued_at, :expires_at, :key_id)""",
@@ -148,12 +148,12 @@ def insert_token(tx: Transaction, token: RefreshToken) -> None:
     )  # fmt: skip
 
 
-def token_by_hash(tx: Transaction, token_hash: bytes) -> RefreshToken | None:
+def token_by_hash(tx: Tx, token_hash: bytes) -> RefreshToken | None:
     row = tx.row(f"SELECT {FAMILY_COLUMNS} FROM refresh_tokens WHERE token_hash = :hash", hash=token_hash)
     return RefreshToken(*row) if row else None
 
 
-def claim_token(tx: Transaction, token_hash: bytes, nonce: bytes, successor: bytes) -> bool:
+def claim_token(tx: Tx, token_hash: bytes, nonce: bytes, successor: bytes) -> bool:
     """Use the token: true for exactly one caller, ever."""
     return bool(
         tx.rows(

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from backend.domain import Transaction as Movement
-from backend.infrastructure.transaction import Transaction
+from backend.domain import Transaction
+from backend.infrastructure.transaction import Tx
 from backend.repositories import accounts
 
 COLUMNS = "id, type, from_account_id, to_account_id, amount, currency, memo, order_id, created_at"
 
 
-def insert(tx: Transaction, movement: Movement) -> None:
+def insert(tx: Tx, movement: Transaction) -> None:
     """Write the movement, its two entries, and both balances. Rules are the service's; CHECKs are the last defence."""
     tx.run(
         f"""INSERT INTO transactions ({COLUMNS}) VALUES
@@ -27,12 +27,12 @@ def insert(tx: Transaction, movement: Movement) -> None:
     accounts.add_to_balance(tx, movement.to_account_id, movement.amount)
 
 
-def by_id(tx: Transaction, transaction_id: str) -> Movement | None:
+def by_id(tx: Tx, transaction_id: str) -> Transaction | None:
     row = tx.row(f"SELECT {COLUMNS} FROM transactions WHERE id = :id", id=transaction_id)
-    return Movement(*row) if row else None
+    return Transaction(*row) if row else None
 
 
-def page_of_account(tx: Transaction, account_id: str, before: str | None, limit: int) -> Sequence[Movement]:
+def page_of_account(tx: Tx, account_id: str, before: str | None, limit: int) -> Sequence[Transaction]:
     """The account's movements, newest first, from `before` on: one range of a key, however long the ledger."""
     older = "AND transaction_id < :before" if before else ""
     rows = tx.rows(
@@ -41,10 +41,10 @@ def page_of_account(tx: Transaction, account_id: str, before: str | None, limit:
              ORDER BY transaction_id DESC LIMIT :limit) AS page ON page.transaction_id = id ORDER BY id DESC""",
         account_id=account_id, before=before, limit=limit,
     )  # fmt: skip
-    return [Movement(*row) for row in rows]
+    return [Transaction(*row) for row in rows]
 
 
-def unbalanced(tx: Transaction) -> list[str]:
+def unbalanced(tx: Tx) -> list[str]:
     """What is wrong with the ledger, as lines; none if every currency adds up to 0 and every balance to its entries."""
     sums = tx.rows("SELECT currency, sum(balance) FROM accounts GROUP BY currency HAVING sum(balance) <> 0")
     drifted = tx.rows(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.domain import User, fold
-from backend.infrastructure.transaction import Row, Transaction
+from backend.infrastructure.transaction import Row, Tx
 
 COLUMNS = "id, email, name, roles, active, version, created_at, updated_at"
 ORDERS = {
@@ -24,7 +24,7 @@ class Credentials:
     token_version: int
 
 
-def insert(tx: Transaction, user: User, password_hash: str) -> None:
+def insert(tx: Tx, user: User, password_hash: str) -> None:
     """Raises Duplicate if the e-mail is taken."""
     tx.run(
         f"""INSERT INTO users ({COLUMNS}, email_key, name_key, token_version, password_hash)
@@ -34,7 +34,7 @@ def insert(tx: Transaction, user: User, password_hash: str) -> None:
     )  # fmt: skip
 
 
-def update(tx: Transaction, user: User) -> None:
+def update(tx: Tx, user: User) -> None:
     """Raises Duplicate if the e-mail is taken."""
     tx.run(
         """UPDATE users SET email = :email, email_key = :email_key, name = :name, name_key = :name_key, roles = :roles,
@@ -43,21 +43,21 @@ def update(tx: Transaction, user: User) -> None:
     )
 
 
-def set_password(tx: Transaction, user_id: str, password_hash: str) -> None:
+def set_password(tx: Tx, user_id: str, password_hash: str) -> None:
     tx.run("UPDATE users SET password_hash = :hash WHERE id = :id", id=user_id, hash=password_hash)
 
 
-def raise_token_version(tx: Transaction, user_id: str) -> None:
+def raise_token_version(tx: Tx, user_id: str) -> None:
     """From now on no access token issued before is good, but for logins that are exempted."""
     tx.run("UPDATE users SET token_version = token_version + 1 WHERE id = :id", id=user_id)
 
 
-def by_id(tx: Transaction, user_id: str) -> User | None:
+def by_id(tx: Tx, user_id: str) -> User | None:
     row = tx.row(f"SELECT {COLUMNS} FROM users WHERE id = :id", id=user_id)
     return _user(row) if row else None
 
 
-def active_of_session(tx: Transaction, session_id: str) -> User | None:
+def active_of_session(tx: Tx, session_id: str) -> User | None:
     """The user of a live session, unless deactivated. One statement, because each write of a caller runs it."""
     row = tx.row(
         f"""SELECT {COLUMNS} FROM users WHERE active = 1 AND id =
@@ -67,22 +67,20 @@ def active_of_session(tx: Transaction, session_id: str) -> User | None:
     return _user(row) if row else None
 
 
-def credentials_by_email(tx: Transaction, email: str) -> Credentials | None:
+def credentials_by_email(tx: Tx, email: str) -> Credentials | None:
     return _credentials(tx, "email_key = :key", fold(email))
 
 
-def credentials_by_id(tx: Transaction, user_id: str) -> Credentials | None:
+def credentials_by_id(tx: Tx, user_id: str) -> Credentials | None:
     return _credentials(tx, "id = :key", user_id)
 
 
-def count_other_active_admins(tx: Transaction, user_id: str) -> int:
+def count_other_active_admins(tx: Tx, user_id: str) -> int:
     row = tx.row("SELECT count(*) FROM users WHERE active = 1 AND roles <> 'user' AND id <> :id", id=user_id)
     return int(row[0]) if row else 0
 
 
-def page(
-    tx: Transaction, *, q: str | None, role: str | None, sort: str, limit: int, offset: int
-) -> tuple[Sequence[User], int]:
+def page(tx: Tx, *, q: str | None, role: str | None, sort: str, limit: int, offset: int) -> tuple[Sequence[User], int]:
     """Users whose e-mail or name contains `q` (literally, in any case), and how many there are in all."""
     where = "1 = 1"
     if q:
@@ -99,7 +97,7 @@ def page(
     return [_user(row) for row in rows], total[0] if total else 0
 
 
-def _credentials(tx: Transaction, where: str, key: str) -> Credentials | None:
+def _credentials(tx: Tx, where: str, key: str) -> Credentials | None:
     row = tx.row(f"SELECT {COLUMNS}, password_hash, token_version FROM users WHERE {where}", key=key)
     return Credentials(_user(row[:-2]), *row[-2:]) if row else None
 

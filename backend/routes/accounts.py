@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from backend.domain import Account, Attempt, Once, Transaction
+from backend.domain import Account, IdempotentRequest, IdempotentResult, Transaction
 from backend.errors import (
     Conflict,
     CurrencyMismatch,
@@ -16,7 +16,7 @@ from backend.errors import (
 from backend.routes.currencies import CURRENCIES
 from backend.services.ledger import Ledger
 from backend.web.constraints import Choice, Money, Reference, Text
-from backend.web.handler import answers
+from backend.web.handler import responds
 from backend.web.pagination import CursorQuery, Cursors, Page
 from backend.web.request import Request
 
@@ -65,12 +65,14 @@ class AccountRoutes:
     def find(self, request: Request, account_id: str) -> Account:
         return self._ledger.account(request.user, account_id)
 
-    @answers(201, IdempotencyKeyReused, location="/api/v1/accounts")
-    def create_account(self, request: Request, body: NewAccount, attempt: Attempt) -> Once[Account]:
+    @responds(201, IdempotencyKeyReused, location="/api/v1/accounts")
+    def create_account(
+        self, request: Request, body: NewAccount, idempotent: IdempotentRequest
+    ) -> IdempotentResult[Account]:
         """Open an account."""
-        return self._ledger.open_account(request.user, body.currency, attempt)
+        return self._ledger.open_account(request.user, body.currency, idempotent)
 
-    @answers(200)
+    @responds(200)
     def list_accounts(self, request: Request, query: AccountQuery) -> Page[Account]:
         """One's accounts; for admins all, or one owner's."""
         owner_id = whose(request, query.owner_id, "ownerId")
@@ -78,28 +80,30 @@ class AccountRoutes:
             request, query, lambda before, limit: self._ledger.accounts(owner_id, before, limit)
         )  # fmt: skip
 
-    @answers(200)
-    def get_account(self, request: Request, found: Account) -> Account:
+    @responds(200)
+    def get_account(self, request: Request, resource: Account) -> Account:
         """One account."""
-        return found
+        return resource
 
-    @answers(201, Conflict, IdempotencyKeyReused, location="/api/v1/transactions")
-    def create_deposit(self, request: Request, found: Account, body: Movement, attempt: Attempt) -> Once[Transaction]:
+    @responds(201, Conflict, IdempotencyKeyReused, location="/api/v1/transactions")
+    def create_deposit(
+        self, request: Request, resource: Account, body: Movement, idempotent: IdempotentRequest
+    ) -> IdempotentResult[Transaction]:
         """Money comes in."""
-        return self._ledger.deposit(request.user, found.id, body.amount, body.memo, attempt)
+        return self._ledger.deposit(request.user, resource.id, body.amount, body.memo, idempotent)
 
-    @answers(201, IdempotencyKeyReused, InsufficientFunds, location="/api/v1/transactions")
+    @responds(201, IdempotencyKeyReused, InsufficientFunds, location="/api/v1/transactions")
     def create_withdrawal(
-        self, request: Request, found: Account, body: Movement, attempt: Attempt
-    ) -> Once[Transaction]:
+        self, request: Request, resource: Account, body: Movement, idempotent: IdempotentRequest
+    ) -> IdempotentResult[Transaction]:
         """Money goes out."""
-        return self._ledger.withdraw(request.user, found.id, body.amount, body.memo, attempt)
+        return self._ledger.withdraw(request.user, resource.id, body.amount, body.memo, idempotent)
 
-    @answers(200)
-    def list_account_transactions(self, request: Request, found: Account, query: CursorQuery) -> Page[Transaction]:
+    @responds(200)
+    def list_account_transactions(self, request: Request, resource: Account, query: CursorQuery) -> Page[Transaction]:
         """An account's transactions, newest first."""
         return self._cursors.page(
-            request, query, lambda before, limit: self._ledger.statement(found.id, before, limit)
+            request, query, lambda before, limit: self._ledger.statement(resource.id, before, limit)
         )  # fmt: skip
 
 
@@ -110,19 +114,21 @@ class TransactionRoutes:
     def find(self, request: Request, transaction_id: str) -> Transaction:
         return self._ledger.transaction(request.user, transaction_id)
 
-    @answers(
+    @responds(
         201, NotFound, IdempotencyKeyReused, InsufficientFunds, CurrencyMismatch, location="/api/v1/transactions"
     )  # fmt: skip
-    def create_transfer(self, request: Request, body: NewTransfer, attempt: Attempt) -> Once[Transaction]:
+    def create_transfer(
+        self, request: Request, body: NewTransfer, idempotent: IdempotentRequest
+    ) -> IdempotentResult[Transaction]:
         """Money goes from one's own account to another."""
         return self._ledger.transfer(
-            request.user, body.from_account_id, body.to_account_id, body.amount, body.memo, attempt
+            request.user, body.from_account_id, body.to_account_id, body.amount, body.memo, idempotent
         )  # fmt: skip
 
-    @answers(200)
-    def get_transaction(self, request: Request, found: Transaction) -> Transaction:
+    @responds(200)
+    def get_transaction(self, request: Request, resource: Transaction) -> Transaction:
         """One transaction."""
-        return found
+        return resource
 
 
 def whose(request: Request, wanted: str | None, name: str) -> str | None:

@@ -6,7 +6,7 @@ from typing import Annotated
 from backend.domain import AuditEntry
 from backend.services.audit import Audit
 from backend.web.constraints import Reference, Text
-from backend.web.handler import answers
+from backend.web.handler import responds
 from backend.web.pagination import CursorQuery, Cursors, Page
 from backend.web.request import Request
 
@@ -24,7 +24,7 @@ class AuditRoutes:
         self._audit = audit
         self._cursors = cursors
 
-    @answers(200)
+    @responds(200)
     def list_audit_entries(self, request: Request, query: AuditQuery) -> Page[AuditEntry]:
         """Who did what and when, newest first; there within 5 s."""
         return self._cursors.page(

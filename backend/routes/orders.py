@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from backend.domain import Attempt, Once, Order
+from backend.domain import IdempotentRequest, IdempotentResult, Order
 from backend.errors import Conflict, CurrencyMismatch, IdempotencyKeyReused, InsufficientFunds, NotFound, OutOfStock
 from backend.routes.accounts import whose
 from backend.services.orders import Orders
 from backend.web.constraints import Choice, Integer, Money, Reference
-from backend.web.handler import answers
+from backend.web.handler import responds
 from backend.web.pagination import CursorQuery, Cursors, Page
 from backend.web.request import Request
 from backend.web.schemas import list_of
@@ -43,16 +43,16 @@ class OrderRoutes:
     def find(self, request: Request, order_id: str) -> Order:
         return self._orders.get(request.user, order_id)
 
-    @answers(
+    @responds(
         201, NotFound, Conflict, OutOfStock, IdempotencyKeyReused, InsufficientFunds, CurrencyMismatch,
         location="/api/v1/orders",
     )  # fmt: skip
-    def create_order(self, request: Request, body: NewOrder, attempt: Attempt) -> Once[Order]:
+    def create_order(self, request: Request, body: NewOrder, idempotent: IdempotentRequest) -> IdempotentResult[Order]:
         """Order and pay; refused if the products now cost more than `maxTotal`."""
         wanted = {item.product_id: item.quantity for item in body.items}
-        return self._orders.place(request.user, body.account_id, wanted, body.max_total, attempt)
+        return self._orders.place(request.user, body.account_id, wanted, body.max_total, idempotent)
 
-    @answers(200)
+    @responds(200)
     def list_orders(self, request: Request, query: OrderQuery) -> Page[Order]:
         """One's orders, newest first; for admins all, or one user's."""
         user_id = whose(request, query.user_id, "userId")
@@ -61,17 +61,17 @@ class OrderRoutes:
             lambda before, limit: self._orders.page(user_id=user_id, status=query.status, before=before, limit=limit),
         )  # fmt: skip
 
-    @answers(200)
-    def get_order(self, request: Request, found: Order) -> Order:
+    @responds(200)
+    def get_order(self, request: Request, resource: Order) -> Order:
         """One order."""
-        return found
+        return resource
 
-    @answers(200, Conflict, IdempotencyKeyReused, InsufficientFunds)
-    def cancel_order(self, request: Request, found: Order, attempt: Attempt) -> Once[Order]:
+    @responds(200, Conflict, IdempotencyKeyReused, InsufficientFunds)
+    def cancel_order(self, request: Request, resource: Order, idempotent: IdempotentRequest) -> IdempotentResult[Order]:
         """Cancel a placed order: money and stock go back."""
-        return self._orders.cancel(request.user, found.id, attempt)
+        return self._orders.cancel(request.user, resource.id, idempotent)
 
-    @answers(200, Conflict, IdempotencyKeyReused)
-    def fulfil_order(self, request: Request, found: Order, attempt: Attempt) -> Once[Order]:
+    @responds(200, Conflict, IdempotencyKeyReused)
+    def fulfil_order(self, request: Request, resource: Order, idempotent: IdempotentRequest) -> IdempotentResult[Order]:
         """Mark a placed order as fulfilled."""
-        return self._orders.fulfil(request.user, found.id, attempt)
+        return self._orders.fulfil(request.user, resource.id, idempotent)

@@ -6,8 +6,8 @@ from typing import Annotated
 from backend.errors import Unauthorized
 from backend.services.credentials import UserCredentials
 from backend.services.password_rules import weakness
-from backend.web.constraints import EmailAddress, Schema, Secret, Text, Wrong
-from backend.web.handler import answers
+from backend.web.constraints import EmailAddress, FieldErrors, Schema, Secret, Text
+from backend.web.handler import responds
 from backend.web.rate_limits import RateLimits
 from backend.web.request import Request
 
@@ -16,7 +16,7 @@ from backend.web.request import Request
 class NewPassword:
     """The rule of a password that is being chosen."""
 
-    def check(self, value: object, path: str, wrong: Wrong) -> str | None:
+    def check(self, value: object, path: str, wrong: FieldErrors) -> str | None:
         text = Text(8, 256, verbatim=True).check(value, path, wrong)
         problem = weakness(text) if text is not None else None
         if problem:
@@ -59,20 +59,20 @@ class PasswordRoutes:
         self._credentials = credentials
         self._limits = limits
 
-    @answers(204, Unauthorized)
+    @responds(204, Unauthorized)
     def change_password(self, request: Request, body: PasswordChange) -> None:
         """Change one's password; every other login ends."""
         wrong = self._limits.wrong_passwords(request, request.user.user.email)
         self._credentials.change(request.user, body.current_password, body.new_password, wrong)
 
-    @answers(202)
+    @responds(202)
     def request_password_reset(self, request: Request, body: ResetRequest) -> Nothing:
         """Ask for a reset token by mail."""
         self._limits.count_reset(request, body.email)
         self._credentials.request_reset(body.email)
         return Nothing()
 
-    @answers(204)
+    @responds(204)
     def confirm_password_reset(self, request: Request, body: ResetConfirmation) -> None:
         """Set a new password with a reset token; every login ends."""
         self._credentials.confirm_reset(body.token, body.new_password)

@@ -9,7 +9,7 @@ from backend.routes.accounts import CurrencyCode
 from backend.routes.users import given
 from backend.services.products import Products
 from backend.web.constraints import Integer, Money, Name
-from backend.web.handler import answers
+from backend.web.handler import responds
 from backend.web.pagination import CursorQuery, Cursors, Page
 from backend.web.request import Request
 
@@ -40,24 +40,24 @@ class ProductRoutes:
     def find(self, request: Request, product_id: str) -> Product:
         return self._products.get(product_id)
 
-    @answers(200, public=True)
+    @responds(200, public=True)
     def list_products(self, request: Request, query: CursorQuery) -> Page[Product]:
         """The catalogue, newest first."""
         return self._cursors.page(request, query, self._products.page)
 
-    @answers(200, etag=True, public=True)
-    def get_product(self, request: Request, found: Product) -> Product:
+    @responds(200, etag=True, public=True)
+    def get_product(self, request: Request, resource: Product) -> Product:
         """One product."""
-        return found
+        return resource
 
-    @answers(201, Conflict, location="/api/v1/products")
+    @responds(201, Conflict, location="/api/v1/products")
     def create_product(self, request: Request, body: NewProduct) -> Product:
         """Add a product to the catalogue."""
         return self._products.create(
             request.user, body.sku, body.name, body.unit_price, body.currency, body.stock
         )  # fmt: skip
 
-    @answers(200, PreconditionFailed, etag=True)
-    def update_product(self, request: Request, found: Product, body: ProductChanges) -> Product:
+    @responds(200, PreconditionFailed, etag=True)
+    def update_product(self, request: Request, resource: Product, body: ProductChanges) -> Product:
         """Change name, price or stock."""
-        return self._products.update(request.user, found.id, given(body), request.precondition())
+        return self._products.update(request.user, resource.id, given(body), request.precondition())

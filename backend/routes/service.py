@@ -7,7 +7,7 @@ from typing import Any
 
 from backend.errors import AppError, Unavailable
 from backend.web.envelope import encode
-from backend.web.handler import answers
+from backend.web.handler import responds
 from backend.web.request import Request
 from backend.web.response import Response
 
@@ -29,12 +29,12 @@ class ServiceRoutes:
         self._document = document
         self._openapi = b""
 
-    @answers(200)
+    @responds(200)
     def get_health(self, request: Request) -> Status:
         """The process answers."""
         return Status("ok")
 
-    @answers(200)
+    @responds(200)
     def get_readiness(self, request: Request) -> Status:
         """The service can do its work; else 503 with the checks that failed, which may be a second old."""
         failing = self._problems()
@@ -42,7 +42,7 @@ class ServiceRoutes:
             raise Unavailable("The service is not ready.", details=failing)
         return Status("ok")
 
-    @answers(200)
+    @responds(200)
     def get_open_api(self, request: Request) -> Response:
         """This documentation, as OpenAPI 3.1."""
         self._openapi = self._openapi or encode(self._document()).encode()

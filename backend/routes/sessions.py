@@ -8,7 +8,7 @@ from backend.errors import Unauthorized
 from backend.routes.passwords import GivenPassword
 from backend.services.logins import Logins
 from backend.web.constraints import EmailAddress, Secret
-from backend.web.handler import answers
+from backend.web.handler import responds
 from backend.web.rate_limits import RateLimits
 from backend.web.request import Request
 
@@ -32,33 +32,33 @@ class SessionRoutes:
     def find(self, request: Request, session_id: str) -> Session:
         return self._logins.session(request.user, session_id)
 
-    @answers(200, Unauthorized)
+    @responds(200, Unauthorized)
     def log_in(self, request: Request, body: Credentials) -> TokenPair:
         """Start a session."""
         wrong = self._limits.wrong_passwords(request, body.email)
         return self._logins.log_in(body.email, body.password, request.agent, request.client, wrong)
 
-    @answers(200, Unauthorized)
+    @responds(200, Unauthorized)
     def refresh_tokens(self, request: Request, body: RefreshToken) -> TokenPair:
         """Change a refresh token for its successor and a fresh access token."""
         return self._logins.refresh(body.refresh_token)
 
-    @answers(204)
+    @responds(204)
     def log_out(self, request: Request, body: RefreshToken) -> None:
         """End the login of a refresh token."""
         self._logins.log_out(body.refresh_token)
 
-    @answers(200)
+    @responds(200)
     def list_sessions(self, request: Request) -> Sequence[Session]:
         """One's live sessions, a hundred at most, newest first; `lastUsedAt` is cut to the hour."""
         return self._logins.sessions(request.user)
 
-    @answers(204)
-    def end_session(self, request: Request, found: Session) -> None:
+    @responds(204)
+    def end_session(self, request: Request, resource: Session) -> None:
         """End one of one's sessions."""
-        self._logins.end_session(request.user, found.id)
+        self._logins.end_session(request.user, resource.id)
 
-    @answers(204)
+    @responds(204)
     def end_all_sessions(self, request: Request) -> None:
         """End all of one's sessions."""
         self._logins.end_all_sessions(request.user)

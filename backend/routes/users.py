@@ -10,7 +10,7 @@ from backend.routes.passwords import ChosenPassword, GivenPassword
 from backend.services.password_rules import weakness
 from backend.services.users import ADMIN_ONLY, Users, changes_own_email
 from backend.web.constraints import Boolean, Choice, EmailAddress, ListOf, Name, Text
-from backend.web.handler import answers
+from backend.web.handler import responds
 from backend.web.pagination import OffsetQuery, Page, offset_page
 from backend.web.rate_limits import RateLimits
 from backend.web.request import Request
@@ -62,12 +62,12 @@ class UserRoutes:
         own = request.user.user  # read for this very request
         return own if user_id == own.id else self._users.get(user_id)
 
-    @answers(201, Conflict, location="/api/v1/users")
+    @responds(201, Conflict, location="/api/v1/users")
     def create_user(self, request: Request, body: NewUser) -> User:
         """Sign up."""
         return self._users.sign_up(body.email, body.password, body.name)
 
-    @answers(200)
+    @responds(200)
     def list_users(self, request: Request, query: UserQuery) -> Page[User | UserWithOrders]:
         """All users; with `include=orders` each has the ten newest orders."""
         offset = min((query.page - 1) * query.page_size, 2**63 - 1)
@@ -77,30 +77,30 @@ class UserRoutes:
         )  # fmt: skip
         return offset_page(request, query, items, total)
 
-    @answers(200, etag=True)
+    @responds(200, etag=True)
     def get_current_user(self, request: Request) -> User:
         """Oneself."""
         return request.user.user
 
-    @answers(200, Forbidden, Conflict, PreconditionFailed, etag=True)
+    @responds(200, Forbidden, Conflict, PreconditionFailed, etag=True)
     def update_current_user(self, request: Request, body: UserChanges) -> User:
         """Change one's own name, or e-mail: only with the current password."""
         return self._update(request, request.user.user.id, body)
 
-    @answers(200, etag=True)
-    def get_user(self, request: Request, found: User) -> User:
+    @responds(200, etag=True)
+    def get_user(self, request: Request, resource: User) -> User:
         """One user."""
-        return found
+        return resource
 
-    @answers(200, Conflict, PreconditionFailed, etag=True)
-    def update_user(self, request: Request, found: User, body: UserChanges) -> User:
+    @responds(200, Conflict, PreconditionFailed, etag=True)
+    def update_user(self, request: Request, resource: User, body: UserChanges) -> User:
         """Change a user; `roles` and `active` are for admins, one's own e-mail needs the current password."""
-        return self._update(request, found.id, body)
+        return self._update(request, resource.id, body)
 
-    @answers(204, Conflict, PreconditionFailed)
-    def delete_user(self, request: Request, found: User) -> None:
+    @responds(204, Conflict, PreconditionFailed)
+    def delete_user(self, request: Request, resource: User) -> None:
         """Deactivate a user, make the profile anonymous and erase where its logins came from."""
-        self._users.delete(request.user, found.id, request.precondition())
+        self._users.delete(request.user, resource.id, request.precondition())
 
     def _update(self, request: Request, user_id: str, body: UserChanges) -> User:
         changes = given(body)

@@ -15,7 +15,7 @@ from backend.infrastructure.ids import is_id, new_id
 from backend.infrastructure.keyring import Keyring
 from backend.infrastructure.passwords import Passwords
 from backend.infrastructure.rate_limiter import Count
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 from backend.repositories import password_resets, reset_requests, sessions, users
 from backend.repositories.users import Credentials
 from backend.services.events import INTERNAL, EventBus, Subscriber
@@ -66,7 +66,7 @@ class UserCredentials:
     def subscriber(self) -> Subscriber:
         return Subscriber("resets", record=self.open_resets, wants=lambda event: event.name == RESET_ASKED)
 
-    def open_resets(self, tx: Transaction, events: Sequence[Event]) -> None:
+    def open_resets(self, tx: Tx, events: Sequence[Event]) -> None:
         """Look up the noted requests: for an active user's address, a mail with a reset token is owed.
 
         The token of a request that is still open goes out again, and ends when it would have ended.
@@ -103,11 +103,11 @@ class UserCredentials:
             self._set(tx, user.id, hashed)
             self._tell(tx, "password.reset", user)
 
-    def _tell(self, tx: Transaction, name: str, user: User, cause: Event | None = None) -> None:
+    def _tell(self, tx: Tx, name: str, user: User, cause: Event | None = None) -> None:
         event = self._events.publish(tx, name, ("user", user.id), user.id, cause=cause)
         owe_mail(tx, event, user)
 
-    def _set(self, tx: Transaction, user_id: str, password_hash: str, keep_session: str = "") -> None:
+    def _set(self, tx: Tx, user_id: str, password_hash: str, keep_session: str = "") -> None:
         users.set_password(tx, user_id, password_hash)
         users.raise_token_version(tx, user_id)
         sessions.end_all(tx, user_id, but=keep_session)
@@ -120,7 +120,7 @@ class UserCredentials:
             raise _bad_token()
         return reset_id
 
-    def _owner(self, tx: Transaction, reset_id: str) -> User:
+    def _owner(self, tx: Tx, reset_id: str) -> User:
         found = password_resets.open_by_id(tx, reset_id)
         user = users.by_id(tx, found[0]) if found and tx.now - found[1] < RESET_LIFETIME else None
         if user is None or not user.active:
@@ -134,7 +134,7 @@ def wrong_current_password(caller: Caller) -> Unauthorized:
     return Unauthorized("credentials")
 
 
-def check_unchanged(tx: Transaction, before: Credentials) -> None:
+def check_unchanged(tx: Tx, before: Credentials) -> None:
     """Raises Unauthorized if the user's password has changed since `before` was read: bcrypt takes long."""
     now = users.credentials_by_id(tx, before.user.id)
     if now is None or now.token_version != before.token_version:

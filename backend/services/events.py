@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from backend.domain import Event
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.logs import request_id
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 from backend.repositories import outbox
 
 INTERNAL = "internal"  # resource type of what this service has to do next, which is no news for others
 
 Listener = Callable[[Event], None]
-Recorder = Callable[[Transaction, Sequence[Event]], None]
+Recorder = Callable[[Tx, Sequence[Event]], None]
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class EventBus:
         self._subscribers += subscribers
 
     def publish(
-        self, tx: Transaction, name: str, resource: tuple[str, str], user_id: str | None,
+        self, tx: Tx, name: str, resource: tuple[str, str], user_id: str | None,
         payload: Mapping[str, object] | None = None, cause: Event | None = None,
     ) -> Event:  # fmt: skip
         """Say in `tx` that `user_id` did what `name` says to the resource (type, id). `payload` holds no secrets.

@@ -7,9 +7,9 @@ with everything else. The caller checks rights before: a replay after losing the
 from collections.abc import Callable
 from typing import TypeVar
 
-from backend.domain import Attempt, Once
+from backend.domain import IdempotentRequest, IdempotentResult
 from backend.errors import IdempotencyKeyReused
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 from backend.repositories import idempotency_keys
 
 T = TypeVar("T")
@@ -18,21 +18,21 @@ LIFETIME = 24 * 3600 * 1000  # milliseconds
 PRUNED = 5  # expired keys that a keyed write removes: a fixed cost, and more than the one key that it adds
 
 
-def once(tx: Transaction, user_id: str, attempt: Attempt, effect: Callable[[], T]) -> Once[T]:
+def once(tx: Tx, user_id: str, idempotent: IdempotentRequest, effect: Callable[[], T]) -> IdempotentResult[T]:
     """Run `effect` unless this attempt is a repetition; either way its first result, encoded.
 
     Raises IdempotencyKeyReused if the key stood for something else.
     """
-    if attempt.key is None:
-        return Once(attempt.encode(effect()), replayed=False)
+    if idempotent.key is None:
+        return IdempotentResult(idempotent.encode(effect()), replayed=False)
     since = tx.now - LIFETIME
-    earlier = idempotency_keys.find(tx, user_id, attempt.key, since)
+    earlier = idempotency_keys.find(tx, user_id, idempotent.key, since)
     if earlier is not None:
         fingerprint, data = earlier
-        if fingerprint != attempt.fingerprint:
+        if fingerprint != idempotent.fingerprint:
             raise IdempotencyKeyReused
-        return Once(data, replayed=True)
-    encoded = attempt.encode(effect())
+        return IdempotentResult(data, replayed=True)
+    encoded = idempotent.encode(effect())
     idempotency_keys.prune(tx, since, PRUNED)
-    idempotency_keys.put(tx, user_id, attempt.key, attempt.fingerprint, encoded)
-    return Once(encoded, replayed=False)
+    idempotency_keys.put(tx, user_id, idempotent.key, idempotent.fingerprint, encoded)
+    return IdempotentResult(encoded, replayed=False)

@@ -6,12 +6,19 @@ currency always add up to 0. All rules are checked on balances read under the wr
 
 from collections.abc import Sequence
 
-from backend.domain import MAX_BALANCE, Account, Attempt, Caller, Once, TransactionType
-from backend.domain import Transaction as Movement
+from backend.domain import (
+    MAX_BALANCE,
+    Account,
+    Caller,
+    IdempotentRequest,
+    IdempotentResult,
+    Transaction,
+    TransactionType,
+)
 from backend.errors import Conflict, CurrencyMismatch, InsufficientFunds, NotFound, ValidationFailed
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 from backend.repositories import accounts, transactions, users
 from backend.services.events import EventBus
 from backend.services.idempotency import once
@@ -25,7 +32,7 @@ class Ledger:
         self._database = database
         self._events = events
 
-    def open_account(self, caller: Caller, currency: str, attempt: Attempt) -> Once[Account]:
+    def open_account(self, caller: Caller, currency: str, idempotent: IdempotentRequest) -> IdempotentResult[Account]:
         with authorised(self._database, caller) as (tx, caller):
 
             def opened() -> Account:
@@ -34,7 +41,7 @@ class Ledger:
                 self._events.publish(tx, "account.created", ("account", account.id), caller.user.id)
                 return account
 
-            return once(tx, caller.user.id, attempt, opened)
+            return once(tx, caller.user.id, idempotent, opened)
 
     def account(self, caller: Caller, account_id: str) -> Account:
         """One's own, or as an admin anybody's. Raises NotFound."""
@@ -50,49 +57,52 @@ class Ledger:
             return accounts.page(tx, owner_id, before, limit)
 
     def deposit(
-        self, caller: Caller, account_id: str, amount: int, memo: str | None, attempt: Attempt
-    ) -> Once[Movement]:
+        self, caller: Caller, account_id: str, amount: int, memo: str | None, idempotent: IdempotentRequest
+    ) -> IdempotentResult[Transaction]:
         """Raises NotFound, and Conflict if the account's owner is deactivated."""
         with authorised(self._database, caller) as (tx, caller):
             account, system = _with_system_account(tx, account_id)
 
-            def deposited() -> Movement:
+            def deposited() -> Transaction:
                 if account.owner_id is not None and not _has_active_owner(tx, account):
                     raise Conflict("The owner of the account is deactivated.")
                 return self.move(tx, caller, "deposit", system, account, amount, memo)
 
-            return once(tx, caller.user.id, attempt, deposited)
+            return once(tx, caller.user.id, idempotent, deposited)
 
     def withdraw(
-        self, caller: Caller, account_id: str, amount: int, memo: str | None, attempt: Attempt
-    ) -> Once[Movement]:
+        self, caller: Caller, account_id: str, amount: int, memo: str | None, idempotent: IdempotentRequest
+    ) -> IdempotentResult[Transaction]:
         """Raises InsufficientFunds."""
         with authorised(self._database, caller) as (tx, caller):
             account, system = _with_system_account(tx, account_id)
             return once(
-                tx, caller.user.id, attempt, lambda: self.move(tx, caller, "withdrawal", account, system, amount, memo)
+                tx,
+                caller.user.id,
+                idempotent,
+                lambda: self.move(tx, caller, "withdrawal", account, system, amount, memo),
             )
 
     def transfer(
-        self, caller: Caller, from_id: str, to_id: str, amount: int, memo: str | None, attempt: Attempt
-    ) -> Once[Movement]:
+        self, caller: Caller, from_id: str, to_id: str, amount: int, memo: str | None, idempotent: IdempotentRequest
+    ) -> IdempotentResult[Transaction]:
         """From the caller's own account to one of an active user.
 
         Raises NotFound, CurrencyMismatch, InsufficientFunds.
         """
         with authorised(self._database, caller) as (tx, caller):
             found = accounts.by_ids(tx, [from_id, to_id])
-            source = owned(found.get(from_id), caller)
+            source = require_owner(found.get(from_id), caller)
 
-            def transferred() -> Movement:
+            def transferred() -> Transaction:
                 target = found.get(to_id)
                 if target is None or not _has_active_owner(tx, target):
                     raise NotFound("There is no such account to transfer to.")
                 return self.move(tx, caller, "transfer", source, target, amount, memo)
 
-            return once(tx, caller.user.id, attempt, transferred)
+            return once(tx, caller.user.id, idempotent, transferred)
 
-    def transaction(self, caller: Caller, transaction_id: str) -> Movement:
+    def transaction(self, caller: Caller, transaction_id: str) -> Transaction:
         """One that touches an account of the caller; as an admin any. Raises NotFound."""
         with self._database.snapshot() as tx:
             movement = transactions.by_id(tx, transaction_id)
@@ -102,15 +112,15 @@ class Ledger:
             raise NotFound
         return movement
 
-    def statement(self, account_id: str, before: str | None, limit: int) -> Sequence[Movement]:
+    def statement(self, account_id: str, before: str | None, limit: int) -> Sequence[Transaction]:
         """The account's transactions, newest first."""
         with self._database.snapshot() as tx:
             return transactions.page_of_account(tx, account_id, before, limit)
 
     def move(
-        self, tx: Transaction, caller: Caller, type: TransactionType, source: Account, target: Account, amount: int,
+        self, tx: Tx, caller: Caller, type: TransactionType, source: Account, target: Account, amount: int,
         memo: str | None = None, order_id: str | None = None,
-    ) -> Movement:  # fmt: skip
+    ) -> Transaction:  # fmt: skip
         """Move money in `tx`; `source` and `target` were read in it. Only a deposit's source may go below zero.
 
         Raises CurrencyMismatch, InsufficientFunds, and ValidationFailed if a balance would leave 64 bits.
@@ -121,7 +131,7 @@ class Ledger:
             raise InsufficientFunds
         if target.balance + amount > MAX_BALANCE or source.balance - amount < -MAX_BALANCE:
             raise ValidationFailed({"amount": "would take a balance beyond 64 bits"})
-        movement = Movement(
+        movement = Transaction(
             new_id(), type, source.id, target.id, amount, source.currency, memo, order_id, tx.now
         )  # fmt: skip
         transactions.insert(tx, movement)
@@ -129,24 +139,24 @@ class Ledger:
         return movement
 
 
-def owned(account: Account | None, caller: Caller) -> Account:
+def require_owner(account: Account | None, caller: Caller) -> Account:
     """The account, if it is the caller's own (an admin's rights are no help here). Raises NotFound."""
     if account is None or account.owner_id != caller.user.id:
         raise NotFound("There is no such account of yours.")
     return account
 
 
-def _has_active_owner(tx: Transaction, account: Account) -> bool:
+def _has_active_owner(tx: Tx, account: Account) -> bool:
     """False for the system and shop accounts, too: no user owns them."""
     owner = users.by_id(tx, account.owner_id) if account.owner_id is not None else None
     return owner is not None and owner.active
 
 
-def _with_system_account(tx: Transaction, account_id: str) -> tuple[Account, Account]:
+def _with_system_account(tx: Tx, account_id: str) -> tuple[Account, Account]:
     account = accounts.by_id(tx, account_id)
     if account is None:
         raise NotFound
-    system = accounts.of_the_house(tx, account.currency, "system")
+    system = accounts.internal_account(tx, account.currency, "system")
     if system.id == account.id:
         raise ValidationFailed({"id": "the system account is the other side of every deposit and withdrawal"})
     return account, system

@@ -14,7 +14,7 @@ from backend.infrastructure.ids import new_id
 from backend.infrastructure.passwords import Passwords
 from backend.infrastructure.rate_limiter import Count
 from backend.infrastructure.tokens import Tokens
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 from backend.repositories import sessions, users
 from backend.repositories.sessions import Identity, Login
 from backend.repositories.users import Credentials
@@ -108,7 +108,7 @@ class Logins:
         identity = self._cache.get_or_load(
             ("identity", session_id, user_id),
             lambda tx: sessions.identity(tx, session_id),
-            topics=(f"sessions:{session_id}", f"users:{user_id}"),
+            tags=(f"sessions:{session_id}", f"users:{user_id}"),
         )
         if identity is None or identity.user.id != user_id or not _is_live(identity, self._database.now()):
             raise Unauthorized("revoked")
@@ -140,7 +140,7 @@ class Logins:
             sessions.end_all(tx, caller.user.id)
             self._events.publish(tx, "session.all_ended", ("user", caller.user.id), caller.user.id)
 
-    def _open(self, tx: Transaction, whose: Credentials, user_agent: str, ip: str) -> TokenPair:
+    def _open(self, tx: Tx, whose: Credentials, user_agent: str, ip: str) -> TokenPair:
         live = sessions.live_ids(tx, whose.user.id, 2 * MAX_LOGINS)
         for surplus in live[: -(MAX_LOGINS - 1)]:
             self._end(tx, surplus, whose.user.id)
@@ -152,7 +152,7 @@ class Logins:
         self._events.publish(tx, "session.created", ("session", login.id), whose.user.id)
         return self._pair(Identity(login, whose.user, whose.token_version), first.token, tx.now)
 
-    def _end(self, tx: Transaction, session_id: str, user_id: str) -> bool:
+    def _end(self, tx: Tx, session_id: str, user_id: str) -> bool:
         ended = sessions.end(tx, session_id)
         if ended:
             self._events.publish(tx, "session.ended", ("session", session_id), user_id)

@@ -3,15 +3,26 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from backend.domain import MAX_AMOUNT, MAX_STOCK, Account, Attempt, Caller, Once, Order, OrderItem, OrderStatus, Product
+from backend.domain import (
+    MAX_AMOUNT,
+    MAX_STOCK,
+    Account,
+    Caller,
+    IdempotentRequest,
+    IdempotentResult,
+    Order,
+    OrderItem,
+    OrderStatus,
+    Product,
+)
 from backend.errors import Conflict, CurrencyMismatch, NotFound, OutOfStock, ValidationFailed
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 from backend.repositories import accounts, orders, products
 from backend.services.events import EventBus
 from backend.services.idempotency import once
-from backend.services.ledger import Ledger, owned
+from backend.services.ledger import Ledger, require_owner
 from backend.services.rights import authorised
 
 Wanted = Mapping[str, int]  # product id → quantity, in the order in which they were asked for
@@ -26,16 +37,16 @@ class Orders:
         self._events = events
 
     def place(
-        self, caller: Caller, account_id: str, wanted: Wanted, max_total: int | None, attempt: Attempt
-    ) -> Once[Order]:
+        self, caller: Caller, account_id: str, wanted: Wanted, max_total: int | None, idempotent: IdempotentRequest
+    ) -> IdempotentResult[Order]:
         """Pay from the caller's own account at the products' present prices, at most `max_total` in all.
 
         Raises NotFound, ValidationFailed, CurrencyMismatch, Conflict, OutOfStock, InsufficientFunds; then nothing has
         changed.
         """
         with authorised(self._database, caller) as (tx, caller):
-            account = owned(accounts.by_id(tx, account_id), caller)
-            return once(tx, caller.user.id, attempt, lambda: self._place(tx, caller, account, wanted, max_total))
+            account = require_owner(accounts.by_id(tx, account_id), caller)
+            return once(tx, caller.user.id, idempotent, lambda: self._place(tx, caller, account, wanted, max_total))
 
     def get(self, caller: Caller, order_id: str) -> Order:
         """One's own, or as an admin anybody's. Raises NotFound."""
@@ -47,7 +58,7 @@ class Orders:
         with self._database.snapshot() as tx:
             return orders.page(tx, user_id=user_id, status=status, before=before, limit=limit)
 
-    def cancel(self, caller: Caller, order_id: str, attempt: Attempt) -> Once[Order]:
+    def cancel(self, caller: Caller, order_id: str, idempotent: IdempotentRequest) -> IdempotentResult[Order]:
         """Refund and restock.
 
         Raises NotFound, Conflict unless it is placed and the stock stays within MAX_STOCK, InsufficientFunds if the
@@ -55,15 +66,15 @@ class Orders:
         """
         with authorised(self._database, caller) as (tx, caller):
             order = _visible(orders.by_id(tx, order_id), caller)
-            return once(tx, caller.user.id, attempt, lambda: self._cancel(tx, caller, order))
+            return once(tx, caller.user.id, idempotent, lambda: self._cancel(tx, caller, order))
 
-    def fulfil(self, caller: Caller, order_id: str, attempt: Attempt) -> Once[Order]:
+    def fulfil(self, caller: Caller, order_id: str, idempotent: IdempotentRequest) -> IdempotentResult[Order]:
         """Raises NotFound, Conflict unless it is placed."""
         with authorised(self._database, caller) as (tx, caller):
             order = _visible(orders.by_id(tx, order_id), caller)
-            return once(tx, caller.user.id, attempt, lambda: self._settle(tx, caller, order, "fulfilled"))
+            return once(tx, caller.user.id, idempotent, lambda: self._settle(tx, caller, order, "fulfilled"))
 
-    def _place(self, tx: Transaction, caller: Caller, account: Account, wanted: Wanted, max_total: int | None) -> Order:
+    def _place(self, tx: Tx, caller: Caller, account: Account, wanted: Wanted, max_total: int | None) -> Order:
         found = products.by_ids(tx, list(wanted))
         _check_wanted(found, wanted, account.currency)
         items = tuple(
@@ -80,22 +91,22 @@ class Orders:
         orders.insert(tx, order)
         for item in items:
             products.add_stock(tx, item.product_id, -item.quantity)
-        shop = accounts.of_the_house(tx, account.currency, "shop")
+        shop = accounts.internal_account(tx, account.currency, "shop")
         self._ledger.move(tx, caller, "payment", account, shop, total, order_id=order.id)
         self._events.publish(tx, "order.placed", ("order", order.id), caller.user.id, {"total": total})
         return order
 
-    def _cancel(self, tx: Transaction, caller: Caller, order: Order) -> Order:
+    def _cancel(self, tx: Tx, caller: Caller, order: Order) -> Order:
         cancelled = self._settle(tx, caller, order, "cancelled")
         _check_room(products.by_ids(tx, [item.product_id for item in order.items]), order)
         for item in order.items:
             products.add_stock(tx, item.product_id, item.quantity)
-        shop = accounts.of_the_house(tx, order.currency, "shop")
+        shop = accounts.internal_account(tx, order.currency, "shop")
         account = accounts.by_ids(tx, [order.account_id])[order.account_id]
         self._ledger.move(tx, caller, "refund", shop, account, order.total, order_id=order.id)
         return cancelled
 
-    def _settle(self, tx: Transaction, caller: Caller, order: Order, status: OrderStatus) -> Order:
+    def _settle(self, tx: Tx, caller: Caller, order: Order, status: OrderStatus) -> Order:
         if order.status != "placed":
             raise Conflict(f"The order is {order.status}.")
         settled = replace(order, status=status, updated_at=tx.now)

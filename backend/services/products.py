@@ -26,7 +26,7 @@ class Products:
     def get(self, product_id: str) -> Product:
         """Raises NotFound."""
         product = self._cache.get_or_load(
-            ("product", product_id), lambda tx: products.by_id(tx, product_id), topics=(f"products:{product_id}",)
+            ("product", product_id), lambda tx: products.by_id(tx, product_id), tags=(f"products:{product_id}",)
         )
         if product is None:
             raise NotFound
@@ -36,7 +36,7 @@ class Products:
         """Newest first; any change of any product forgets every cached page."""
         return (
             self._cache.get_or_load(
-                ("products", before, limit), lambda tx: products.page(tx, before, limit), topics=("products",)
+                ("products", before, limit), lambda tx: products.page(tx, before, limit), tags=("products",)
             )
             or ()
         )

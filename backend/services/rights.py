@@ -12,12 +12,12 @@ from dataclasses import replace
 from backend.domain import Caller
 from backend.errors import Forbidden, Unauthorized
 from backend.infrastructure.database import Database
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 from backend.repositories import users
 
 
 @contextmanager
-def authorised(database: Database, caller: Caller, patient: bool = False) -> Iterator[tuple[Transaction, Caller]]:
+def authorised(database: Database, caller: Caller, patient: bool = False) -> Iterator[tuple[Tx, Caller]]:
     """A write transaction, and the caller as that transaction sees them: use this one from here on.
 
     Raises Unauthorized `revoked` if the session has ended or its user is inactive, Forbidden if the request was

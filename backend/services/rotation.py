@@ -13,7 +13,7 @@ from backend.domain import Timestamp
 from backend.errors import Unauthorized
 from backend.infrastructure.keyring import Keyring
 from backend.infrastructure.tokens import Tokens
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 from backend.repositories import sessions
 from backend.repositories.sessions import Login, RefreshToken
 
@@ -41,7 +41,7 @@ class Rotation:
         """A new login's first refresh token."""
         return self._issue(login, secrets.token_hex(32), now // 1000, self._end(login, now), self._keyring.signing_id)
 
-    def issued(self, tx: Transaction, token: str) -> RefreshToken:
+    def issued(self, tx: Tx, token: str) -> RefreshToken:
         """What is kept of a token. Raises Unauthorized `invalid` unless exactly this text was issued.
 
         A signature alone does not prove that: the database may have been restored since, or a secret may be known.
@@ -51,7 +51,7 @@ class Rotation:
             raise Unauthorized("invalid")
         return kept
 
-    def rotate(self, tx: Transaction, login: Login, used: RefreshToken, token: str) -> str | None:
+    def rotate(self, tx: Tx, login: Login, used: RefreshToken, token: str) -> str | None:
         """The successor of `token`, issued to this live login as `used`. None if it was reused: the login must end.
 
         Raises Unauthorized `invalid` within the grace if the key of the successor is not in this keyring: withdrawn, or
@@ -69,7 +69,7 @@ class Rotation:
         sessions.touch(tx, login.id, successor.kept.expires_at * 1000)
         return successor.token
 
-    def _again(self, tx: Transaction, login: Login, used: RefreshToken, token: str) -> str | None:
+    def _again(self, tx: Tx, login: Login, used: RefreshToken, token: str) -> str | None:
         """The same successor once more, within the grace and only while it is itself unused."""
         kept = sessions.token_by_hash(tx, used.successor or b"")
         if kept is None or kept.used_at is not None or used.used_at is None or used.nonce is None:

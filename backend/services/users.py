@@ -11,7 +11,7 @@ from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.passwords import Passwords
 from backend.infrastructure.rate_limiter import Count
-from backend.infrastructure.transaction import Duplicate, Transaction
+from backend.infrastructure.transaction import Duplicate, Tx
 from backend.repositories import mails, orders, password_resets, sessions, users
 from backend.repositories.users import Credentials
 from backend.services.credentials import check_unchanged, wrong_current_password
@@ -40,7 +40,7 @@ class Users:
         with self._database.transaction(patient=True) as tx:
             return self.create(tx, email, password_hash, name)
 
-    def create(self, tx: Transaction, email: str, password_hash: str, name: str) -> User:
+    def create(self, tx: Tx, email: str, password_hash: str, name: str) -> User:
         user = User(new_id(), email, name, ("user",), True, 1, tx.now, tx.now)
         try:
             users.insert(tx, user, password_hash)
@@ -52,7 +52,7 @@ class Users:
     def get(self, user_id: str) -> User:
         """Raises NotFound."""
         user = self._cache.get_or_load(
-            ("user", user_id), lambda tx: users.by_id(tx, user_id), topics=(f"users:{user_id}",)
+            ("user", user_id), lambda tx: users.by_id(tx, user_id), tags=(f"users:{user_id}",)
         )
         if user is None:
             raise NotFound
@@ -146,7 +146,7 @@ class Users:
             sessions.end_all(tx, found.user.id)
             self._events.publish(tx, "session.all_ended", ("user", found.user.id), None)
 
-    def grant_admin(self, tx: Transaction, user_id: str) -> None:
+    def grant_admin(self, tx: Tx, user_id: str) -> None:
         """Give the role (the command line does: there is no caller to ask for rights). Raises NotFound."""
         user = _required(users.by_id(tx, user_id))
         if "admin" in user.roles:
@@ -164,7 +164,7 @@ class Users:
             raise wrong_current_password(caller)
         return found
 
-    def _save(self, tx: Transaction, caller: Caller, before: User, after: User) -> User:
+    def _save(self, tx: Tx, caller: Caller, before: User, after: User) -> User:
         loses_admin = _is_active_admin(before) and not _is_active_admin(after)
         if loses_admin and not users.count_other_active_admins(tx, after.id):
             raise Conflict("The last active admin must stay one.")

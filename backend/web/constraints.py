@@ -1,6 +1,6 @@
 """The vocabulary of fields: what one value may be, as a check and as JSON Schema, from one source.
 
-A dataclass in `routes/` says `amount: Annotated[int, Integer(1, MAX_AMOUNT)]`; `shapes.py` reads it. A rule's `check`
+A dataclass in `routes/` says `amount: Annotated[int, Integer(1, MAX_AMOUNT)]`; `schemas.py` reads it. A rule's `check`
 returns the value to use, or notes in `wrong` what is wrong at `path` and returns None. Rules are immutable.
 """
 
@@ -13,12 +13,12 @@ from typing import Annotated, Any, Protocol
 from backend.domain import MAX_AMOUNT
 from backend.infrastructure.ids import is_id
 
-Wrong = dict[str, str]  # path → what is wrong there
+FieldErrors = dict[str, str]  # path → what is wrong there
 Schema = dict[str, Any]
 
 
 class Rule(Protocol):
-    def check(self, value: object, path: str, wrong: Wrong) -> Any: ...
+    def check(self, value: object, path: str, wrong: FieldErrors) -> Any: ...
     def schema(self) -> Schema: ...
 
 
@@ -60,7 +60,7 @@ class Text:
     high: int
     verbatim: bool = False
 
-    def check(self, value: object, path: str, wrong: Wrong) -> str | None:
+    def check(self, value: object, path: str, wrong: FieldErrors) -> str | None:
         if not isinstance(value, str):
             wrong[path] = "must be a string"
             return None
@@ -89,7 +89,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Email:
-    def check(self, value: object, path: str, wrong: Wrong) -> str | None:
+    def check(self, value: object, path: str, wrong: FieldErrors) -> str | None:
         text = Text(1, 254).check(value, path, wrong)
         if text is not None and (not EMAIL.fullmatch(text) or text.index("@") > 64):
             wrong[path] = "must be an e-mail address"
@@ -106,7 +106,7 @@ class Integer:
     low: int
     high: int
 
-    def check(self, value: object, path: str, wrong: Wrong) -> int | None:
+    def check(self, value: object, path: str, wrong: FieldErrors) -> int | None:
         if type(value) is not int:  # a bool is an int to Python, not to a client
             wrong[path] = "must be an integer"
         elif not self.low <= value <= self.high:
@@ -121,7 +121,7 @@ class Integer:
 
 @dataclass(frozen=True)
 class Boolean:
-    def check(self, value: object, path: str, wrong: Wrong) -> bool | None:
+    def check(self, value: object, path: str, wrong: FieldErrors) -> bool | None:
         if isinstance(value, bool):
             return value
         wrong[path] = "must be true or false"
@@ -139,7 +139,7 @@ class Choice:
     meaning: str = ""
     title: str = ""
 
-    def check(self, value: object, path: str, wrong: Wrong) -> str | None:
+    def check(self, value: object, path: str, wrong: FieldErrors) -> str | None:
         if isinstance(value, str) and (text := value.strip(WHITE)) in self.of:
             return text
         wrong[path] = f"must be {self.meaning or 'one of ' + ', '.join(self.of)}"
@@ -152,7 +152,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Id:
-    def check(self, value: object, path: str, wrong: Wrong) -> str | None:
+    def check(self, value: object, path: str, wrong: FieldErrors) -> str | None:
         if isinstance(value, str) and is_id(text := value.strip(WHITE)):
             return text
         wrong[path] = "must be an id: a lowercase UUID"
@@ -171,7 +171,7 @@ class ListOf:
     high: int
     unique: str = ""
 
-    def check(self, value: object, path: str, wrong: Wrong) -> tuple[Any, ...] | None:
+    def check(self, value: object, path: str, wrong: FieldErrors) -> tuple[Any, ...] | None:
         if not isinstance(value, list):
             wrong[path] = "must be an array"
         elif not self.low <= len(value) <= self.high:
@@ -182,7 +182,7 @@ class ListOf:
             return checked
         return None
 
-    def _check_unique(self, entries: list[Any], path: str, wrong: Wrong) -> None:
+    def _check_unique(self, entries: list[Any], path: str, wrong: FieldErrors) -> None:
         seen: set[str] = set()
         for n, entry in enumerate(entries):
             mark = entry.get(self.unique) if isinstance(entry, dict) else entry

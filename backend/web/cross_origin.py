@@ -13,9 +13,9 @@ PREFLIGHT_SECONDS = "600"
 def cross_origin(origins: frozenset[str]) -> Middleware:
     """Add the headers for requests from `origins`; without any, nothing is added."""
 
-    def link(following: Handle) -> Handle:
+    def link(next_handler: Handle) -> Handle:
         if not origins:
-            return following
+            return next_handler
 
         def handle(request: Request) -> Response:
             headers, environ = request.answer_headers, request.environ
@@ -27,7 +27,7 @@ def cross_origin(origins: frozenset[str]) -> Middleware:
                     headers.append(("Access-Control-Allow-Methods", METHODS))
                     headers.append(("Access-Control-Allow-Headers", ALLOWED))
                     headers.append(("Access-Control-Max-Age", PREFLIGHT_SECONDS))
-            return following(request)
+            return next_handler(request)
 
         return handle
 

@@ -2,10 +2,12 @@
 
     token → role → `{id}` → headers and body → query → handler → envelope
 
-A handler is a method marked with `@answers`. Its signature says what it wants: `found` (what its class's `find` gives
-for the path's `{id}`), `query` and `body` (shapes), `attempt` (for the idempotent ones). It returns a noun, a Page, a
-Once, None for 204, or a ready response. From the same facts `openapi.py` writes the documentation, in which the
-method's name is the operation's id: `create_user` is `createUser`, so no two handlers share a name.
+A handler is a method marked with `@responds`. The names of its parameters say what it needs: `resource` (what its
+class's `find` returns for the path's `{id}`), `query` and `body` (schemas), `idempotent` (for routes that take an
+Idempotency-Key). It returns a noun, a Page, an IdempotentResult, None for 204, or a ready Response.
+
+`openapi/document.py` writes the documentation from the same facts. The operation's id is the method's name in
+camelCase, so no two handlers share a name.
 """
 
 import hashlib
@@ -15,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_type_hints
 
-from backend.domain import Attempt, Once
+from backend.domain import IdempotentRequest, IdempotentResult
 from backend.errors import AppError, Forbidden, NotFound
 from backend.infrastructure.ids import is_id
 from backend.web.envelope import data_response, to_json
@@ -49,15 +51,15 @@ class Empty:
 class Signature:
     """What a handler wants, read off its annotations once."""
 
-    found: bool
-    attempt: bool
+    resource: bool
+    idempotent: bool
     query: Any  # a shape
     body: Any  # a shape, or None
     returns: Any
     wants_query: bool
 
 
-def answers(
+def responds(
     status: int, *errors: type[AppError], location: str = "", etag: bool = False, public: bool = False,
     media: str = JSON,
 ) -> Callable[[Handler], Handler]:  # fmt: skip
@@ -71,7 +73,7 @@ def answers(
 
 
 def contract_of(route: Route) -> Contract:
-    return route.handler.contract  # type: ignore[attr-defined, no-any-return]  # set by @answers
+    return route.handler.contract  # type: ignore[attr-defined, no-any-return]  # set by @responds
 
 
 def is_validated(route: Route) -> bool:
@@ -87,7 +89,7 @@ def signature_of(route: Route) -> Signature:
     names = inspect.signature(route.handler).parameters
     hints = get_type_hints(route.handler)
     return Signature(
-        "found" in names, "attempt" in names, hints.get("query", Empty), hints.get("body"), hints.get("return"),
+        "resource" in names, "idempotent" in names, hints.get("query", Empty), hints.get("body"), hints.get("return"),
         "query" in names,
     )  # fmt: skip
 
@@ -105,14 +107,14 @@ def endpoint(route: Route) -> Endpoint:
     def call(request: Request) -> Response:
         _authorise(request, route.access)
         arguments: dict[str, Any] = {}
-        if wants.found:
-            arguments["found"] = find.find(request, _id(request))  # type: ignore[union-attr]  # by convention
+        if wants.resource:
+            arguments["resource"] = find.find(request, _id(request))  # type: ignore[union-attr]  # by convention
         sent = None
         if changes:
             sent = request.json_body() if wants.body else request.no_body()
             _check_admin_fields(request, wants.body, sent)
-        if wants.attempt:
-            arguments["attempt"] = _attempt(request)
+        if wants.idempotent:
+            arguments["idempotent"] = _idempotent(request)
         given = request.query_parameters()
         query = read_query(wants.query, given) if given else no_query
         if changes:
@@ -131,8 +133,8 @@ def _authorise(request: Request, access: Access) -> None:
 
     A caller admitted by the admin role is marked, so that the service can look for the role again when it writes.
     """
-    if request.challenge is not None:
-        raise request.challenge
+    if request.auth_error is not None:
+        raise request.auth_error
     if access is Access.ANYONE:
         return
     caller = request.user
@@ -155,9 +157,9 @@ def _id(request: Request) -> str:
     return request.path_id
 
 
-def _attempt(request: Request) -> Attempt:
+def _idempotent(request: Request) -> IdempotentRequest:
     what = hashlib.sha256(f"{request.method} {request.path}\n".encode() + request.raw_body())
-    return Attempt(request.idempotency_key(), what.digest(), to_json)
+    return IdempotentRequest(request.idempotency_key(), what.digest(), to_json)
 
 
 def _answer(request: Request, contract: Contract, validated: bool, result: Any) -> Response:
@@ -182,7 +184,7 @@ def _enveloped(request: Request, contract: Contract, result: Any) -> Response:
         if result.link:
             response.headers.append(("Link", result.link))
         return response
-    attempted = isinstance(result, Once)
+    attempted = isinstance(result, IdempotentResult)
     data = result.encoded if attempted else to_json(result)
     response = data_response(contract.status, data, request.id)
     if contract.location:

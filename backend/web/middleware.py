@@ -32,13 +32,13 @@ def chain(middleware: Sequence[Middleware], last: Handle) -> Handle:
     return last
 
 
-def request_ids(following: Handle) -> Handle:
+def request_ids(next_handler: Handle) -> Handle:
     """Every answer carries the request's id, every log line too; and no answer is to be sniffed."""
 
     def handle(request: Request) -> Response:
         token = request_id.set(request.id)
         try:
-            response = following(request)
+            response = next_handler(request)
         finally:
             request_id.reset(token)
         response.headers += request.answer_headers
@@ -51,13 +51,13 @@ def request_ids(following: Handle) -> Handle:
 def access_log(sink: LogSink, level: str) -> Middleware:
     """One line a request, of level INFO: none if `level` is higher. No header, body or query is in it, so no secret."""
 
-    def link(following: Handle) -> Handle:
+    def link(next_handler: Handle) -> Handle:
         if level not in ("DEBUG", "INFO"):
-            return following
+            return next_handler
 
         def handle(request: Request) -> Response:
             began = time.perf_counter()
-            response = following(request)
+            response = next_handler(request)
             caller, endpoint, target = request.caller, request.endpoint, request.environ.get("RAW_URI") or request.path
             sink.put(
                 f'{{"time":"{iso_now()}","level":"INFO","requestId":"{request.id}",'
@@ -74,12 +74,12 @@ def access_log(sink: LogSink, level: str) -> Middleware:
     return link
 
 
-def error_answers(following: Handle) -> Handle:
+def error_answers(next_handler: Handle) -> Handle:
     """Every error as the envelope; the unforeseen as the same sentence always, its cause in the log alone."""
 
     def handle(request: Request) -> Response:
         try:
-            return following(request)
+            return next_handler(request)
         except AppError as error:
             return error_response(error, request.id)
         except Exception:
@@ -92,24 +92,24 @@ def error_answers(following: Handle) -> Handle:
 def client_addresses(trusted: Networks) -> Middleware:
     """Who is at the other end, behind the proxies that we trust."""
 
-    def link(following: Handle) -> Handle:
+    def link(next_handler: Handle) -> Handle:
         def handle(request: Request) -> Response:
             environ = request.environ
             peer = environ.get("REMOTE_ADDR") or ""
             request.client = client_address(peer, environ.get("HTTP_X_FORWARDED_FOR", ""), trusted)
-            return following(request)
+            return next_handler(request)
 
         return handle
 
     return link
 
 
-def framing(following: Handle) -> Handle:
+def framing(next_handler: Handle) -> Handle:
     """What the server refuses before the application, whichever server this runs on."""
 
     def handle(request: Request) -> Response:
         request.check_framing()
-        return following(request)
+        return next_handler(request)
 
     return handle
 
@@ -117,7 +117,7 @@ def framing(following: Handle) -> Handle:
 def routing(router: Router) -> Middleware:
     """Which endpoint is meant. That there is none is said only after the limit, which counts such requests too."""
 
-    def link(following: Handle) -> Handle:
+    def link(next_handler: Handle) -> Handle:
         def handle(request: Request) -> Response:
             try:
                 if request.method == "OPTIONS":
@@ -126,7 +126,7 @@ def routing(router: Router) -> Middleware:
                     request.endpoint, request.path_id = router.find(request.method, request.path)
             except AppError as error:
                 request.refusal = error
-            return following(request)
+            return next_handler(request)
 
         return handle
 
@@ -136,7 +136,7 @@ def routing(router: Router) -> Middleware:
 def authentication(identify: Callable[[str], Caller]) -> Middleware:
     """Who is asking, by `Authorization: Bearer …`. A refusal is kept for when the route is known to exist."""
 
-    def link(following: Handle) -> Handle:
+    def link(next_handler: Handle) -> Handle:
         def handle(request: Request) -> Response:
             header = request.environ.get("HTTP_AUTHORIZATION")
             if header:
@@ -146,8 +146,8 @@ def authentication(identify: Callable[[str], Caller]) -> Middleware:
                         raise Unauthorized("invalid", "The Authorization header must hold a bearer token.")
                     request.caller = identify(token.strip(" "))
                 except AppError as error:
-                    request.challenge = error
-            return following(request)
+                    request.auth_error = error
+            return next_handler(request)
 
         return handle
 

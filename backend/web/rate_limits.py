@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import cache
 
 from backend.domain import fold, network_of
-from backend.infrastructure.rate_limiter import Count, Policy, RateLimiter, Verdict
+from backend.infrastructure.rate_limiter import Count, Policy, RateLimiter, RateLimitResult
 from backend.settings import Limit
 from backend.web.middleware import Handle
 from backend.web.request import Request
@@ -32,19 +32,19 @@ class RateLimits:
         self._auth = Policy("auth", auth.quota, auth.window) if auth else None
         self._is_known = is_known
 
-    def middleware(self, following: Handle) -> Handle:
+    def middleware(self, next_handler: Handle) -> Handle:
         """Counts a request before anything is done for it."""
 
         def handle(request: Request) -> Response:
             if request.path in UNLIMITED:
-                return following(request)
+                return next_handler(request)
             caller = request.caller
             subject = f"user {caller.user.id}" if caller else f"address {network_of(request.client)}"
             try:
                 self._hit(request, self._default, subject)
                 if request.endpoint is not None and request.endpoint.route.auth_limited:
                     self.count_try(request)
-                return following(request)
+                return next_handler(request)
             finally:
                 request.answer_headers += _headers(request.counts)
 
@@ -81,17 +81,17 @@ class RateLimits:
 
 def _headers(counts: list[Count]) -> list[tuple[str, str]]:
     """Of several counts under one policy, the one that is nearer its end."""
-    verdicts: dict[Policy, Verdict] = {}
-    for policy, verdict in ((count.policy, count.verdict) for count in counts):
-        if verdict and (policy not in verdicts or verdict.reset_after > verdicts[policy].reset_after):
-            verdicts[policy] = verdict
-    if not verdicts:
+    limit_results: dict[Policy, RateLimitResult] = {}
+    for policy, result in ((count.policy, count.result) for count in counts):
+        if result and (policy not in limit_results or result.reset_after > limit_results[policy].reset_after):
+            limit_results[policy] = result
+    if not limit_results:
         return []
     states = [
-        f'"{policy.name}";r={verdict.remaining};t={math.ceil(verdict.reset_after)}'
-        for policy, verdict in verdicts.items()
+        f'"{policy.name}";r={result.remaining};t={math.ceil(result.reset_after)}'
+        for policy, result in limit_results.items()
     ]
-    return [("RateLimit-Policy", ", ".join(map(_described, verdicts))), ("RateLimit", ", ".join(states))]
+    return [("RateLimit-Policy", ", ".join(map(_described, limit_results))), ("RateLimit", ", ".join(states))]
 
 
 @cache

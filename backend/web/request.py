@@ -53,7 +53,7 @@ class Request(WerkzeugRequest):
         self.path_id = ""  # the value of the path's `{id}`, by routing
         self.refusal: AppError | None = None  # why there is no endpoint, by routing
         self.caller: Caller | None = None  # by authentication
-        self.challenge: AppError | None = None  # what is wrong with the token that was sent, by authentication
+        self.auth_error: AppError | None = None  # what is wrong with the token that was sent, by authentication
         self.counts: list[Count] = []  # that the request is in, by rate_limits
         self.answer_headers: list[tuple[str, str]] = []  # to be added to whatever the answer will be
 
@@ -61,7 +61,7 @@ class Request(WerkzeugRequest):
     def user(self) -> Caller:
         """The caller of a route that is not open to anyone. Raises Unauthorized."""
         if self.caller is None:
-            raise self.challenge or Unauthorized("missing")
+            raise self.auth_error or Unauthorized("missing")
         return self.caller
 
     @property

@@ -12,7 +12,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from backend.errors import ValidationFailed
-from backend.web.constraints import DIGITS, Integer, ListOf, Rule, Schema, Wrong
+from backend.web.constraints import DIGITS, FieldErrors, Integer, ListOf, Rule, Schema
 
 
 class Dataclass(Protocol):
@@ -34,7 +34,7 @@ class Field:
 
 def read_body(shape: type[S], value: object) -> S:
     """The parsed JSON `value` as a `shape`."""
-    wrong: Wrong = {}
+    wrong: FieldErrors = {}
     body = Nested(shape).check(value, "", wrong)
     if wrong:
         raise ValidationFailed(wrong)
@@ -43,7 +43,7 @@ def read_body(shape: type[S], value: object) -> S:
 
 def read_query(shape: type[S], parameters: list[tuple[str, str]]) -> S:
     """A query string's `parameters` as a `shape`: each at most once, integers as plain decimal digits."""
-    wrong: Wrong = {}
+    wrong: FieldErrors = {}
     known = {field.name: field for field in fields_of(shape)}
     values: dict[str, Any] = {}
     for name, text in parameters:
@@ -70,7 +70,7 @@ class Nested:
 
     shape: Any  # a dataclass
 
-    def check(self, value: object, path: str, wrong: Wrong) -> Any:
+    def check(self, value: object, path: str, wrong: FieldErrors) -> Any:
         if not isinstance(value, Mapping):
             wrong[path or "body"] = "must be an object"
             return None

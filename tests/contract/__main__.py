@@ -12,8 +12,8 @@ from pathlib import Path
 
 from backend.infrastructure.migrations import migrate
 from tests.conftest import PASSWORD, SECRET, Person
-from tests.processes.gunicorn_server import Server
-from tests.processes.real_service import call, service
+from tests.production.gunicorn_server import Server
+from tests.production.real_service import call, service
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

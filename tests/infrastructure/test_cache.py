@@ -206,10 +206,10 @@ class Topic(str):
 def test_what_is_forgotten_takes_no_memory(make_worker, product_writer, why):
     """Neither the key nor what it was about is kept anywhere."""
     worker = make_worker(size=1)
-    key, topic = Key(), Topic("products:a")
-    worker.cache.get_or_load(key, lambda tx: 1, (topic,))
-    watched = weakref.ref(key), weakref.ref(topic)
-    del key, topic
+    key, tag = Key(), Topic("products:a")
+    worker.cache.get_or_load(key, lambda tx: 1, (tag,))
+    watched = weakref.ref(key), weakref.ref(tag)
+    del key, tag
     if why == "evicted":
         worker.stock("b")
     elif why == "changed":

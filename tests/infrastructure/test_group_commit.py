@@ -12,7 +12,7 @@ from backend.errors import NotFound, Unavailable
 from backend.infrastructure import group_commit
 from backend.infrastructure.database import Database
 from tests.at_once import at_once
-from tests.processes.gunicorn_server import wait_until
+from tests.production.gunicorn_server import wait_until
 
 FOR_EVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT count(*) FROM n"
 

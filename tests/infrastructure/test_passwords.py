@@ -17,7 +17,7 @@ from backend.infrastructure.passwords import Passwords
 from backend.infrastructure.rate_limiter import Count, Policy, RateLimiter
 from tests.at_once import at_once
 from tests.forked import Forked
-from tests.processes.gunicorn_server import wait_until
+from tests.production.gunicorn_server import wait_until
 
 CONTEXT = b"reference-backend password v1"
 
@@ -241,7 +241,7 @@ def test_a_wrong_password_is_counted_and_a_right_one_not(passwords, wrong, check
     more = ["a new one"] if check == "replaced" else []
     for password, known, left in [("right", hashed, 10), ("other", hashed, 9), ("right", None, 8), ("right", "!", 7)]:
         getattr(passwords, check)(password, known, *more, wrong)
-        assert wrong.verdict.remaining == left
+        assert wrong.result.remaining == left
 
 
 def test_a_full_count_refuses_without_a_run(passwords, wrong, monkeypatch):
@@ -261,11 +261,11 @@ def test_what_waits_in_line_counts_nothing_and_what_runs_counts_until_it_has_suc
     assert_refused(line.threads.submit(passwords.matches, "x", None, wrong))
     wait_until(lambda: held.running == 1)
     wrong.peek()
-    assert wrong.verdict.remaining == 9
+    assert wrong.result.remaining == 9
     held.may_end.set()
     assert [one.result(10) for one in line.asked] == [False] * 3
     wrong.peek()
-    assert wrong.verdict.remaining == 7
+    assert wrong.result.remaining == 7
 
 
 def test_renewed_keeps_a_hash_of_todays_cost_and_replaces_another(passwords):

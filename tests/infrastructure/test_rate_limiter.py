@@ -1,4 +1,4 @@
-"""The rate limiter in one process. (Over several: tests/processes/test_shared_limiter.py.)"""
+"""The rate limiter in one process. (Over several: tests/production/test_shared_limiter.py.)"""
 
 import os
 import sys
@@ -47,10 +47,10 @@ def test_the_first_hit_leaves_all_but_one_and_that_comes_back_after_one_interval
 
 
 def test_a_burst_of_exactly_the_quota_passes_at_once(limiter: RateLimiter) -> None:
-    verdicts = [limiter.hit(AUTH, "a") for _ in range(11)]
-    assert [verdict.allowed for verdict in verdicts] == [True] * 10 + [False]
-    assert [verdict.remaining for verdict in verdicts] == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0]
-    assert verdicts[9].reset_after == verdicts[10].reset_after == 60.0
+    limit_results = [limiter.hit(AUTH, "a") for _ in range(11)]
+    assert [result.allowed for result in limit_results] == [True] * 10 + [False]
+    assert [result.remaining for result in limit_results] == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0]
+    assert limit_results[9].reset_after == limit_results[10].reset_after == 60.0
 
 
 def test_after_a_burst_one_hit_passes_each_interval(limiter: RateLimiter, clock: Clock) -> None:
@@ -140,9 +140,9 @@ def test_a_count_raises_when_it_is_full_and_tells_its_state(limiter: RateLimiter
     for full in (count.peek, count.hit):
         with pytest.raises(RateLimited) as refused:
             full()
-        assert (refused.value.headers, count.verdict) == ({"Retry-After": "6"}, (False, 0, 60.0, 6.0))
+        assert (refused.value.headers, count.result) == ({"Retry-After": "6"}, (False, 0, 60.0, 6.0))
     count.refund()
-    assert count.verdict == (True, 1, 54.0, 0.0)
+    assert count.result == (True, 1, 54.0, 0.0)
 
 
 def test_subjects_and_policies_count_apart(limiter: RateLimiter) -> None:

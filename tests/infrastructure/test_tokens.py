@@ -26,7 +26,7 @@ def issued(kind, iat=ISSUED, exp=None, secrets=(ONE,)):
     return tokens_at(iat, secrets).issue(kind, {**CLAIMS[kind], **times})
 
 
-def verdict(tokens, kind, token):
+def result(tokens, kind, token):
     """`good`, or the reason for which the token is none; asked twice, for the second time it may be remembered."""
 
     def once():
@@ -46,7 +46,7 @@ def verdict(tokens, kind, token):
     ("age", "expected"), [(-1, "invalid"), (-0.001, "invalid"), (0, "good"), (1, "good")]
 )  # fmt: skip
 def test_a_token_from_the_future_is_invalid_without_leeway(kind, age, expected):
-    assert verdict(tokens_at(ISSUED + age), kind, issued(kind)) == expected
+    assert result(tokens_at(ISSUED + age), kind, issued(kind)) == expected
 
 
 @pytest.mark.parametrize("kind", LIFETIMES)
@@ -54,18 +54,18 @@ def test_a_token_from_the_future_is_invalid_without_leeway(kind, age, expected):
     ("left", "expected"), [(1, "good"), (0.001, "good"), (0, "expired"), (-0.001, "expired"), (-1e6, "expired")]
 )
 def test_a_token_expires_at_its_very_second_without_leeway(kind, left, expected):
-    assert verdict(tokens_at(ISSUED + LIFETIMES[kind] - left), kind, issued(kind)) == expected
+    assert result(tokens_at(ISSUED + LIFETIMES[kind] - left), kind, issued(kind)) == expected
 
 
 @pytest.mark.parametrize("kind", LIFETIMES)
 @pytest.mark.parametrize(("longer", "expected"), [(-899, "good"), (0, "good"), (1, "invalid"), (10**9, "invalid")])
 def test_a_token_that_lives_longer_than_we_issue_is_invalid(kind, longer, expected):
-    assert verdict(tokens_at(ISSUED), kind, issued(kind, exp=ISSUED + LIFETIMES[kind] + longer)) == expected
+    assert result(tokens_at(ISSUED), kind, issued(kind, exp=ISSUED + LIFETIMES[kind] + longer)) == expected
 
 
 @pytest.mark.parametrize("exp", [ISSUED, ISSUED - 1, 0, -1])
 def test_a_token_without_any_life_is_invalid(exp):
-    assert verdict(tokens_at(ISSUED), "access", issued("access", exp=exp)) == "invalid"
+    assert result(tokens_at(ISSUED), "access", issued("access", exp=exp)) == "invalid"
 
 
 def test_a_remembered_token_still_expires_and_stays_of_its_type():
@@ -73,24 +73,24 @@ def test_a_remembered_token_still_expires_and_stays_of_its_type():
     now = [ISSUED]
     tokens = Tokens(Keyring([ONE]), 900, 3600, lambda: now[0])
     token = issued("refresh")
-    assert verdict(tokens, "refresh", token) == "good"
-    assert verdict(tokens, "access", token) == "invalid"
+    assert result(tokens, "refresh", token) == "good"
+    assert result(tokens, "access", token) == "invalid"
     now[0] = ISSUED + 3600
-    assert verdict(tokens, "refresh", token) == "expired"
+    assert result(tokens, "refresh", token) == "expired"
     now[0] = ISSUED - 1
-    assert verdict(tokens, "refresh", token) == "invalid"
+    assert result(tokens, "refresh", token) == "invalid"
 
 
 def test_shortening_the_lifetime_ends_what_was_issued_for_longer():
-    assert verdict(tokens_at(ISSUED, access_seconds=899), "access", issued("access")) == "invalid"
+    assert result(tokens_at(ISSUED, access_seconds=899), "access", issued("access")) == "invalid"
 
 
 def test_the_first_secret_signs_and_all_verify():
     old, new = issued("access", secrets=(ONE,)), issued("access", secrets=(TWO, ONE))
     assert jwt.get_unverified_header(new) == {"alg": "HS256", "typ": "JWT", "kid": Keyring([TWO]).signing_id}
     both, one, two = (tokens_at(ISSUED, secrets) for secrets in ((TWO, ONE), (ONE,), (TWO,)))
-    assert [verdict(tokens, "access", old) for tokens in (both, one, two)] == ["good", "good", "invalid"]
-    assert [verdict(tokens, "access", new) for tokens in (both, one, two)] == ["good", "invalid", "good"]
+    assert [result(tokens, "access", old) for tokens in (both, one, two)] == ["good", "good", "invalid"]
+    assert [result(tokens, "access", new) for tokens in (both, one, two)] == ["good", "invalid", "good"]
 
 
 def test_the_key_is_the_secrets_utf8_bytes():

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backend.infrastructure.cache import CoherentCache
-from backend.infrastructure.database import Database, Transaction
+from backend.infrastructure.database import Database, Tx
 
 PUT = """INSERT INTO products VALUES (:id, :id, 'x', 1, 'EUR', :stock, 1, 0, 0)
          ON CONFLICT (id) DO UPDATE SET stock = excluded.stock"""
@@ -22,7 +22,7 @@ class Worker:
     def stock(self, product: str) -> int | None:
         return self.cache.get_or_load(product, lambda tx: self.load(tx, product), (f"products:{product}",))
 
-    def load(self, tx: Transaction, product: str) -> int | None:
+    def load(self, tx: Tx, product: str) -> int | None:
         self.loads += 1
         row = tx.row("SELECT stock FROM products WHERE id = :id", id=product)
         return row[0] if row else None
@@ -33,7 +33,7 @@ class Worker:
     def numbers(self, length: int) -> list[int] | None:
         """A list of its own for each length, forgotten when any product changes."""
 
-        def load(tx: Transaction) -> list[int]:
+        def load(tx: Tx) -> list[int]:
             self.loads += 1
             return list(range(length))
 

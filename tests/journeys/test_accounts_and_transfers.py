@@ -49,7 +49,7 @@ def set_balance(api, account, balance):
         tx.run("UPDATE accounts SET balance = :balance WHERE id = :id", id=account, balance=balance)
 
 
-def of_the_house(api, admin):
+def internal_account(api, admin):
     """The ids of the system and the shop account, which everything between users and the house has opened."""
     accounts = api.get("/accounts?limit=100", admin).json["data"]
     return [account["id"] for account in accounts if account["ownerId"] is None]
@@ -83,7 +83,7 @@ def test_an_account_needs_an_active_currency_and_nothing_else(api, ada, body, fi
 
 def test_money_comes_in_and_goes_out_through_the_system_account(api, admin, ada, purse):
     """201 with Location; what was deposited is owed by the system account, which shows it as less than nothing."""
-    (system,) = of_the_house(api, admin)
+    (system,) = internal_account(api, admin)
     answer = api.post(f"/accounts/{purse}/withdrawals", admin, {"amount": 400, "memo": "cash"})
     out = answer.json["data"]
     assert answer.status_code == 201
@@ -187,7 +187,7 @@ def test_money_leaves_only_ones_own_accounts_and_goes_to_users_only(api, ada, gr
     api.account(admin, balance=500, admin=admin)
     product = api.product(admin, price=1)
     api.post("/orders", ada, {"accountId": purse, "items": [{"productId": product, "quantity": 1}]})
-    system, shop = of_the_house(api, admin)
+    system, shop = internal_account(api, admin)
     before = [api.balance(account, admin) for account in (purse, other, system, shop)]
     for person, source, target in (
         (grace, purse, other), (admin, purse, other), (ada, ABSENT, other), (ada, purse, ABSENT),
@@ -201,7 +201,7 @@ def test_money_leaves_only_ones_own_accounts_and_goes_to_users_only(api, ada, gr
 
 def test_the_system_account_takes_no_deposit_from_itself(api, admin, purse):
     """422, and nothing changes."""
-    (system,) = of_the_house(api, admin)
+    (system,) = internal_account(api, admin)
     for way in ("deposits", "withdrawals"):
         assert refusal(api.post(f"/accounts/{system}/{way}", admin, {"amount": 1}))[:2] == (422, "VALIDATION_ERROR")
     assert api.balance(system, admin) == -1000
@@ -219,7 +219,7 @@ def test_a_balance_stays_within_64_bits(api, ada, grace, admin, purse, other, mo
 
 
 def test_what_the_system_account_owes_stays_within_64_bits(api, admin, purse, move):
-    (system,) = of_the_house(api, admin)
+    (system,) = internal_account(api, admin)
     set_balance(api, system, 4 - MAX_BALANCE)
     assert refusal(move("deposits", amount=5)) == wrong("amount")
     assert move("deposits", amount=4).status_code == 201

@@ -8,7 +8,7 @@ import pytest
 from backend.infrastructure.migrations import DIRECTORY, migrate
 from tests.conftest import PASSWORD
 from tests.mailbox import Mailbox
-from tests.processes.gunicorn_server import wait_until
+from tests.production.gunicorn_server import wait_until
 
 
 def rows(api, admin, query=""):

@@ -9,8 +9,8 @@ import pytest
 from tests.conftest import PASSWORD
 from tests.mailbox import Mailbox
 from tests.meanwhile import meanwhile
-from tests.processes.gunicorn_server import wait_until
-from tests.processes.real_service import write_lock_held
+from tests.production.gunicorn_server import wait_until
+from tests.production.real_service import write_lock_held
 
 SLOW, FAST = "the password of the slow one", "the password of the fast one"
 

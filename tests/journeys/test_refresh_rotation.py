@@ -4,7 +4,7 @@ import jwt
 import pytest
 
 from tests.at_once import at_once
-from tests.processes.gunicorn_server import wait_until
+from tests.production.gunicorn_server import wait_until
 from tests.respelt import respelt, signed_anew
 
 DAY = 86_400

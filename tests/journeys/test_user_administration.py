@@ -7,7 +7,7 @@ import jwt
 import pytest
 
 from backend.infrastructure.ids import new_id
-from backend.infrastructure.transaction import Transaction
+from backend.infrastructure.transaction import Tx
 from tests.at_once import at_once
 from tests.conftest import PASSWORD
 
@@ -197,14 +197,14 @@ def test_a_user_of_many_logins_is_forgotten_in_many_transactions(api, admin, ada
             f"INSERT INTO sessions (id, {columns}) SELECT :id, {columns} FROM sessions WHERE ip = :ip LIMIT 1",
             ({"id": new_id(), "ip": ADDRESS} for _ in range(logins)),
         )
-    run = Transaction.run
+    run = Tx.run
 
     def counted(tx, sql, **parameters):
         changed = run(tx, sql, **parameters)
         sizes.append(changed)
         return changed
 
-    monkeypatch.setattr(Transaction, "run", counted)
+    monkeypatch.setattr(Tx, "run", counted)
     assert api.delete(f"/users/{ada.id}", api.log_in("root@example.com")).status_code == 204
     assert everywhere(ADDRESS) == everywhere(AGENT) == []
     assert sum(sizes) > logins and max(sizes) <= 1000

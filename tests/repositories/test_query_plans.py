@@ -26,7 +26,7 @@ from app import create_app
 from backend import repositories
 from backend.infrastructure.logs import LogSink
 from backend.infrastructure.rate_limiter import RateLimiter
-from backend.infrastructure.transaction import Duplicate, Transaction
+from backend.infrastructure.transaction import Duplicate, Tx
 from backend.repositories import users
 from backend.settings import Settings
 from tests.conftest import SECRET, Api
@@ -118,13 +118,13 @@ def values_of(annotation, name: str) -> list:
     return [simple[annotation]]
 
 
-def run_with_all_arguments(function, tx: Transaction) -> None:
+def run_with_all_arguments(function, tx: Tx) -> None:
     hints = typing.get_type_hints(function)
-    names = [name for name in inspect.signature(function).parameters if hints[name] is not Transaction]
+    names = [name for name in inspect.signature(function).parameters if hints[name] is not Tx]
     for values in itertools.product(*(values_of(hints[name], name) for name in names)):
         arguments = dict(zip(names, values, strict=True))
         with suppress(Duplicate):  # the same noun once more
-            function(**({"tx": tx} if Transaction in hints.values() else {}), **arguments)
+            function(**({"tx": tx} if Tx in hints.values() else {}), **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def of_repositories(template: Path) -> Statements:
         connection.seen = set()
         connection.execute("PRAGMA ignore_check_constraints = ON")  # the values are any, the statements count
         for function in FUNCTIONS:
-            run_with_all_arguments(function, Transaction(connection, time.time_ns() // 1_000_000))
+            run_with_all_arguments(function, Tx(connection, time.time_ns() // 1_000_000))
         return connection.seen
 
 

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from backend.domain import Attempt, Caller, Product, Timestamp, User
+from backend.domain import Caller, IdempotentRequest, Product, Timestamp, User
 from backend.errors import Conflict, CurrencyMismatch, InsufficientFunds, NotFound, OutOfStock
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
@@ -23,7 +23,7 @@ from backend.services.orders import Orders
 CURRENCIES = ("EUR", "USD")
 STOCK = 5
 DAY = 86_400_000  # milliseconds
-ONCE = Attempt(None, b"", lambda noun: noun.id)  # what a service made is known by its id
+ONCE = IdempotentRequest(None, b"", lambda noun: noun.id)  # what a service made is known by its id
 AMOUNTS = st.integers(1, 60)
 
 

@@ -191,9 +191,9 @@ def test_a_401_says_why_and_challenges(api, ada, authorization, reason):
     )
     answer = api.get("/users/me", headers=sent)
     assert (answer.status_code, answer.json["error"]["details"]) == (401, {"reason": reason})
-    [challenge] = answer.headers.getlist("WWW-Authenticate")
-    assert CHALLENGE.fullmatch(challenge)
-    assert ("error=" in challenge) == (reason != "missing")
+    [auth_error] = answer.headers.getlist("WWW-Authenticate")
+    assert CHALLENGE.fullmatch(auth_error)
+    assert ("error=" in auth_error) == (reason != "missing")
 
 
 def test_tokens_that_were_good_are_expired_or_revoked(api, ada, grace, clock):

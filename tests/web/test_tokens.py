@@ -49,9 +49,9 @@ def reason(answer):
     """The details' reason of a 401 whose challenge says the same (RFC 6750, section 3)."""
     assert (answer.status_code, answer.json["error"]["code"]) == (401, "UNAUTHORIZED"), answer.text
     told = answer.json["error"]["details"]["reason"]
-    challenge = answer.headers["WWW-Authenticate"]
-    assert challenge.startswith("Bearer")
-    assert ('error="invalid_token"' in challenge) == (told != "missing")
+    auth_error = answer.headers["WWW-Authenticate"]
+    assert auth_error.startswith("Bearer")
+    assert ('error="invalid_token"' in auth_error) == (told != "missing")
     return told
 
 

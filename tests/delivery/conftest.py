@@ -1,0 +1,20 @@
+"""Fixtures of the tests of delivery."""
+
+import pytest
+
+from tests.delivery.relaying import Process
+
+
+@pytest.fixture
+def process(database_path, clock):
+    """`process(inbox, …)`: one more process on the test's database, as far as a relay can tell."""
+    made = []
+
+    def make(*inboxes, **more):
+        made.append(Process(database_path, clock, *inboxes, **more))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.relay.stop()
+        each.database.close()

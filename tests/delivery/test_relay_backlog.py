@@ -1,0 +1,326 @@
+"""A backlog costs nothing but its place: looks, writes and tidying cost what is due, and then it goes out in order."""
+
+import shutil
+import sqlite3
+
+import pytest
+
+from backend.delivery import relay as relays
+from backend.delivery import retry as tries_policy
+from backend.domain import Event, Timestamp
+from backend.errors import Unavailable
+from backend.infrastructure.migrations import DIRECTORY, migrate
+from backend.infrastructure.transaction import Tx
+from backend.repositories import outbox
+from backend.services.events import Subscriber
+from tests.delivery.relaying import Inbox, Process
+from tests.production.gunicorn_server import wait_until
+
+NOW = 10**12
+LONGEST = tries_policy.LONGEST_WAIT
+FEW, MANY = 200, 10_000
+OWN_AGGREGATE = {"resource_id": "seq", "due_at": f"{NOW} + 1 + seq % 900000", "tries": "7"}  # each fails for itself
+ONE_AGGREGATE = {"resource_id": "'one'", "due_at": f"CASE seq WHEN 1 THEN {NOW} + 1000 ELSE -1 END", "tries": "0"}
+IN_PAIRS = {"resource_id": "seq / 2", "due_at": f"CASE seq % 2 WHEN 0 THEN {NOW} + 1000 ELSE -1 END", "tries": "0"}
+DEAD_LETTERS = {"resource_id": "seq", "due_at": "NULL", "tries": "100"}
+OTHERS = {"resource_id": "seq", "due_at": "0", "tries": "0", "subscriber": "'other'"}
+
+
+@pytest.fixture
+def waiting(database_path):
+    """`waiting(count, kind)`: a transaction on a database in which so many deliveries wait."""
+    made = []
+
+    def make(count, kind):
+        path = shutil.copy(database_path, database_path.with_name(f"{len(made)}.db"))
+        connection = sqlite3.connect(path, isolation_level=None)
+        made.append(connection)
+        connection.execute("BEGIN")
+        connection.execute(
+            f"""INSERT INTO outbox
+                WITH RECURSIVE n (seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM n WHERE seq < {count})
+                SELECT seq, seq, 'thing.done', 'thing', {kind["resource_id"]}, NULL, 'r', '{{}}', {NOW} FROM n"""
+        )
+        due_at, subscriber = kind["due_at"], kind.get("subscriber", "'inbox'")
+        connection.execute(
+            f"""INSERT INTO deliveries SELECT seq, {subscriber}, {kind["tries"]}, {due_at},
+                CASE WHEN {due_at} <> 0 THEN 'thing ' || resource_id END FROM outbox"""
+        )
+        return connection
+
+    yield make
+    for connection in made:
+        connection.close()
+
+
+def steps(connection, work):
+    """How many steps SQLite's virtual machine takes for `work`: a measure of cost that no busy core changes."""
+    taken = [0]
+
+    def count():
+        taken[0] += 1
+
+    connection.set_progress_handler(count, 1)
+    work(Tx(connection, Timestamp(NOW)))
+    connection.set_progress_handler(None, 0)
+    return taken[0]
+
+
+def an_event(resource_id):
+    return Event("new", "thing.done", "thing", resource_id, None, "request-1", {}, Timestamp(NOW))
+
+
+def look(tx):
+    assert outbox.due(tx, "inbox", LONGEST, 100) == []
+
+
+def publish(tx):
+    """One more under an aggregate of which something waits, to be set aside by the look that finds it."""
+    outbox.insert(tx, an_event("one"), ["inbox"])
+    (delivery,) = outbox.due(tx, "inbox", LONGEST, 100)
+    outbox.set_behind(tx, "inbox", [delivery.seq])
+
+
+def deliver_first(tx):
+    outbox.set_delivered(tx, "inbox", [1])
+    outbox.release(tx, "inbox", "thing one", 100)
+
+
+def tidy(tx):
+    assert outbox.others_owed(tx, ["inbox", "other"]) == []
+    outbox.prune(tx, NOW + 1, 0, 100)
+
+
+def give_up(tx):
+    outbox.give_up(tx, "inbox", 100)
+
+
+@pytest.mark.parametrize("work", [look, publish, deliver_first, tidy, give_up], ids=lambda work: work.__name__)
+@pytest.mark.parametrize(
+    "kind",
+    [OWN_AGGREGATE, ONE_AGGREGATE, IN_PAIRS, DEAD_LETTERS, OTHERS],
+    ids=["own", "one", "pairs", "dead", "others"],
+)
+def test_nothing_costs_what_waits(waiting, kind, work):
+    """Fifty times as many deliveries wait, and the same is to be done."""
+    few, many = (steps(waiting(count, kind), work) for count in (FEW, MANY))
+    assert many <= 1.1 * few + 100
+
+
+def test_a_look_at_a_large_backlog_that_is_due_costs_a_batch(waiting):
+    due = OWN_AGGREGATE | {"due_at": "seq % 2"}
+
+    def look(tx):
+        assert len(outbox.due(tx, "inbox", LONGEST, 100)) == 100
+
+    few, many = (steps(waiting(count, due), look) for count in (FEW, MANY))
+    assert many <= 1.1 * few
+
+
+def test_a_backlog_of_one_aggregate_goes_out_in_order_once_its_head_does(process, clock, monkeypatch):
+    """More than a batch. While the head fails nothing else of it is tried, and other aggregates are not held up."""
+    monkeypatch.setattr(relays, "BATCH", 10)
+    monkeypatch.setattr(relays, "FULL_PAUSE_SECONDS", 0)
+    inbox = Inbox()
+    inbox.failing.add("a")
+    one = process(inbox)
+    one.relay.start()
+    one.publish(*["a"] * 35)
+    one.publish("b")
+    wait_until(lambda: ("b", 36) in inbox.got)
+    assert set(inbox.numbers("a")) == {1}
+    one.publish(*["a"] * 5)
+    inbox.failing.clear()
+    wait_until(lambda: clock.advance(10) or not one.owed())
+    tries = inbox.numbers("a").count(1)
+    assert inbox.numbers("a") == [1] * tries + [*range(2, 36), *range(37, 42)]
+
+
+def test_a_backlog_fails_again_from_where_it_stands(process, clock, monkeypatch):
+    """Its receiver is there for a moment and gone again: each event is tried in its turn, and none is passed over."""
+    monkeypatch.setattr(relays, "BATCH", 4)
+    monkeypatch.setattr(relays, "FULL_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(relays, "POLL_SECONDS", 0.01)
+    inbox = Inbox()
+    inbox.failing.add("a")
+    one = process(inbox)
+    one.publish(*["a"] * 20, "b")
+    one.relay.start()
+    for _ in range(4):
+        tried = len(inbox.got)
+        wait_until(lambda: clock.advance(10) or len(inbox.got) > tried + 3)  # noqa: B023 - called at once, in this turn
+        inbox.failing.symmetric_difference_update({"a"})
+    inbox.failing.clear()
+    wait_until(lambda: clock.advance(10) or not one.owed())
+    numbers = inbox.numbers("a")
+    assert numbers == sorted(numbers)
+    assert list(dict.fromkeys(numbers)) == list(range(1, 21))
+
+
+def test_what_waits_behind_a_dead_letter_is_tried_in_its_turn(process, clock, monkeypatch):
+    """More of one aggregate than a batch, and every event is given up."""
+    monkeypatch.setattr(relays, "BATCH", 4)
+    monkeypatch.setattr(relays, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(tries_policy, "TRIES", 2)
+    inbox = Inbox()
+    inbox.failing.add("a")
+    one = process(inbox)
+    one.publish(*["a"] * 10)
+    one.relay.start()
+    wait_until(lambda: clock.advance(10) or not one.owed())
+    assert inbox.numbers("a") == sorted([*range(1, 11)] * 2)
+
+
+@pytest.fixture
+def two_of_one(process):
+    """Two events of one aggregate, owed to `x` and `y`: a process, and the first delivery to `x`."""
+    one = process(Inbox("x"), Inbox("y"))
+    one.publish("a", "a")
+    with one.database.snapshot() as tx:
+        return one, outbox.due(tx, "x", LONGEST, 1)[0]
+
+
+def times(one):
+    rows = one.rows("SELECT subscriber, seq, due_at FROM deliveries")
+    return {(subscriber, seq): due_at for subscriber, seq, due_at in rows}
+
+
+def test_what_waits_and_what_is_released_is_one_subscribers(two_of_one):
+    one, head = two_of_one
+    with one.database.transaction() as tx:
+        for subscriber in ("x", "y"):
+            outbox.set_failed(tx, subscriber, head, NOW)
+        outbox.set_behind(tx, "x", [1, 2])
+    assert times(one) == {("x", 1): NOW, ("x", 2): -1, ("y", 1): NOW, ("y", 2): 0}
+    with one.database.transaction() as tx:
+        outbox.set_behind(tx, "y", [1, 2])
+        outbox.set_delivered(tx, "x", [1])
+        outbox.release(tx, "x", head.aggregate, 100)
+    assert times(one) == {("x", 2): 0, ("y", 1): NOW, ("y", 2): -1}
+
+
+def test_what_has_changed_since_the_look_is_not_set_aside(two_of_one):
+    """Another process has delivered the head, or given up what is behind it."""
+    one, head = two_of_one
+    with one.database.transaction() as tx:
+        outbox.set_delivered(tx, "x", [1])
+        outbox.set_behind(tx, "x", [2])
+        outbox.set_failed(tx, "y", head, NOW)
+        outbox.give_up(tx, "y", 1)
+        outbox.set_behind(tx, "y", [2])
+    assert times(one) == {("x", 2): 0, ("y", 1): NOW, ("y", 2): None}
+
+
+def test_what_is_behind_a_failed_event_is_no_lag(process, clock, monkeypatch):
+    """Also if no look has set it aside so far."""
+    monkeypatch.setattr(relays, "next_try", lambda delivery, now: now + LONGEST)
+    inbox = Inbox()
+    inbox.failing.add("a")
+    one = process(inbox)
+    one.publish("a")
+    one.relay.start()
+    wait_until(lambda: one.rows("SELECT tries FROM deliveries") == [(1,)])
+    one.relay.stop()
+    one.publish("a")
+    clock.advance(61)
+    one.relay.check_lag()
+    one.publish("b")
+    clock.advance(61)
+    with pytest.raises(Unavailable):
+        one.relay.check_lag()
+
+
+def test_an_older_database_keeps_the_order_of_what_has_failed_in_it(tmp_path, clock):
+    """What waits for its next try when the schema changes still holds up what is behind it."""
+    older = tmp_path / "older"
+    older.mkdir()
+    for file in sorted(DIRECTORY.iterdir()):
+        if file.name < "0010":
+            shutil.copy(file, older)
+    path = tmp_path / "old.db"
+    migrate(path, older)
+    connection = sqlite3.connect(path)
+    later = int(clock() * 1000) + 600_000
+    for seq, due_at in ((1, later), (2, 0)):
+        event = (seq, str(seq), "thing.done", "thing", "a", None, "r", f'{{"number": {seq}}}', 0)
+        connection.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", event)
+        connection.execute("INSERT INTO deliveries VALUES (?, 'inbox', 3, ?)", (seq, due_at))
+    connection.commit()
+    connection.close()
+    migrate(path)
+    inbox = Inbox()
+    one = Process(path, clock, inbox)
+    one.relay.start()
+    one.number = 2
+    one.publish("b", "a")
+    wait_until(lambda: ("b", 3) in inbox.got)
+    assert inbox.numbers("a") == []
+    clock.advance(601)
+    wait_until(lambda: inbox.numbers("a") == [1, 2, 4])
+    one.relay.stop()
+    one.database.close()
+
+
+def test_the_backlog_of_a_subscriber_that_is_gone_is_given_up_without_any_event(process, monkeypatch):
+    """More than a batch, and nothing happens meanwhile that would make the relay look."""
+    monkeypatch.setattr(relays, "BATCH", 10)
+    batches, give_up = [], outbox.give_up
+    monkeypatch.setattr(outbox, "give_up", lambda tx, name, batch: batches.append(batch) or give_up(tx, name, batch))
+    process(Inbox("gone"), Inbox("gone too"), Inbox("there")).publish(*["a"] * 35)
+    inbox = Inbox("there")
+    one = process(inbox)
+    one.relay.start()
+    wait_until(lambda: not one.owed())
+    assert len(inbox.got) == 35
+    gone = one.rows("SELECT subscriber, count(*) FROM deliveries WHERE due_at IS NULL GROUP BY 1")
+    assert gone == [("gone", 35), ("gone too", 35)]
+    assert set(batches) == {10}
+
+
+def test_giving_up_goes_in_batches_that_leave_no_head_behind(process, clock):
+    """What waits for others is given up before them, so that a subscriber that comes back misses no release."""
+    inbox = Inbox()
+    inbox.failing.add("a")
+    one = process(inbox)
+    one.publish(*["a"] * 5)
+    one.relay.start()
+    wait_until(lambda: one.rows("SELECT count(*) FROM deliveries WHERE due_at = -1") == [(4,)])
+    one.relay.stop()
+    with one.database.transaction() as tx:
+        outbox.give_up(tx, "inbox", 3)
+    assert [seq for _, seq in one.owed()] == [1, 5]
+    successor = Inbox()
+    other = process(successor)
+    other.relay.start()
+    wait_until(lambda: clock.advance(1) or not other.owed())
+    assert successor.got == [("a", 1), ("a", 5)]
+
+
+def test_what_is_only_recorded_is_forgotten_too(process, clock):
+    one = process(Subscriber("ledger", record=lambda tx, events: None))
+    one.publish("a")
+    one.relay.start()
+    wait_until(lambda: not one.owed())
+    clock.advance(8 * 86_400)
+    one.publish("b")
+    wait_until(lambda: one.rows("SELECT seq FROM outbox") == [(2,)])
+
+
+def test_old_events_that_are_still_owed_do_not_keep_others_from_being_forgotten(process, clock, monkeypatch):
+    """More of them than a batch, and older than all others."""
+    monkeypatch.setattr(relays, "BATCH", 4)
+    waiting, other = Inbox("waiting", wants=lambda event: event.resource_id == "owed"), Inbox("other")
+    waiting.open.clear()
+    one = process(waiting, other)
+    one.publish(*["owed"] * 10, "fine", "fine")
+    one.relay.start()
+    wait_until(lambda: len(other.got) == 12)
+    clock.advance(8 * 86_400)
+
+    def forgotten():
+        one.publish("new")
+        return not one.rows("SELECT 1 FROM outbox WHERE resource_id = 'fine'")
+
+    wait_until(forgotten)
+    assert one.rows("SELECT count(*) FROM outbox WHERE resource_id = 'owed'") == [(10,)]
+    waiting.open.set()

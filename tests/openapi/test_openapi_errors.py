@@ -1,0 +1,165 @@
+"""Every error that `/openapi.json` documents can be provoked, and every one that is provoked is documented.
+
+What all routes have in common is provoked of each; what one has of its own stands in the table `SPECIAL`.
+"""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from werkzeug.test import TestResponse
+
+from backend.settings import Limit
+from tests.conftest import PASSWORD, Api
+from tests.every_route import API, VALID, World, build_world, routes_of, send, someone_allowed
+from tests.openapi.documented import Document
+
+# What the HTTP server answers before the application: tests/production has them.
+SERVERS_OWN = {(408, "REQUEST_TIMEOUT"), (414, "URI_TOO_LONG"), (431, "HEADERS_TOO_LARGE")}
+SERVERS_OWN_OF_GET = SERVERS_OWN | {(400, "MALFORMED_JSON")}  # nobody else reads a GET's body, to find it cut short
+
+ABSENT = "0198c0de-0000-7000-8000-000000000000"
+
+
+class Special(NamedTuple):
+    """An error that a route has of its own, and who provokes it with which body or id."""
+
+    key: str
+    status: int
+    code: str
+    who: str
+    body: str = ""
+    id: str = ""
+
+
+def transfer(target: str, amount: int) -> str:
+    return f'{{"fromAccountId": "$account", "toAccountId": "{target}", "amount": {amount}}}'
+
+
+def order(product: str, quantity: int) -> str:
+    return f'{{"accountId": "$account", "items": [{{"productId": "{product}", "quantity": {quantity}}}]}}'
+
+
+TAKEN = f'{{"email": "STRANGER@example.com", "currentPassword": "{PASSWORD}"}}'
+SPECIAL = [
+    Special(f"PATCH {API}/users/me", 403, "FORBIDDEN", "owner", '{"roles": ["admin"]}'),
+    Special(f"PATCH {API}/users/me", 409, "CONFLICT", "owner", TAKEN),
+    Special(f"PATCH {API}/users/{{id}}", 403, "FORBIDDEN", "owner", '{"active": true}'),
+    Special(f"PATCH {API}/users/{{id}}", 409, "CONFLICT", "owner", TAKEN),
+    Special(f"PATCH {API}/users/{{id}}", 409, "CONFLICT", "admin", '{"active": false}', "$admin"),
+    Special(f"DELETE {API}/users/{{id}}", 409, "CONFLICT", "admin", id="$admin"),
+    Special(f"POST {API}/accounts/{{id}}/withdrawals", 422, "INSUFFICIENT_FUNDS", "admin", '{"amount": 1000000}'),
+    Special(f"POST {API}/accounts/{{id}}/deposits", 409, "CONFLICT", "admin", id="$idle_account"),
+    Special(f"POST {API}/transfers", 404, "NOT_FOUND", "owner", transfer(ABSENT, 5)),
+    Special(f"POST {API}/transfers", 422, "INSUFFICIENT_FUNDS", "owner", transfer("$other_account", 10**6)),
+    Special(f"POST {API}/transfers", 422, "CURRENCY_MISMATCH", "owner", transfer("$dollars", 5)),
+    Special(f"POST {API}/orders", 409, "OUT_OF_STOCK", "owner", order("$product", 999)),
+    Special(f"POST {API}/orders", 409, "CONFLICT", "owner", order("$product", 2).replace("]", '], "maxTotal": 1')),
+    Special(f"POST {API}/orders", 422, "INSUFFICIENT_FUNDS", "owner", order("$dear_product", 1)),
+    Special(f"POST {API}/orders", 422, "CURRENCY_MISMATCH", "owner", order("$dollar_product", 1)),
+    Special(f"POST {API}/orders/{{id}}/cancel", 422, "INSUFFICIENT_FUNDS", "owner"),  # the shop is broke by then
+]
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> World:
+    return build_world(Path(shutil.copy(migrated, tmp_path_factory.mktemp("world"))))
+
+
+@pytest.fixture
+def database_path(world: World, tmp_path: Path) -> Path:
+    return Path(shutil.copy(world.path, tmp_path))
+
+
+@pytest.fixture
+def document(api: Api) -> Document:
+    return Document(api.get("//openapi.json").json)
+
+
+def bad_requests(api: Api, world: World, key: str) -> Iterator[TestResponse]:
+    """What anybody can do wrong, done by somebody who may call the route."""
+    by = someone_allowed(world, routes_of(api.app)[key])
+    yield send(api, world, key, by, environ_overrides={"CONTENT_LENGTH": "1x"})
+    yield send(api, world, key, by, headers={"Transfer-Encoding": "chunked"})
+    yield send(api, world, key, by, body="[" + " " * 65_536)
+    yield send(api, world, key, by, headers={"Content-Encoding": "gzip"})
+    yield send(api, world, key, by, body="{")
+    yield send(api, world, key, by, query="?unknown=1")
+
+
+def refusals(api: Api, world: World, key: str) -> Iterator[TestResponse]:
+    """A bad token; rights that are wanting; something that is not there."""
+    yield send(api, world, key, world.people["forged"])
+    if routes_of(api.app)[key].access.value != "anyone":
+        yield send(api, world, key, world.people["stranger"])
+    if "{id}" in key:
+        yield send(api, world, key, world.people["admin"], id=ABSENT)
+
+
+def repetitions(api: Api, world: World, document: Document, key: str) -> Iterator[TestResponse]:
+    """A key that stood for something else; another version; what has been done already."""
+    by = someone_allowed(world, routes_of(api.app)[key])
+    headers = document.parameters(key, "header")
+    if "Idempotency-Key" in headers:
+        assert api.post("/accounts", by, {"currency": "CHF"}, key="used").status_code == 201
+        yield send(api, world, key, by, headers={"Idempotency-Key": "used"})
+    if "If-Match" in headers:
+        yield send(api, world, key, by, headers={"If-Match": '"99"'})
+    yield from (send(api, world, key, by) for _ in range(2))
+
+
+def troubles(make_api: Any, world: World, key: str, path: Path) -> Iterator[TestResponse]:
+    """Too many requests; a fault of ours; no database. The admin's token has every route read the database."""
+    limited = make_api(rate_limit_default=Limit(1, 60))
+    yield from (send(limited, world, key, world.people["admin"], query="?unknown=1") for _ in range(2))
+    broken = make_api(cache_size=0)
+    with sqlite3.connect(path) as outside:
+        outside.execute("DROP TABLE sessions")
+    outside.close()
+    yield send(broken, world, key, world.people["admin"])
+    broken.app.database.close()
+    path.rename(path.with_name("gone"))
+    yield send(broken, world, key, world.people["admin"])
+
+
+@pytest.mark.parametrize("key", VALID)
+def test_the_documented_errors_are_those_that_can_be_provoked(make_api, world, document, database_path, key):
+    """Each of them: status, code, headers and body."""
+    provoked = {(special.status, special.code) for special in SPECIAL if special.key == key}
+    api = make_api()
+    for answers in (
+        bad_requests(api, world, key), refusals(api, world, key), repetitions(api, world, document, key),
+        troubles(make_api, world, key, database_path),
+    ):  # fmt: skip
+        for answer in answers:
+            document.check(key, answer)
+            if answer.status_code >= 400:
+                provoked.add((answer.status_code, answer.json["error"]["code"]))
+    servers_own = SERVERS_OWN_OF_GET if key.startswith("GET") else SERVERS_OWN
+    assert provoked == document.errors(key) - servers_own
+
+
+@pytest.mark.parametrize("special", SPECIAL, ids=lambda special: f"{special.key} {special.code}")
+def test_a_route_has_the_errors_of_its_own(api, world, document, special):
+    shops = {"id": "$shop", "body": '{"amount": 500}'}
+    emptied = send(api, world, f"POST {API}/accounts/{{id}}/withdrawals", world.people["admin"], **shops)
+    assert emptied.status_code == 201
+    answer = send(api, world, special.key, world.people[special.who], body=special.body, id=special.id)
+    assert (answer.status_code, answer.json["error"]["code"]) == (special.status, special.code)
+    document.check(special.key, answer)
+
+
+def test_a_locked_database_is_a_documented_answer(make_api, world, document, database_path):
+    """An outside writer holds the lock: every write is 503 with Retry-After, none is an error of ours."""
+    api = make_api(busy_timeout_seconds=0.05)
+    writes = [key for key in VALID if not key.startswith("GET")]
+    outside = sqlite3.connect(database_path, isolation_level=None)
+    outside.execute("BEGIN IMMEDIATE")
+    for key in writes:
+        answer = send(api, world, key, someone_allowed(world, routes_of(api.app)[key]))
+        assert (key, answer.status_code) == (key, 503)
+        document.check(key, answer)
+    outside.close()

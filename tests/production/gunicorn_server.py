@@ -1,0 +1,171 @@
+"""A real gunicorn with our worker and configuration on a free port, and crowds of clients for it."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from backend.infrastructure.migrations import migrate
+from tests.production.raw_client import Answer, Client
+
+ROOT = Path(__file__).parents[2]
+PROMPT = 0.75  # seconds: a client that is made to wait for a hostile one would wait for its deadline, of 1 s
+TINY = "tests.production.tiny_application:application"
+GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PASS_ON = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+if sys.argv[2] == "True":
+    os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+class Server:
+    """A running gunicorn; `log` has what it says."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", log: Path, address: Any) -> None:
+        self.process, self.log, self.address = process, log, address
+
+    def connect(self, source: str = "", receive_buffer: int = 0) -> Client:
+        stream = socket.socket(socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET)
+        if source:
+            stream.bind((source, 0))
+        if receive_buffer:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client = Client(stream)
+        try:
+            stream.connect(self.address)
+        except OSError:
+            stream.close()
+            raise
+        return client
+
+    def ask(self, request: bytes, to_head: bool = False) -> Answer:
+        """The answer to one request on a connection of its own."""
+        with self.connect() as client:
+            return client.send(request).read_answer(to_head)
+
+    def probe(self) -> float:
+        """Seconds that a well-behaved client waits for its answer."""
+        began = time.monotonic()
+        assert self.ask(GET % b"/").status == 200
+        return time.monotonic() - began
+
+    def workers(self) -> list[int]:
+        """The process ids of the workers."""
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def wait_for_workers(self, count: int, others_than: Collection[int] = ()) -> list[int]:
+        """So many workers that listen, none of them one of `others_than`."""
+        wait_until(lambda: len(pids := self.workers()) == count and not set(pids) & set(others_than)
+                   and all(map(listens, pids)), 20)  # fmt: skip
+        return self.workers()
+
+    @contextlib.contextmanager
+    def only(self, worker: int) -> Iterator[None]:
+        """Nobody but this worker takes connections: the others are stopped."""
+        others = [pid for pid in self.workers() if pid != worker]
+        for pid in others:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in others:
+                os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def gunicorn(
+    log: Path,
+    *options: str,
+    descriptors: int = 0,
+    bind: str = "",
+    application: str = TINY,
+    errors: int | None = None,
+    listener: socket.socket | None = None,
+    managed: bool = True,
+    python: str = sys.executable,
+    folder: Path = ROOT,
+    **environment: str,
+) -> Iterator[Server]:
+    """Run the server, with the tiny application; one worker, four threads, a time-out of 1 s if not told else.
+
+    A `listener` is passed as descriptor 3, and if it is `managed`, as service managers do. Standard error is `log`, or
+    the descriptor `errors`, whose beginning the test copies into `log`.
+    """
+    settings = {"WEB_CONCURRENCY": "1", "THREADS": "4", "REQUEST_TIMEOUT_SECONDS": "1"}
+    settings |= {"BIND": bind or "127.0.0.1:0", "DATABASE_URL": f"sqlite:///{log.parent / 'app.db'}"} | environment
+    migrate(log.parent / "app.db")  # the tiny application has no use for it, but the start asks for its schema
+    command = [python, "-m", "gunicorn", "-c", "python:backend.gunicorn_conf", *options]
+    command += [application]
+    if descriptors:
+        command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
+    if listener:
+        command = [sys.executable, "-c", PASS_ON, str(listener.fileno()), str(managed), *command]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=os.environ | settings,
+            stderr=errors or output,
+            start_new_session=True,
+            pass_fds=[listener.fileno()] if listener else [],
+        )
+    try:
+        # Two processes say these, each by a thread of its own: either may come first.
+        wait_until(
+            lambda: (
+                all(said in log.read_text() for said in ("Listening at", "Booting worker"))
+                or process.poll() is not None
+            )
+        )
+        port = re.search(r"Listening at: \S+?:(\d+) ", log.read_text())
+        yield Server(process, log, ("127.0.0.1", int(port[1])) if port else bind.removeprefix("unix:"))
+    finally:
+        # Not by a signal that asks: the answer would take a second.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def listens(worker: int) -> bool:
+    """Whether the worker has begun to take connections: its poller watches more than its own queue."""
+    with contextlib.suppress(OSError):
+        for info in Path(f"/proc/{worker}/fdinfo").iterdir():
+            if info.read_text().count("tfd:") > 1:
+                return True
+    return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def open_crowd(
+    stack: contextlib.ExitStack, server: Server, count: int, opening: bytes, receive_buffer: int = 0
+) -> list[Client]:
+    """So many connections, 50 from an address, each of which has sent `opening`."""
+    return [
+        stack.enter_context(server.connect(f"127.0.{count}.{1 + index // 50}", receive_buffer)).send(opening)
+        for index in range(count)
+    ]
+
+
+def slowest_probe(server: Server, seconds: float) -> float:
+    """The longest that a well-behaved client waits, one coming after the other for so many seconds."""
+    end, slowest = time.monotonic() + seconds, 0.0
+    while time.monotonic() < end:
+        slowest = max(slowest, server.probe())
+    return slowest

@@ -1,0 +1,54 @@
+"""Clients that keep a server busy with transfers, and remember what they were told."""
+
+import threading
+import time
+from itertools import count
+
+from tests.conftest import Person
+from tests.production.gunicorn_server import Server, wait_until
+from tests.production.real_service import LOST, Caller
+
+
+class Load:
+    """Clients that transfer on connections they keep, until the server does not want them any more."""
+
+    def __init__(
+        self, server: Server, ada: Person, accounts: tuple[str, str], clients: int = 6, name: str = "load"
+    ) -> None:
+        self.name, self.over = name, False
+        self.acknowledged: dict[str, str] = {}
+        self.refused: list[str] = []
+        self.last = 0.0  # answer (monotonic clock)
+        self._server, self._ada, self._accounts = server, ada, accounts
+        self._threads = [threading.Thread(target=self._transfer, args=[number]) for number in range(clients)]
+        for thread in self._threads:
+            thread.start()
+        wait_until(lambda: len(self.acknowledged) > 2 * clients)
+
+    def body(self, memo: str) -> dict[str, object]:
+        return {"fromAccountId": self._accounts[0], "toAccountId": self._accounts[1], "amount": 1, "memo": memo}
+
+    def _transfer(self, client: int) -> None:
+        with Caller(self._server.address) as caller:
+            for number in count():
+                memo = f"{self.name}-{client}.{number}"
+                try:
+                    reply = caller.call("POST", "/transfers", self._ada, self.body(memo), memo)
+                except ConnectionRefusedError:
+                    return
+                except LOST:
+                    caller.http.close()  # and connect anew
+                    continue
+                self.last = time.monotonic()
+                if reply.status == 201:
+                    self.acknowledged[memo] = reply.data["id"]
+                else:
+                    assert reply.status == 503, reply
+                    self.refused.append(memo)
+                if self.over:
+                    return
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(20)
+            assert not thread.is_alive()

@@ -1,0 +1,62 @@
+"""What every story of kills and races ends in: is the database whole, and does it agree with what clients were told?"""
+
+import sqlite3
+from collections.abc import Collection, Mapping
+from contextlib import closing
+from pathlib import Path
+
+# Each of these finds nothing in a database that is right.
+WRONG = {
+    "foreign keys": "SELECT * FROM pragma_foreign_key_check",
+    "a currency that does not add up to 0": """
+        SELECT currency, sum(balance) FROM accounts GROUP BY currency HAVING sum(balance) <> 0""",
+    "a balance that is not the sum of its entries": """
+        SELECT id, balance FROM accounts
+        WHERE balance <> (SELECT coalesce(sum(amount), 0) FROM entries WHERE account_id = accounts.id)""",
+    "a transaction without exactly its two entries": """
+        SELECT id FROM transactions AS t
+        WHERE (SELECT count(*) FROM entries WHERE transaction_id = t.id) <> 2
+        OR (t.from_account_id, -t.amount) NOT IN (SELECT account_id, amount FROM entries WHERE transaction_id = t.id)
+        OR (t.to_account_id, t.amount) NOT IN (SELECT account_id, amount FROM entries WHERE transaction_id = t.id)""",
+    "an order without exactly its payment, and its refund if it was cancelled": """
+        SELECT id, status FROM orders AS o
+        WHERE (SELECT count(*) FROM transactions WHERE order_id = o.id) <> 1 + (status = 'cancelled')
+        OR ('payment', account_id, total)
+            NOT IN (SELECT type, from_account_id, amount FROM transactions WHERE order_id = o.id)
+        OR (status = 'cancelled' AND ('refund', account_id, total)
+            NOT IN (SELECT type, to_account_id, amount FROM transactions WHERE order_id = o.id))""",
+    "an order that does not cost what its items do": """
+        SELECT id FROM orders
+        WHERE total <> (SELECT sum(quantity * unit_price) FROM order_items WHERE order_id = orders.id)""",
+    "an idempotency key without its effect": """
+        SELECT key, data FROM idempotency_keys WHERE json_extract(data, '$.id') NOT IN
+        (SELECT id FROM transactions UNION ALL SELECT id FROM orders UNION ALL SELECT id FROM accounts)""",
+    "an effect under two idempotency keys": """
+        SELECT json_extract(data, '$.id') AS id, count(*) FROM idempotency_keys GROUP BY id HAVING count(*) > 1""",
+    "an effect without its event": """
+        SELECT type, id FROM transactions WHERE 1 <>
+        (SELECT count(*) FROM outbox WHERE resource_id = transactions.id AND name = type || '.completed')""",
+}
+
+
+def result(database: Path, acknowledged: Mapping[str, str] | None = None, refused: Collection[str] = ()) -> list[str]:
+    """All that is wrong, as lines.
+
+    `acknowledged` are the transfers that a client was told of, memo → id, and `refused` the memos of those that were
+    refused. Every memo stands for one idempotency key, so no memo may be there twice, whatever its client knows.
+    """
+    with closing(sqlite3.connect(database)) as sqlite:
+        checked = [text for (text,) in sqlite.execute("PRAGMA integrity_check")]
+        wrong = [] if checked == ["ok"] else checked
+        wrong += [f"{what}: {row}" for what, query in WRONG.items() for row in sqlite.execute(query)]
+        made: dict[str, list[str]] = {}
+        for memo, made_id in sqlite.execute("SELECT memo, id FROM transactions WHERE memo IS NOT NULL"):
+            made.setdefault(memo, []).append(made_id)
+    wrong += [f"{memo}: two effects of one key" for memo, ids in made.items() if len(ids) > 1]
+    wrong += [
+        f"{memo}: acknowledged, not there"
+        for memo, told in (acknowledged or {}).items()
+        if told not in made.get(memo, [])
+    ]
+    wrong += [f"{memo}: refused, and there" for memo in refused if memo in made]
+    return wrong

@@ -1,0 +1,64 @@
+"""Many clients at once that ask and ask, and count the requests that got no answer."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from tests.production.gunicorn_server import GET
+from tests.production.raw_client import Client, connect
+
+PAUSE = 0.03  # seconds: before the first request of a connection, and between two
+
+
+class SteadyClients:
+    """Clients, each with a thread of its own. `lost` has a line for each request that got no answer.
+
+    A client that keeps its connection opens another only when an answer says so. `refused` counts the connections
+    that could not be opened.
+    """
+
+    def __init__(self, address: Any, count: int, keep: bool) -> None:
+        self.answered = self.refused = 0
+        self.lost: list[str] = []
+        self._address, self._keep, self._over = address, keep, False
+        self._counting = threading.Lock()
+        self._threads = [threading.Thread(target=self._ask_until_over) for _ in range(count)]
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._over = True
+            for thread in self._threads:
+                thread.join()
+
+    def _ask_until_over(self) -> None:
+        while not self._over:
+            try:
+                client = connect(self._address)
+            except OSError:
+                with self._counting:
+                    self.refused += 1
+                time.sleep(PAUSE)
+                continue
+            with client:
+                self._converse(client)
+
+    def _converse(self, client: Client) -> None:
+        """Ask until the server or the end of the test closes the connection."""
+        opened, keep = time.monotonic(), True
+        while keep and not self._over:
+            time.sleep(PAUSE)
+            try:
+                answer = client.send(GET % (b"/short" if self._keep else b"/")).read_answer()
+            except (OSError, EOFError) as error:
+                self.lost.append(f"{error!r}, {time.monotonic() - opened:.2f} s after the connection was opened")
+                return
+            with self._counting:
+                self.answered += 1
+            keep = self._keep and answer.headers["connection"] != "close"

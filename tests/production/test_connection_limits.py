@@ -1,0 +1,118 @@
+"""However many connections there are, a worker neither dies nor stops serving, and nobody holds more than his share."""
+
+import contextlib
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.production.gunicorn_server import GET, PROMPT, gunicorn, open_crowd, slowest_probe, wait_until
+from tests.production.raw_client import Client, closed
+
+
+@contextlib.contextmanager
+def many_descriptors(count: int) -> Iterator[None]:
+    """Raise this process's own limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(count, hard)), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_three_thousand_idle_connections_with_1024_descriptors_neither_kill_a_worker_nor_stop_service(
+    tmp_path: Path,
+) -> None:
+    """The longest idle make room for the newest; a client that is busy keeps its connection."""
+    log = tmp_path / "log"
+    with (
+        many_descriptors(4000),
+        gunicorn(log, descriptors=1024, REQUEST_TIMEOUT_SECONDS="10") as server,
+        contextlib.ExitStack() as stack,
+    ):
+        workers = server.workers()
+        for index in range(3000):
+            stack.enter_context(server.connect(f"127.0.2.{1 + index // 75}"))
+            if index % 100 == 0:
+                assert server.probe() < 1
+        assert slowest_probe(server, 0.2) < PROMPT
+        assert server.workers() == workers
+    assert log.read_text().count("Booting worker") == 1
+    assert log.read_text().count("the longest idle make room") == 1  # a warning once a minute
+
+
+def test_a_worker_that_is_full_of_slow_clients_serves_the_next_one(tmp_path: Path) -> None:
+    """It takes the place of whoever has had the worker wait for longest, not of the newest."""
+    log = tmp_path / "log"
+    with gunicorn(log, descriptors=128, REQUEST_TIMEOUT_SECONDS="10") as server, contextlib.ExitStack() as stack:
+        clients = open_crowd(stack, server, 100, b"G")
+        assert slowest_probe(server, 0.2) < PROMPT
+        wait_until(lambda: len(closed(clients)) in range(37, 45))
+        assert not closed(clients[-50:])
+
+
+def test_running_out_of_descriptors_does_not_kill_the_worker(tmp_path: Path) -> None:
+    """Should the limit on connections be set too high, accepting pauses, and the idle make room."""
+    log = tmp_path / "log"
+    options = ("--worker-connections", "1000")
+    with gunicorn(log, *options, descriptors=64) as server, contextlib.ExitStack() as stack:
+        workers = server.workers()
+        for _ in range(90):
+            stack.enter_context(server.connect())
+        wait_until(lambda: "cannot accept a connection" in log.read_text())
+        assert server.workers() == workers
+
+
+def test_an_address_holds_a_hundred_connections_over_all_workers(tmp_path: Path) -> None:
+    """Others are not touched, and a worker that is killed takes what it held out of the count."""
+    log = tmp_path / "log"
+    settings = {"WEB_CONCURRENCY": "2", "REQUEST_TIMEOUT_SECONDS": "30"}
+    with gunicorn(log, **settings) as server, contextlib.ExitStack() as stack:
+
+        def fill() -> list[Client]:
+            clients = [stack.enter_context(server.connect("127.0.0.7")).send(b"G") for _ in range(120)]
+            # Two workers that are asked for the last place at the same moment may both refuse.
+            wait_until(lambda: 98 <= 120 - len(closed(clients)) <= 100)
+            assert server.probe() < PROMPT
+            return clients
+
+        clients = fill()
+        wait_until(lambda: log.read_text().count("Booting worker") == 2)
+        for worker in server.workers():
+            os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: len(closed(clients)) == 120)
+        wait_until(lambda: log.read_text().count("Booting worker") == 4)
+        fill()
+
+
+def test_connections_beyond_the_hundred_are_one_warning_that_names_the_setting(tmp_path: Path) -> None:
+    """A proxy that nobody has declared looks like one client with too many connections."""
+    log = tmp_path / "log"
+    with gunicorn(log, REQUEST_TIMEOUT_SECONDS="30") as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect("127.0.0.7")) for _ in range(130)]
+        wait_until(lambda: len(closed(clients)) == 30)
+        wait_until(lambda: "TRUSTED_PROXIES" in log.read_text())
+        lines = [line for line in log.read_text().splitlines() if "TRUSTED_PROXIES" in line]
+        assert len(lines) == 1
+        assert '"WARNING"' in lines[0] and "127.0.0.7" in lines[0]
+
+
+def test_a_trusted_proxy_holds_as_many_connections_as_it_likes(tmp_path: Path) -> None:
+    settings = {"TRUSTED_PROXIES": "127.0.0.0/8", "REQUEST_TIMEOUT_SECONDS": "30"}
+    with gunicorn(tmp_path / "log", **settings) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()).send(GET % b"/") for _ in range(150)]
+        assert all(client.read_answer().status == 200 for client in clients)
+        assert not closed(clients)
+
+
+def test_whoever_does_not_close_after_the_last_answer_is_dropped_after_two_seconds(tmp_path: Path) -> None:
+    """Until then what he still sends is read away, for closing at once might cost him the answer."""
+    with gunicorn(tmp_path / "log") as server, contextlib.ExitStack() as stack:
+        handles = Path(f"/proc/{server.workers()[0]}/fd")
+        server.probe()
+        before = len(list(handles.iterdir()))  # the probe's may be among them
+        open_crowd(stack, server, 20, b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        wait_until(lambda: len(list(handles.iterdir())) > before + 15)
+        wait_until(lambda: len(list(handles.iterdir())) <= before, 20)

@@ -1,0 +1,212 @@
+"""What well-behaved clients rely on stays right: keep-alive, pipelining, HEAD, large answers, Expect, a clean end."""
+
+import contextlib
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.production.gunicorn_server import GET, PROMPT, Server, gunicorn, wait_until
+from tests.production.raw_client import Answer
+
+POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("server") / "log"
+    with gunicorn(log) as running:
+        yield running
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_connection_serves_one_request_after_the_other(server: Server) -> None:
+    with server.connect() as client:
+        for number in range(50):
+            answer = client.send(POST % (5, b"x y%02d" % number)).read_answer()
+            assert (answer.body, answer.headers["connection"]) == (b"x y%02d" % number, "keep-alive")
+
+
+def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
+    """However they are cut into segments: byte by byte, and many at once with part of another behind them.
+
+    A body such as `07` that is not taken off would go unseen: `07POST` is a method.
+    """
+    bodies = [b"x y%02d" % number for number in range(20)]
+    requests = b"".join(POST % (5, body) for body in bodies)
+    for size in (1, 7, 100, len(requests) - 10):
+        with server.connect() as client:
+            for start in range(0, len(requests), size):
+                client.send(requests[start : start + size])
+            assert [client.read_answer().body for _ in range(20)] == bodies
+
+
+def test_short_requests_overtake_nothing_on_their_own_connection(server: Server) -> None:
+    """They run elsewhere than the others, in front of them and behind them."""
+    paths = [b"/short" if number % 3 else b"/sleep/0.01" for number in range(200)]
+    with server.connect() as client:
+        for number, path in enumerate(paths):
+            client.send(b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nx y%03d" % (path, number))
+        assert [client.read_answer().body for _ in paths] == [b"x y%03d" % number for number in range(200)]
+
+
+def test_a_thousand_short_requests_at_once_are_answered(server: Server) -> None:
+    with server.connect() as client:
+        client.send(GET % b"/short" * 1000)
+        assert all(client.read_answer().status == 200 for _ in range(1000))
+
+
+def test_short_requests_are_answered_while_all_threads_are_busy(server: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        busy = [stack.enter_context(server.connect()).send(GET % b"/sleep/1") for _ in range(4)]
+        began = time.monotonic()
+        assert server.ask(GET % b"/short").status == 200
+        assert time.monotonic() - began < PROMPT
+        assert [client.read_answer().status for client in busy] == [200] * 4
+
+
+def test_a_client_that_pipelines_and_does_not_read_is_served_no_faster_than_it_reads(server: Server) -> None:
+    with server.connect() as client:
+        client.send(GET % b"/big" * 5)
+        assert server.probe() < 0.25
+        assert [len(client.read_answer().body) for _ in range(5)] == [5_000_000] * 5
+
+
+def test_head_has_the_headers_of_get_and_no_body(server: Server) -> None:
+    with server.connect() as client:
+        client.send(b"HEAD /big HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.read_answer(to_head=True).headers["content-length"] == "5000000"
+        assert client.send(POST % (3, b"abc")).read_answer().body == b"abc"
+
+
+def test_a_large_answer_arrives_whole_and_the_connection_goes_on(server: Server) -> None:
+    with server.connect() as client:
+        for _ in range(3):
+            assert client.send(GET % b"/big").read_answer().body == b"x" * 5_000_000
+
+
+def test_a_client_that_asks_to_close_gets_its_whole_answer_and_then_the_end(server: Server) -> None:
+    with server.connect() as client:
+        client.send(b"GET /big HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\nmore, never read")
+        answer = client.read_answer()
+        assert (len(answer.body), answer.headers["connection"]) == (5_000_000, "close")
+        assert client.ends()
+
+
+def test_a_client_that_closes_its_side_after_a_whole_request_is_answered(server: Server) -> None:
+    with server.connect() as client:
+        client.send(POST % (3, b"abc")).stream.shutdown(1)
+        assert client.read_answer().body == b"abc"
+        assert client.ends()
+
+
+def test_a_client_that_waits_for_100_continue_gets_it_once_and_before_its_body(server: Server) -> None:
+    with server.connect() as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 3\r\n\r\n")
+        assert client.read_answer().status == 100
+        client.send(b"ab")
+        client.send(b"c")
+        assert client.read_answer().body == b"abc"
+
+
+def test_no_100_continue_is_sent_to_who_does_not_wait_for_it_or_must_not_send(server: Server) -> None:
+    with server.connect() as client:
+        head = b"POST / HTTP/1.%d\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+        assert client.send(head % (1, 3) + b"abc").read_answer().body == b"abc"
+        assert client.send(head % (1, 65537)).read_answer().status == 413
+    with server.connect() as client:
+        client.send(head % (0, 3))
+        time.sleep(0.1)  # nothing comes: there is nothing to wait for
+        assert client.send(b"abc").read_answer().status == 200
+
+
+def test_curl_does_not_stall_on_expect(server: Server) -> None:
+    """It would wait a second for the 100 and then send anyway."""
+    url = f"http://127.0.0.1:{server.address[1]}/"
+    command = ["curl", "-sS", "-H", "Expect: 100-continue", "-d", "abc", "-w", " %{time_total}", url]
+    body, seconds = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert body == "abc"
+    assert float(seconds) < 0.5
+
+
+def test_an_idle_connection_is_closed_without_a_word(tmp_path: Path) -> None:
+    """After `keepalive` seconds, here 1."""
+    options = ("--keep-alive", "1")
+    with gunicorn(tmp_path / "log", *options, REQUEST_TIMEOUT_SECONDS="30") as server, server.connect() as client:
+        client.send(GET % b"/").read_answer()
+        began = time.monotonic()
+        assert client.ends()
+        assert 0.9 < time.monotonic() - began < 2
+
+
+def test_each_request_of_a_connection_has_the_whole_deadline(tmp_path: Path) -> None:
+    """Here 4 s: from its own first byte, not from the last answer; or from when that was taken, if it came before."""
+    options = ("--keep-alive", "1")
+    with gunicorn(tmp_path / "log", *options, REQUEST_TIMEOUT_SECONDS="4") as server, server.connect() as client:
+        client.send(GET % b"/").read_answer()
+        client.send(b"GET /big HTTP/1.1\r\n")
+        time.sleep(2.5)  # the pace of this client, here and below
+        client.send(b"Host: a\r\n\r\nGET / HTTP/1.1\r\n")
+        time.sleep(2.5)
+        assert len(client.read_answer().body) == 5_000_000
+        time.sleep(2.5)
+        assert client.send(b"Host: a\r\n\r\n").read_answer().status == 200
+
+
+def test_a_client_that_ends_after_an_empty_line_is_told_nothing(server: Server) -> None:
+    """Some send one behind each body. It begins no request, so none is cut short."""
+    with server.connect() as client:
+        client.send(POST % (3, b"x y") + b"\r\n").stream.shutdown(1)
+        assert client.read_answer().body == b"x y"
+        assert client.ends()
+
+
+def test_a_unix_socket_keeps_the_same_promises(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with gunicorn(tmp_path / "log", bind=f"unix:{path}") as server:
+        clients = [server.connect().send(b"G") for _ in range(20)]
+        with server.connect() as client:
+            assert client.send(POST % (3, b"abc") + GET % b"/big").read_answer().body == b"abc"
+            assert len(client.read_answer().body) == 5_000_000
+        for client in clients:
+            with client:
+                assert client.read_answer().code == "REQUEST_TIMEOUT"
+
+
+def test_a_worker_that_has_served_its_share_is_replaced_without_a_request_being_lost(tmp_path: Path) -> None:
+    """`max_requests`: who is connected is told `Connection: close`, and no answer is missing."""
+    with gunicorn(tmp_path / "log", "--max-requests", "40") as server:
+        workers = set()
+        while len(workers) < 3:
+            with server.connect() as client:
+                for _ in range(15):
+                    answer = client.send(GET % b"/pid").read_answer()
+                    workers.add(answer.body)
+                    if answer.headers["connection"] == "close":
+                        break
+
+
+def test_on_sigterm_running_requests_finish_and_readyz_says_that_it_is_over(tmp_path: Path) -> None:
+    """To those who are connected and, for a second, to new ones; then the server is gone."""
+    with gunicorn(tmp_path / "log") as server, server.connect() as idle, server.connect() as other:
+        assert idle.send(GET % b"/readyz").read_answer().body == b"0"
+        assert other.send(GET % b"/readyz").read_answer().body == b"0"
+        answers: list[Answer] = []
+        running = threading.Thread(target=lambda: answers.append(server.ask(GET % b"/sleep/1.5")))
+        running.start()
+        time.sleep(0.1)  # it is running now
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.ask(GET % b"/readyz").body == b"1")
+        last = idle.send(GET % b"/readyz").read_answer()
+        assert (last.body, last.headers["connection"]) == (b"1", "close")
+        assert other.ends()  # soon, although it is idle
+        assert time.monotonic() - began < 1.4
+        running.join()
+        assert [answer.status for answer in answers] == [200]
+        assert server.process.wait(5) == 0
+        assert time.monotonic() - began < 4

@@ -1,0 +1,68 @@
+"""The package as `pip install .` leaves it: a wheel in an environment of its own, used from a folder of no checkout."""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PASSWORD
+from tests.production.gunicorn_server import ROOT, gunicorn
+from tests.production.real_service import APPLICATION, call
+
+SOURCES = ("pyproject.toml", "README.md", "app.py", "backend", "sql")
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment with our wheel in it; what it depends on comes from this one."""
+    folder = tmp_path_factory.mktemp("installed")
+    source, environment = folder / "source", folder / "environment"
+    for name in SOURCES:  # a copy: to build leaves files behind, and takes along those that it finds
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
+        (source / name).parent.mkdir(exist_ok=True)
+        copy(ROOT / name, source / name)
+    run(*PIP, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder, source)
+    shutil.rmtree(source)
+    venv.create(environment, symlinks=True)
+    (wheel,) = folder.glob("*.whl")
+    run(*PIP, "--python", environment / "bin" / "python", "install", "--no-deps", "--no-index", wheel)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return environment / "bin"
+
+
+def run(*command: object, cwd: Path | None = None, **environment: str) -> str:
+    """What the program prints; it must succeed."""
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=environment or None, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_it_comes_with_everything_that_runs(installed, tmp_path):
+    """Every migration, the list of common passwords, and a command that does what `python app.py` does."""
+    settings = {"DATABASE_URL": f"sqlite:///{tmp_path / 'app.db'}", "BCRYPT_ROUNDS": "4"}
+    applied = run(installed / "reference-backend", "migrate", cwd=tmp_path, **settings)
+    assert [line.split()[-1] for line in applied.splitlines()] == sorted(f.stem for f in ROOT.glob("sql/sqlite/*.sql"))
+    run(installed / "reference-backend", "create-admin", "root@example.com", ADMIN_PASSWORD=PASSWORD, **settings)
+    run(installed / "reference-backend", "check", cwd=tmp_path, **settings)
+    assert "reference-backend" in run(installed / "reference-backend", "--help", **settings)
+    files = run(installed / "python", "-c", "import app, backend; print(app.__file__, backend.__file__)", cwd=tmp_path)
+    assert all(file.startswith(str(installed.parent)) for file in files.split())
+
+
+def test_it_serves_under_gunicorn_from_another_folder(installed, tmp_path):
+    with gunicorn(
+        tmp_path / "log", python=str(installed / "python"), folder=tmp_path, application=APPLICATION, BCRYPT_ROUNDS="4"
+    ) as server:
+        assert call(server, "GET", "//readyz").status == 200
+        lin = {"email": "lin@example.com", "name": "Lin"}
+        assert call(server, "POST", "/users", json_=lin | {"password": "password123"}).status == 422
+        assert call(server, "POST", "/users", json_=lin | {"password": PASSWORD}).status == 201

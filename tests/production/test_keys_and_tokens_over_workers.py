@@ -1,0 +1,140 @@
+"""Idempotency keys, refresh tokens and the price of passwords, with two workers and clients that go away."""
+
+import os
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+
+import pytest
+
+from tests.at_once import at_once
+from tests.conftest import PASSWORD, Api, Person
+from tests.production.gunicorn_server import Server, wait_until
+from tests.production.oracle import result
+from tests.production.real_service import Caller, call, connect_to, holds_gate, service, write_lock_held
+
+
+@pytest.fixture
+def server(tmp_path: Path, database_path: Path) -> Iterator[Server]:
+    with service(tmp_path / "log", database_path) as server:
+        yield server
+
+
+@pytest.fixture
+def transfer(api: Api, ada: Person, grace: Person, admin: Person) -> dict[str, object]:
+    """The body of one."""
+    purse, other = api.account(ada, balance=1000, admin=admin), api.account(grace)
+    return {"fromAccountId": purse, "toAccountId": other, "amount": 10, "memo": "once"}
+
+
+def ten_of_each(server: Server) -> list[Caller]:
+    """Twenty connections that are open already: ten to each worker."""
+    return [caller for worker in server.workers() for caller in connect_to(server, worker, 10)]
+
+
+def test_twenty_at_once_with_one_key_are_one_transfer(
+    server: Server, transfer: dict[str, object], ada: Person, database_path: Path
+) -> None:
+    """All of them get the one answer, whichever worker they ask; nineteen as a replay."""
+    with ExitStack() as stack:
+        callers = [stack.enter_context(caller) for caller in ten_of_each(server)]
+        replies = at_once(partial(caller.call, "POST", "/transfers", ada, transfer, "once") for caller in callers)
+    assert {reply.status for reply in replies} == {201}
+    assert len({str(reply.data) for reply in replies}) == 1
+    assert sum("idempotency-replayed" in reply.headers for reply in replies) == 19
+    assert result(database_path, {"once": replies[0].data["id"]}) == []
+
+
+@pytest.mark.parametrize("gone", ["the client", "the worker"])
+def test_a_retry_on_the_other_worker_after_a_lost_answer_is_the_same_transfer(
+    server: Server, transfer: dict[str, object], ada: Person, database_path: Path, gone: str
+) -> None:
+    """The first attempt is in the middle: it waits for the lock of an outsider."""
+    one, other = server.workers()
+    (first,), (second,) = connect_to(server, one), connect_to(server, other)
+    with first, second:
+        with write_lock_held(database_path):
+            first.send("POST", "/transfers", ada, transfer, "once")
+            wait_until(lambda: holds_gate(one, database_path))
+            if gone == "the worker":
+                os.kill(one, signal.SIGKILL)
+            else:
+                first.http.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                first.http.close()
+            second.send("POST", "/transfers", ada, transfer, "once")
+        reply = second.reply()
+    assert reply.status == 201
+    assert ("idempotency-replayed" in reply.headers) == (gone == "the client")
+    assert result(database_path, {"once": reply.data["id"]}) == []
+    last = call(server, "POST", "/transfers", ada, transfer, "once")
+    assert (last.status, last.data) == (201, reply.data)
+
+
+def test_twenty_refreshes_at_once_give_one_and_the_same_token(server: Server, api: Api, ada: Person) -> None:
+    with ExitStack() as stack:
+        callers = [stack.enter_context(caller) for caller in ten_of_each(server)]
+        body = {"refreshToken": ada.refresh}
+        replies = at_once(partial(caller.call, "POST", "/auth/refresh", None, body) for caller in callers)
+    assert {reply.status for reply in replies} == {200}
+    (successor,) = {reply.data["refreshToken"] for reply in replies}
+    assert call(server, "POST", "/auth/refresh", None, {"refreshToken": successor}).status == 200
+
+
+def test_bcrypt_runs_on_as_many_cores_as_there_are_and_the_rest_goes_on(
+    tmp_path: Path, database_path: Path, api: Api, ada: Person
+) -> None:
+    """Forty log in at once: all are answered, and readers notice nothing."""
+    marks, over, waits = tmp_path / "marks", threading.Event(), []
+    application = "tests.production.counted_bcrypt:create_app()"
+    settings = {"BCRYPT_ROUNDS": "9", "BCRYPT_MARKS": str(marks)}
+
+    def log_in(caller: Caller) -> int:
+        reply = caller.call("POST", "/auth/login", None, {"email": "nobody@example.com", "password": PASSWORD})
+        return reply.status
+
+    def read() -> None:
+        while not over.is_set():
+            began = time.monotonic()
+            assert call(server, "GET", "/users/me", ada).status == 200
+            waits.append(time.monotonic() - began)
+
+    with service(tmp_path / "log", database_path, application=application, **settings) as server, ExitStack() as stack:
+        callers = [stack.enter_context(caller) for caller in ten_of_each(server) + ten_of_each(server)]
+        reader = threading.Thread(target=read)
+        reader.start()
+        statuses = at_once(partial(log_in, caller) for caller in callers)
+        over.set()
+        reader.join()
+    running = list(accumulate({"+": 1, "-": -1}[mark] for mark in marks.read_text()))
+    assert set(statuses) == {401}
+    assert running.count(0) >= 1
+    assert running[-1] == 0
+    assert max(running) == min(os.cpu_count() or 1, 8)
+    assert sorted(waits)[len(waits) // 2] < 0.1
+    assert max(waits) < 1
+
+
+@pytest.mark.parametrize("fate", ["deleted", "emptied"])
+def test_a_worker_that_starts_late_has_the_secret_of_the_others(tmp_path, fate):
+    """Whatever has become of the file by then: a login is good at every worker."""
+    with service(tmp_path / "log", tmp_path / "app.db", JWT_SECRETS="") as server:
+        lin = {"email": "lin@example.com", "password": PASSWORD}
+        assert call(server, "POST", "/users", json_=lin | {"name": "Lin"}).status == 201
+        tokens = call(server, "POST", "/auth/login", json_=lin).data
+        file = tmp_path / "jwt-secret"
+        file.unlink() if fate == "deleted" else file.write_text("")
+        old = server.workers()
+        os.kill(old[0], signal.SIGKILL)
+        wait_until(lambda: set(server.workers()) - set(old))
+        (new,) = set(server.wait_for_workers(2)) - set(old)
+        (caller,) = connect_to(server, new)
+        with caller:
+            lin = Person("", "", tokens["accessToken"], "")
+            assert caller.call("GET", "/users/me", lin).status == 200

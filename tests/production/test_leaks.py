@@ -1,0 +1,56 @@
+"""Neither recycling nor serving leaves descriptors, threads or shared memory behind."""
+
+import os
+import signal
+from itertools import count
+from pathlib import Path
+
+from tests.conftest import Api, Person
+from tests.production.gunicorn_server import Server, gunicorn, wait_until
+from tests.production.load import Load
+from tests.production.real_service import ports_of, service
+
+
+def possessions(process: int) -> tuple[int, int, list[int]]:
+    """How many descriptors and threads a process has; and the sizes of what it maps anonymously and shares."""
+    maps = Path(f"/proc/{process}/maps").read_text().splitlines()
+    spans = [line.split()[0].split("-") for line in maps if " rw-s " in line]
+    return (
+        len(list(Path(f"/proc/{process}/fd").iterdir())),
+        len(list(Path(f"/proc/{process}/task").iterdir())),
+        sorted(int(end, 16) - int(begin, 16) for begin, end in spans),
+    )
+
+
+def test_fifty_recycles_leak_neither_descriptors_nor_threads(tmp_path: Path) -> None:
+    """Neither in the master nor in what a new worker is given. (The tiny application, for its workers start sooner.)"""
+    with gunicorn(tmp_path / "log", WEB_CONCURRENCY="4") as server:
+        workers = server.wait_for_workers(4)
+        at_first = [possessions(server.process.pid), *map(possessions, workers)]
+        for event in [signal.SIGHUP, signal.SIGKILL] * 6 + [signal.SIGHUP]:
+            if event == signal.SIGHUP:
+                server.process.send_signal(event)
+            else:
+                for worker in workers:
+                    os.kill(worker, event)
+            workers = server.wait_for_workers(4, others_than=workers)
+        assert [possessions(server.process.pid), *map(possessions, workers)] == at_first
+
+
+def test_a_request_leaves_nothing_behind_in_its_worker(
+    tmp_path: Path, database_path: Path, api: Api, ada: Person, admin: Person
+) -> None:
+    """Once all threads have opened what they need, a hundred more requests need no more."""
+    accounts = api.account(ada, balance=1_000_000, admin=admin), api.account(admin)
+    rushes = count()
+
+    def after_a_rush(server: Server) -> list[tuple[int, int, list[int]]]:
+        load = Load(server, ada, accounts, clients=20, name=f"rush-{next(rushes)}")
+        wait_until(lambda: len(load.acknowledged) > 100)
+        load.over = True
+        load.join()
+        wait_until(lambda: not any(map(ports_of, server.workers())))
+        return [possessions(worker) for worker in server.workers()]
+
+    with service(tmp_path / "log", database_path) as server:
+        wait_until(lambda: after_a_rush(server) == after_a_rush(server), 20)

@@ -1,0 +1,178 @@
+"""Whoever reads the server's log may stop to, or go away: requests go on, and what was dropped is counted."""
+
+import fcntl
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backend.infrastructure.logs import LogSink
+from tests.conftest import Api
+from tests.forked import Forked
+from tests.production.furnished_service import Service, furnished_service
+from tests.production.gunicorn_server import wait_until
+
+PIPE_BYTES = 4096  # the least there is: some 15 lines
+REQUESTS = 200  # several times what pipe and queue take
+PROMPT = 2.0  # seconds; who waits for the log waits for ever
+
+
+class Reader:
+    """Copies what comes through a pipe into a file, until it is told to pause, or to go away."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._heard, self.said = os.pipe()
+        fcntl.fcntl(self.said, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        os.set_blocking(self._heard, False)
+        self._state = threading.Condition()
+        self._reads, self._ended = True, False
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def pause(self) -> None:
+        self._reads = False
+
+    def go_on(self) -> None:
+        self._reads = True
+
+    def go_away(self) -> None:
+        self._ended = True
+        self._thread.join()
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while not self._ended:
+            try:
+                data = os.read(self._heard, 65536) if self._reads else b""
+            except BlockingIOError:
+                data = b""
+            if data:
+                with self._path.open("ab") as file:
+                    file.write(data)
+            pause.wait(0 if data else 0.005)
+        os.close(self._heard)
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    reader = Reader(tmp_path / "log")
+    yield reader
+    reader.go_away()
+    os.close(reader.said)
+
+
+@pytest.fixture
+def service(tmp_path: Path, api: Api, reader: Reader) -> Iterator[Service]:
+    application = "tests.production.short_log_queue:application"
+    with furnished_service(tmp_path / "log", api, application, reader.said) as service:
+        yield service
+
+
+def ask_often(service: Service) -> None:
+    answers = [service.ask("GET", "/healthz") for _ in range(REQUESTS)]
+    assert {answer.status for answer in answers} == {200}
+    assert max(answer.seconds for answer in answers) < PROMPT
+
+
+def replace_worker(service: Service) -> None:
+    """Kill it and wait for its successor."""
+    (worker,) = service.server.workers()
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: service.server.workers() not in ([worker], []))
+    service.ask("GET", "/healthz")  # it has first to get ready
+
+
+def test_a_log_that_nobody_reads_holds_up_no_request_and_says_later_how_much_was_dropped(
+    service: Service, reader: Reader, tmp_path: Path
+) -> None:
+    """Every line is there, or counted: none was lost without a word."""
+
+    def logged() -> list[dict[str, object]]:
+        text = (tmp_path / "log").read_text()
+        return [json.loads(line) for line in text[: text.rfind("\n")].split("\n") if line.startswith("{")]
+
+    def seen_and_dropped() -> tuple[int, int]:
+        lines = logged()
+        return sum(line.get("route") == "/healthz" for line in lines), sum(
+            int(str(line.get("droppedLines", 0))) for line in lines
+        )
+
+    reader.pause()
+    ask_often(service)
+    assert service.transfer().status == 201
+    reader.go_on()
+    wait_until(lambda: sum(seen_and_dropped()) >= REQUESTS)
+    _, dropped = seen_and_dropped()
+    assert dropped > 0
+    assert service.ask("GET", "/readyz").status == 200
+    wait_until(lambda: any(line.get("route") == "/readyz" for line in logged()))
+    assert sum(seen_and_dropped()) == REQUESTS + 1  # the transfer, which came last, was dropped too
+
+
+def test_a_worker_that_dies_while_nobody_reads_the_log_has_a_successor(service: Service, reader: Reader) -> None:
+    """gunicorn writes to the same log: it may not wait for it either."""
+    reader.pause()
+    ask_often(service)
+    replace_worker(service)
+    ask_often(service)
+
+
+def test_a_log_that_was_closed_loses_its_lines_and_nothing_else(service: Service, reader: Reader) -> None:
+    reader.go_away()
+    ask_often(service)
+    assert service.transfer().status == 201
+    replace_worker(service)
+    ask_often(service)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
+def test_what_waits_to_be_written_at_a_fork_is_written_by_the_parent_alone() -> None:
+    """gunicorn's master forks a worker while its own lines are in the queue."""
+    heard, said = os.pipe()
+    fcntl.fcntl(said, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    os.write(said, b"x" * (PIPE_BYTES - 1) + b"\n")  # full
+    sink = LogSink(said)
+    sink.put("parent's first")  # its thread stands at the pipe with this one
+    wait_until(lambda: not sink._lines)
+    sink.put("parent's second")
+    child = Forked(lambda: (sink.put("child's"), sink.flush(10)))
+    lines = b""
+    while lines.count(b"\n") < 4:
+        lines += os.read(heard, 65536)
+    child.result()
+    os.set_blocking(heard, False)
+    with pytest.raises(BlockingIOError):
+        os.read(heard, 1)
+    assert sorted(lines.splitlines()[1:]) == [b"child's", b"parent's first", b"parent's second"]
+    sink.close()
+    os.close(heard)
+    os.close(said)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_lines_of_several_workers_stay_whole_in_a_pipe_that_is_read_slowly() -> None:
+    """A pipe parts what is longer than PIPE_BUF as soon as it is full, and another's bytes come between."""
+    heard, said = os.pipe()
+    children = [Forked(lambda name=name: log_often(LogSink(said), name * 250)) for name in "abc"]
+    os.close(said)
+    text = b""
+    while data := os.read(heard, PIPE_BYTES):
+        text += data
+    for child in children:
+        child.result()
+    os.close(heard)
+    lines = text.decode().splitlines()
+    assert {len(line) for line in lines} == {250}
+    assert {len(set(line)) for line in lines} == {1}
+    assert len(lines) == 6000
+
+
+def log_often(sink: LogSink, line: str) -> None:
+    for _ in range(2000):
+        sink.put(line)
+    sink.flush(20)

@@ -1,0 +1,192 @@
+"""Whatever ends a worker or a connection, a request that has reached the worker is answered."""
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.production.gunicorn_server import GET, Server, gunicorn, wait_until
+from tests.production.raw_client import Client, closed
+from tests.production.steady_clients import SteadyClients
+
+WORKERS = {"WEB_CONCURRENCY": "2", "REQUEST_TIMEOUT_SECONDS": "10"}
+CLIENTS = 20  # that open a connection for each request, and as many that keep theirs
+
+
+@contextlib.contextmanager
+def nothing_lost(address: object) -> Iterator[list[SteadyClients]]:
+    """While the block runs, clients ask: each request is answered, and each connection is taken."""
+    crowds = [SteadyClients(address, CLIENTS, keep) for keep in (False, True)]
+    with crowds[0].running(), crowds[1].running():
+        wait_until(lambda: all(crowd.answered > CLIENTS for crowd in crowds))
+        yield crowds
+    assert [(crowd.lost, crowd.refused) for crowd in crowds] == [([], 0)] * 2
+
+
+def wait_for_answers(crowds: list[SteadyClients]) -> None:
+    """Until each client has had several more."""
+    before = [crowd.answered for crowd in crowds]
+    wait_until(lambda: all(crowd.answered > old + 5 * CLIENTS for crowd, old in zip(crowds, before, strict=True)))
+
+
+def test_three_reloads_lose_no_request(tmp_path: Path) -> None:
+    with gunicorn(tmp_path / "log", **WORKERS) as server:
+        server.wait_for_workers(2)
+        with nothing_lost(server.address) as crowds:
+            for _ in range(3):
+                old = server.workers()
+                server.process.send_signal(signal.SIGHUP)
+                server.wait_for_workers(2, others_than=old)
+                wait_for_answers(crowds)
+
+
+def test_workers_that_are_replaced_after_so_many_requests_lose_none(tmp_path: Path) -> None:
+    with gunicorn(tmp_path / "log", "--max-requests", "400", **WORKERS) as server:
+        server.wait_for_workers(2)
+        with nothing_lost(server.address):
+            wait_until(lambda: (tmp_path / "log").read_text().count("Booting worker") >= 6, 20)
+
+
+def test_servers_that_follow_each_other_on_one_listener_lose_no_request(tmp_path: Path) -> None:
+    """As a service manager has them, that holds the listener and passes it to each: connections wait for the next."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener, contextlib.ExitStack() as stack:
+        for number in range(3):
+            log = tmp_path / str(number)
+            with gunicorn(log, listener=listener, bind="fd://3", **WORKERS) as server:
+                server.wait_for_workers(2)
+                if number == 0:
+                    crowds = stack.enter_context(nothing_lost(listener.getsockname()))
+                wait_for_answers(crowds)
+                if number == 2:
+                    stack.close()
+                server.process.terminate()
+                assert server.process.wait(20) == 0
+                assert "Traceback" not in log.read_text()
+
+
+@contextlib.contextmanager
+def kept(server: Server, count: int = 1) -> Iterator[list[Client]]:
+    """Connections that have had an answer, and may ask again."""
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(count)]
+        for client in clients:
+            assert client.send(GET % b"/short").read_answer().headers["connection"] == "keep-alive"
+        yield clients
+
+
+@contextlib.contextmanager
+def busy_loop(client: Client) -> Iterator[None]:
+    """For longer than a connection may be idle, the loop runs a request of this client and looks at no other."""
+    client.send(GET % b"/short/2")
+    time.sleep(0.2)  # the loop is in it; nothing outside tells
+    yield
+    assert client.read_answer().status == 200
+
+
+def test_a_request_that_comes_just_before_a_kept_connection_expires_is_answered(tmp_path: Path) -> None:
+    """Both of them have come while the worker was busy: it looks at the request first."""
+    with gunicorn(tmp_path / "log", "--keep-alive", "1") as server, kept(server) as (client,):
+        with server.connect() as other, busy_loop(other):
+            client.send(GET % b"/")
+        assert client.read_answer().status == 200
+
+
+def test_the_first_request_of_a_connection_that_has_long_been_silent_is_answered(tmp_path: Path) -> None:
+    with gunicorn(tmp_path / "log") as server, server.connect() as client, server.connect() as silent:
+        wait_until(lambda: server.probe() < 1)
+        with server.connect() as other, busy_loop(other):
+            client.send(GET % b"/")
+        assert client.read_answer().status == 200
+        assert silent.ends()
+
+
+def test_a_full_worker_parts_with_one_that_is_idle_rather_than_one_that_has_just_asked(tmp_path: Path) -> None:
+    options = ("--worker-connections", "10", "--keep-alive", "30")
+    with gunicorn(tmp_path / "log", *options) as server, kept(server, 9) as clients:
+        with busy_loop(clients[8]), server.connect() as newest:
+            newest.send(GET % b"/")
+            clients[0].send(GET % b"/")
+        assert clients[0].read_answer().status == 200
+        wait_until(lambda: bool(closed(clients)))
+        assert len(closed(clients)) == 1 and clients[0] not in closed(clients)
+
+
+def test_after_an_answer_that_came_late_in_the_stopping_the_next_request_has_a_second(tmp_path: Path) -> None:
+    """The answer says that the connection is kept, for it was begun before."""
+    with gunicorn(tmp_path / "log") as server, kept(server) as (client,):
+        client.send(GET % b"/sleep/1.5")
+        wait_until(lambda: is_running(server))
+        server.process.terminate()
+        assert client.read_answer().headers["connection"] == "keep-alive"
+        time.sleep(0.4)  # as clients think
+        assert client.send(GET % b"/").read_answer().headers["connection"] == "close"
+        assert server.process.wait(20) == 0
+
+
+def is_running(server: Server) -> bool:
+    """Whether the worker has started a thread of its pool, beside those of its log."""
+    (worker,) = server.workers()
+    return "hrtimer_nanosleep" in {path.read_text() for path in Path(f"/proc/{worker}/task").glob("*/wchan")}
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_for_a_second_after_sigterm_a_quiet_server_answers_and_says_that_it_stops(tmp_path: Path, workers: str) -> None:
+    with gunicorn(tmp_path / "log", WEB_CONCURRENCY=workers) as server:
+        server.wait_for_workers(int(workers))
+        assert server.ask(GET % b"/readyz").body == b"0"
+        server.process.terminate()
+        told = time.monotonic()
+        wait_until(lambda: server.ask(GET % b"/readyz").body == b"1")
+        while time.monotonic() < told + 0.6:
+            assert server.ask(GET % b"/readyz").body in (b"0", b"1")
+        assert server.process.wait(20) == 0
+        with pytest.raises(ConnectionRefusedError):
+            server.connect()
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_who_has_connected_before_the_listener_is_closed_is_answered(tmp_path: Path) -> None:
+    """Connections wait in the listener's queue while the worker's loop is busy until after its last second."""
+    with gunicorn(tmp_path / "log") as server, contextlib.ExitStack() as stack:
+        server.wait_for_workers(1)
+        with server.connect() as other, busy_loop(other):
+            server.process.terminate()
+            clients = [stack.enter_context(server.connect()).send(GET % b"/") for _ in range(20)]
+        assert [client.read_answer().status for client in clients] == [200] * 20
+        assert server.process.wait(20) == 0
+
+
+def test_a_worker_that_still_has_work_after_that_second_refuses_connections(tmp_path: Path) -> None:
+    """It does not leave them in the listener's queue, to be reset when it ends."""
+    with gunicorn(tmp_path / "log") as server, kept(server) as (client,):
+        client.send(GET % b"/sleep/4")
+        wait_until(lambda: is_running(server))
+        server.process.terminate()
+        wait_until(lambda: refuses(server))
+        assert server.process.poll() is None
+        assert client.read_answer().status == 200
+        assert server.process.wait(20) == 0
+
+
+def refuses(server: Server) -> bool:
+    try:
+        server.connect().stream.close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize("to_group", [False, True])
+def test_ctrl_c_ends_the_server_at_once_and_without_a_traceback(tmp_path: Path, sent: int, to_group: bool) -> None:
+    """A terminal sends it to the workers too."""
+    with gunicorn(tmp_path / "log", **WORKERS) as server, kept(server):
+        server.wait_for_workers(2)
+        (os.killpg if to_group else os.kill)(server.process.pid, sent)
+        assert server.process.wait(10) == 0
+        assert "Traceback" not in server.log.read_text()

@@ -1,0 +1,156 @@
+"""Stopping, reloading, recycling, dying: what is running is answered, and what workers share goes on counting."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Api, Person
+from tests.production.gunicorn_server import Server, wait_until
+from tests.production.load import Load
+from tests.production.oracle import result
+from tests.production.real_service import LOST, Caller, call, connect_to, holds_gate, service, write_lock_held
+
+QUOTA = 2000  # a day: one comes back in 43 s, so none while a test runs
+
+
+@pytest.fixture
+def server(tmp_path: Path, database_path: Path) -> Iterator[Server]:
+    with service(tmp_path / "log", database_path) as server:
+        yield server
+
+
+@pytest.fixture
+def accounts(api: Api, ada: Person, grace: Person, admin: Person) -> tuple[str, str]:
+    return api.account(ada, balance=1_000_000, admin=admin), api.account(grace)
+
+
+def gone(process: int) -> bool:
+    return not Path(f"/proc/{process}").exists()
+
+
+def test_sigterm_answers_what_runs_and_readyz_says_first_that_the_end_is_near(
+    server: Server, ada: Person, accounts: tuple[str, str], database_path: Path
+) -> None:
+    """Two transfers are in the middle, one in each worker: they wait for a lock, which comes free after SIGTERM."""
+    load = Load(server, ada, accounts)
+    workers = server.workers()
+    with ExitStack() as stack:
+        running, idle = (
+            [stack.enter_context(connect_to(server, worker)[0]) for worker in workers] for _ in ("running", "idle")
+        )
+        with write_lock_held(database_path):
+            for number, caller in enumerate(running):
+                caller.send("POST", "/transfers", ada, load.body(f"running {number}"))
+            wait_until(lambda: all(holds_gate(worker, database_path) for worker in workers))
+            server.process.terminate()
+            began = time.monotonic()
+            wait_until(lambda: all(told_to_stop(caller) for caller in idle))
+        ready = call(server, "GET", "//readyz")
+        replies = [caller.reply() for caller in running]
+    assert ready.status == 503
+    assert "shutdown" in ready.body["error"]["details"]
+    assert [reply.status for reply in replies] == [201, 201]
+    assert server.process.wait(20) == 0
+    assert time.monotonic() - began < 5
+    load.join()
+    told = load.acknowledged | {f"running {number}": reply.data["id"] for number, reply in enumerate(replies)}
+    assert result(database_path, told, load.refused) == []
+
+
+def told_to_stop(caller: Caller) -> bool:
+    """Whether its worker closes the connection that it would have kept."""
+    return caller.call("GET", "//healthz").headers["connection"] == "close"
+
+
+def test_a_killed_master_leaves_nobody_who_writes(
+    server: Server, ada: Person, accounts: tuple[str, str], database_path: Path
+) -> None:
+    """Though clients ask and ask on connections that they keep: the workers notice, and part with them."""
+    load = Load(server, ada, accounts)
+    workers = server.workers()
+    server.process.kill()
+    server.process.wait()
+    killed = time.monotonic()
+    wait_until(lambda: all(map(gone, workers)), 8)
+    load.join()
+    assert load.last - killed < 4
+    assert result(database_path, load.acknowledged, load.refused) == []
+
+
+class Watch:
+    """One client that changes a product and reads it, and one that counts how much of its quota is left."""
+
+    def __init__(self, server: Server, admin: Person, ada: Person, product: str) -> None:
+        self._server, self._admin, self._ada, self._path = server, admin, ada, f"/products/{product}"
+        self.stock, self.left, self.changes = 0, QUOTA, 0
+
+    def change_and_read(self, may_be_lost: bool = False) -> None:
+        self.stock += 1
+        try:
+            assert call(self._server, "PATCH", self._path, self._admin, {"stock": self.stock}).status == 200
+            for _ in range(3):
+                assert call(self._server, "GET", self._path, self._admin).data["stock"] == self.stock
+            self.changes += 1
+        except LOST:
+            assert may_be_lost
+
+    def count_everywhere(self) -> None:
+        """Every worker knows the product as it is, and how often ada was here."""
+        for worker in self._server.workers():
+            self.change_and_read()
+            (caller,) = connect_to(self._server, worker)
+            with caller:
+                reply = caller.call("GET", self._path, self._ada)
+            self.left -= 1
+            assert reply.headers["ratelimit"].startswith(f'"default";r={self.left};')
+            assert reply.data["stock"] == self.stock
+
+
+def wear_out(server: Server, worker: int, watch: Watch) -> None:
+    """Ask this worker until it wants no more."""
+    (caller,) = connect_to(server, worker)
+    with caller:
+        for number in count():
+            if caller.call("GET", "//healthz").headers["connection"] == "close":
+                return
+            if number % 10 == 0:
+                watch.change_and_read()
+
+
+def replace_workers(server: Server, watch: Watch, event: str) -> None:
+    """Until new workers have come in place of those that were there, with changes and reads all the while."""
+    old = server.workers()
+    if event == "SIGHUP":
+        server.process.send_signal(signal.SIGHUP)
+    for worker in old:
+        if event == "SIGKILL":
+            os.kill(worker, signal.SIGKILL)
+        if event == "max_requests":
+            wear_out(server, worker, watch)
+    end = time.monotonic() + 20
+    while set(old) & set(server.workers()):
+        watch.change_and_read(may_be_lost=event == "SIGKILL")
+        assert time.monotonic() < end
+    server.wait_for_workers(2, others_than=old)
+
+
+@pytest.mark.parametrize("event", ["SIGHUP", "SIGKILL", "max_requests"])
+def test_limits_and_caches_go_on_over(
+    tmp_path: Path, database_path: Path, api: Api, admin: Person, ada: Person, event: str
+) -> None:
+    """No read is older than the write answered before it, no request is lost (but by a kill), no hit forgotten."""
+    options = ["--max-requests", "100"] if event == "max_requests" else []
+    environment = {"RATE_LIMIT_DEFAULT": f"{QUOTA}/86400"}
+    with service(tmp_path / "log", database_path, *options, **environment) as server:
+        watch = Watch(server, admin, ada, api.product(admin))
+        watch.count_everywhere()
+        replace_workers(server, watch, event)
+        watch.count_everywhere()
+        assert watch.changes >= 4
+        assert "Traceback" not in (tmp_path / "log").read_text()

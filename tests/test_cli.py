@@ -1,0 +1,458 @@
+"""The command line, run as an operator runs it: what it does, and that it fails with one line that says why."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.openapi.document import openapi_document
+from tests.bound_by_modes import BOUND_BY_MODES
+from tests.conftest import PASSWORD
+from tests.production.gunicorn_server import wait_until
+
+ROOT = Path(__file__).parents[1]
+COMMAND = [sys.executable, str(ROOT / "app.py")]
+COMMANDS = ("serve", "migrate", "create-admin", "demo", "routes", "openapi", "check")
+OF_A_DATABASE = ("serve", "migrate", "create-admin", "check")
+GOOD = {"ADMIN_PASSWORD": PASSWORD}
+
+
+def environment(database: Path, **settings: str) -> dict[str, str]:
+    return {"DATABASE_URL": f"sqlite:///{database}", "BCRYPT_ROUNDS": "4", **settings}
+
+
+def run(database: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """One command on that database, without a terminal, somewhere else than in the project."""
+    return subprocess.run(
+        [*BOUND_BY_MODES, *COMMAND, *arguments], env=environment(database, **settings), cwd=database.parent,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def refused(done: "subprocess.CompletedProcess[str]") -> str:
+    """The one line with which a command failed."""
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    return line
+
+
+def run_on(database: Path, command: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """One command, with the arguments that it needs, on an address and a database of the test's."""
+    arguments = ["root@example.com"] if command == "create-admin" else []
+    return run(database, command, *arguments, **{"BIND": "127.0.0.1:0", **GOOD, **settings})
+
+
+def change(database: Path, *statements: str) -> None:
+    connection = sqlite3.connect(database)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+def users_in(database: Path) -> list[Any]:
+    connection = sqlite3.connect(database)
+    rows = connection.execute("SELECT email, roles, active FROM users ORDER BY email").fetchall()
+    connection.close()
+    return rows
+
+
+AGE = {
+    "older": "DELETE FROM schema_migrations WHERE version = (SELECT max(version) FROM schema_migrations)",
+    "newer": "INSERT INTO schema_migrations VALUES (9999, '9999_of_tomorrow', 0)",
+}
+UNBALANCED = {
+    "EUR": "UPDATE accounts SET balance = balance + 1 WHERE kind = 'system' AND currency = 'EUR'",
+    "entries": "UPDATE entries SET amount = amount + 1",
+}
+
+
+def test_help_lists_the_commands(tmp_path):
+    done = run(tmp_path / "app.db", "--help")
+    assert done.returncode == 0
+    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("    ")]
+    assert set(COMMANDS) <= set(listed)
+
+
+def test_migrate_makes_a_database_where_there_is_none_and_then_has_nothing_to_do(tmp_path):
+    database = tmp_path / "new folder" / "app.db"
+    database.parent.mkdir()
+    first = run(database, "migrate")
+    assert (first.returncode, first.stderr) == (0, "")
+    files = sorted(file.stem for file in ROOT.glob("sql/sqlite/*.sql"))
+    assert [line.split()[-1] for line in first.stdout.splitlines()] == files
+    again = run(database, "migrate")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert not any(file in again.stdout for file in files)
+    assert run(database, "check").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "age"),
+    [("check", "older"), ("create-admin", "older"), ("check", "newer"), ("migrate", "newer"), ("serve", "newer")],
+)
+def test_another_schema_than_the_codes_is_refused(database_path, command, age):
+    """In one line that says which of the two is the older and what to do; `migrate` and `serve` mend an older one."""
+    change(database_path, AGE[age])
+    arguments = ["ada@example.com"] if command == "create-admin" else []
+    line = refused(run(database_path, command, *arguments, BIND=f"unix:{database_path}.socket", **GOOD))
+    assert age in line
+    assert ("python app.py migrate" in line) == (age == "older")
+
+
+def test_create_admin_makes_a_user_with_both_roles_who_can_log_in(database_path, make_api):
+    done = run(database_path, "create-admin", " Root@Example.com", **GOOD)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Root@Example.com" in done.stdout
+    assert PASSWORD not in done.stdout
+    api = make_api()
+    me = api.get("/users/me", api.log_in("root@example.com")).json["data"]
+    assert (set(me["roles"]), me["active"]) == ({"user", "admin"}, True)
+
+
+def test_create_admin_refuses_an_address_that_exists(database_path, api, ada):
+    """However it is written: the person who signed up with it may not be the one who is meant."""
+    before = users_in(database_path)
+    line = refused(run(database_path, "create-admin", "ADA@example.com", ADMIN_PASSWORD="another pass word"))
+    assert "ADA@example.com" in line and "--existing" in line
+    assert users_in(database_path) == before
+    assert api.get("/users", ada).status_code == 403
+    assert api.log_in("ada@example.com", PASSWORD)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_create_admin_grants_the_role_to_an_existing_user_when_told_to(database_path, api, ada, times):
+    """That user's logins end, for they may be another person's; the password stays, and the command says both."""
+    for _ in range(times):
+        ada = api.log_in(ada.email)
+        done = run(database_path, "create-admin", "--existing", "ADA@example.com", ADMIN_PASSWORD="another pass word")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "password stays" in done.stdout and "login" in done.stdout
+        answer = api.get("/users/me", ada)
+        assert (answer.status_code, answer.json["error"]["details"]) == (401, {"reason": "revoked"})
+    assert api.post("/auth/refresh", json={"refreshToken": ada.refresh}).status_code == 401
+    assert api.get("/users", api.log_in("ada@example.com", PASSWORD)).status_code == 200
+    assert len(users_in(database_path)) == 1
+
+
+@pytest.mark.parametrize("existing", [[], ["--existing"]])
+def test_create_admin_refuses_a_deactivated_user(database_path, api, admin, ada, existing):
+    api.patch(f"/users/{ada.id}", admin, {"active": False})
+    before = users_in(database_path)
+    line = refused(run(database_path, "create-admin", *existing, "ada@example.com", **GOOD))
+    assert "deactivated" in line and "--existing" not in line
+    assert users_in(database_path) == before
+
+
+def test_create_admin_finds_no_existing_user(database_path):
+    assert "No user" in refused(run(database_path, "create-admin", "--existing", "ada@example.com", **GOOD))
+    assert users_in(database_path) == []
+
+
+def test_create_admin_makes_an_admin_or_nobody(database_path, make_api):
+    """A user without the role would be in the way of the next try."""
+    change(
+        database_path,
+        "CREATE TRIGGER no_admins BEFORE UPDATE ON users BEGIN SELECT RAISE(ABORT, 'no admins today'); END",
+    )
+    assert run(database_path, "create-admin", "root@example.com", **GOOD).returncode == 1
+    assert users_in(database_path) == []
+
+
+@pytest.mark.parametrize(
+    ("email", "password", "told"),
+    [
+        ("nobody", PASSWORD, "e-mail"),
+        ("=?utf-8?q?root?=@example.com", PASSWORD, "e-mail"),
+        ("root@example.com", "short", "password"),
+        ("root@example.com", "Password123", "password"),
+        ("root@example.com", "ROOT@example.com", "password"),
+        ("root@example.com", "", "ADMIN_PASSWORD"),
+    ],
+)
+def test_create_admin_refuses_what_nobody_should_have(database_path, email, password, told):
+    """A line that says what is wrong, without the password; nobody is made."""
+    line = refused(run(database_path, "create-admin", email, ADMIN_PASSWORD=password))
+    assert told in line and "{" not in line
+    assert not password or password not in line
+    assert users_in(database_path) == []
+
+
+def test_create_admin_asks_on_a_terminal_and_shows_nothing(database_path, make_api):
+    ours, terminal = os.openpty()
+    command = [*COMMAND, "create-admin", "root@example.com"]
+    pipes = {"stdin": terminal, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment(database_path), start_new_session=True, **pipes) as process:
+        os.close(terminal)
+        asked = b""
+        while not asked.endswith(b": "):
+            asked += os.read(process.stderr.fileno(), 100) or pytest.fail(f"ended with {asked!r}")
+        os.write(ours, PASSWORD.encode() + b"\n")
+        shown, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+    os.set_blocking(ours, False)
+    with contextlib.suppress(OSError):  # nothing was echoed, and nobody holds the other end
+        shown += os.read(ours, 1000)
+    os.close(ours)
+    assert PASSWORD.encode() not in shown
+    assert make_api().log_in("root@example.com", PASSWORD)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_line_end_behind_the_password_does_not_count(database_path, make_api, end):
+    """As a file that was made by an editor brings it along; on a terminal it is what ends the password."""
+    done = run(database_path, "create-admin", "root@example.com", ADMIN_PASSWORD=f" {PASSWORD} {end}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert make_api().log_in("root@example.com", f" {PASSWORD} ")
+
+
+def test_a_password_that_is_not_utf_8_is_refused(database_path):
+    """In one line, without the password; no user is made."""
+    line = refused(run(database_path, "create-admin", "root@example.com", ADMIN_PASSWORD="correct h\udcf6rse battery"))
+    assert "UTF-8" in line and "rse" not in line
+    assert users_in(database_path) == []
+
+
+def test_who_signs_up_while_the_password_is_typed_gets_no_role(database_path, api):
+    """The command looks at the address before it asks, and again when it writes."""
+    ours, terminal = os.openpty()
+    command = [*COMMAND, "create-admin", "ADA@example.com"]
+    pipes = {"stdin": terminal, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment(database_path), start_new_session=True, **pipes) as process:
+        os.close(terminal)
+        assert process.stderr.read(1)  # the prompt, or a complaint that nothing can be hidden
+        ada = api.sign_up("Ada")
+        os.write(ours, b"another pass word\n")
+        _, told = process.communicate(timeout=60)
+        assert (process.returncode, b"--existing" in told.splitlines()[-1]) == (1, True)
+    os.close(ours)
+    assert users_in(database_path) == [("ada@example.com", "user", 1)]
+    assert api.get("/users/me", ada).status_code == 200
+    assert api.log_in("ada@example.com", PASSWORD)
+
+
+@pytest.mark.parametrize(("key", "status"), [(b"\x03", 130), (b"\x04", 1)], ids=["Ctrl-C", "Ctrl-D"])
+def test_the_prompt_can_be_left(database_path, key, status):
+    """Without a traceback, and with nobody made."""
+    ours, terminal = os.openpty()
+    command = [*COMMAND, "create-admin", "root@example.com"]
+    take_terminal = [sys.executable, "-c", TAKE_TERMINAL]
+    pipes = {"stdin": terminal, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(
+        [*take_terminal, *command], env=environment(database_path), start_new_session=True, **pipes
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        while b"Password: " not in shown:
+            shown += os.read(ours, 1000)
+        os.write(ours, key)
+        assert process.wait(60) == status
+        assert b"Traceback" not in process.stderr.read() + process.stdout.read()
+    os.close(ours)
+    assert users_in(database_path) == []
+
+
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_routes_prints_every_route_with_who_may_call_it(tmp_path, app):
+    """Without a database, and without making one."""
+    done = run(tmp_path / "absent.db", "routes")
+    assert (done.returncode, done.stderr) == (0, "")
+    printed = {tuple(line.split(maxsplit=2)) for line in done.stdout.splitlines()}
+    assert printed == {(route.method, route.path, route.access.value) for route in app.routes}
+    assert not (tmp_path / "absent.db").exists()
+
+
+def test_openapi_prints_the_document_that_is_served(tmp_path, api):
+    done = run(tmp_path / "absent.db", "openapi")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == api.get("//openapi.json").json == openapi_document(api.app.routes)
+    assert not (tmp_path / "absent.db").exists()
+
+
+@pytest.mark.parametrize("told", UNBALANCED)
+def test_check_finds_a_ledger_that_does_not_add_up(database_path, api, admin, ada, told):
+    """0 while all is well; else the currency or the account is named."""
+    account = api.account(ada, balance=100, admin=admin)
+    assert run(database_path, "check").returncode == 0
+    change(database_path, UNBALANCED[told])
+    line = refused(run(database_path, "check"))
+    assert told in line
+    assert told == "EUR" or account in line
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "value"),
+    [
+        ("check", "BCRYPT_ROUNDS", "3"),
+        ("migrate", "DATABASE_URL", "mysql://localhost/app"),
+        ("serve", "RATE_LIMIT_AUTH", "many"),
+        ("serve", "WEB_CONCURRENCY", "none"),
+        ("routes", "JWT_SECRETS", "too short to be told"),
+        *((command, "BIND", "nonsense") for command in COMMANDS),
+        ("check", "BIND", "127.0.0.1:99999"),
+        ("check", "WEBHOOK_SECRET", "x"),
+    ],
+)
+def test_a_bad_setting_stops_every_command_with_one_line(database_path, command, name, value):
+    """It names the variable, what it was (unless it is secret) and what it may be."""
+    line = refused(run_on(database_path, command, **{name: value}))
+    assert line.startswith(name)
+    assert "must be" in line
+    assert (value in line.partition(";")[0]) == (name not in ("JWT_SECRETS", "WEBHOOK_SECRET"))
+
+
+def folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def text(path: Path) -> Path:
+    path.write_text("To do: back up the database.\n")
+    return path
+
+
+def in_a_file(path: Path) -> Path:
+    text(path)
+    return path / "app.db"
+
+
+def in_an_unwritable_folder(path: Path) -> Path:
+    path.mkdir(mode=0o555)
+    return path / "app.db"
+
+
+def in_a_folder_that_cannot_be_made(path: Path) -> Path:
+    return in_an_unwritable_folder(path).parent / "var" / "app.db"
+
+
+def unreadable(path: Path) -> Path:
+    path.touch(0o000)
+    return path
+
+
+@pytest.mark.parametrize("command", OF_A_DATABASE)
+@pytest.mark.parametrize(
+    "make", [folder, text, in_a_file, in_an_unwritable_folder, in_a_folder_that_cannot_be_made, unreadable]
+)
+def test_what_cannot_be_the_database_stops_every_command_with_one_line(tmp_path, command, make):
+    """It names the variable, what it was and what it may be; where nothing is yet, `check` says what makes it."""
+    path = make(tmp_path / "place")
+    line = refused(run_on(tmp_path / "app.db", command, DATABASE_URL=f"sqlite:///{path}"))
+    assert str(path) in line
+    assert (line.startswith("DATABASE_URL was ") and "must be" in line) or (
+        line.startswith("there is no database at ") and "migrate" in line and command in ("check", "create-admin")
+    )
+    (tmp_path / "place").chmod(0o755)
+
+
+@pytest.mark.parametrize("command", ["routes", "openapi"])
+def test_commands_without_a_database_do_not_look_at_it(tmp_path, command):
+    assert run(tmp_path / "app.db", command, DATABASE_URL=f"sqlite:///{tmp_path}").returncode == 0
+
+
+@pytest.mark.parametrize("command", ["serve", "create-admin", "check"])
+@pytest.mark.parametrize(("content", "mode"), [("", 0o600), ("x", 0o600), ("s" * 48, 0o644), ("s" * 48, 0o000)])
+def test_a_secret_of_no_use_stops_every_command_that_signs(database_path, command, content, mode):
+    """In one line that names the file and shows nothing of it."""
+    file = database_path.with_name("jwt-secret")
+    file.write_text(content)
+    file.chmod(mode)
+    line = refused(run_on(database_path, command))
+    assert str(file) in line and "JWT_SECRETS" in line and "must be" in line
+    assert "sss" not in line
+
+
+def test_a_command_line_that_cannot_be_read_is_a_usage_error(tmp_path):
+    for arguments in (["nonsense"], ["create-admin"], ["serve", "--nonsense"]):
+        done = run(tmp_path / "app.db", *arguments)
+        assert done.returncode == 2
+        assert done.stderr.startswith("usage: ") and "Traceback" not in done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error_to_tell_of(tmp_path):
+    """`python app.py openapi | head -1`: the pipe is closed while much is still to be written."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        [*COMMAND, "openapi"], env=environment(tmp_path / "app.db"), stdout=theirs, stderr=subprocess.PIPE, timeout=60,
+        check=False,
+    )  # fmt: skip
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_serve_migrates_and_answers_until_it_is_interrupted(tmp_path):
+    address, database = tmp_path / "socket", tmp_path / "app.db"
+    command = environment(database, BIND=f"unix:{address}", WEB_CONCURRENCY=" ")
+    with subprocess.Popen([*COMMAND, "serve"], env=command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert b"Serving on" in process.stdout.readline()
+        while b"Booting worker" not in process.stderr.readline():
+            assert process.poll() is None
+        connection = http.client.HTTPConnection("localhost", timeout=30)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(str(address))
+        connection.request("GET", "/readyz")
+        assert connection.getresponse().status == 200
+        connection.close()
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert b"Traceback" not in told
+    assert run(database, "check").returncode == 0
+
+
+def test_serve_tells_the_address_it_listens_on(tmp_path):
+    """Once it listens, and with commands that can be pasted: port 0 is any that is free."""
+    settings = environment(tmp_path / "app.db", BIND="127.0.0.1:0")
+    with subprocess.Popen([*COMMAND, "serve"], env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        line = process.stdout.readline().decode()
+        port = int(line.rpartition(":")[2])
+        socket.create_connection(("127.0.0.1", port), timeout=30).close()
+        assert line == f"Serving on http://127.0.0.1:{port}\n"
+        process.stdout.readline()
+        assert process.stdout.readline().decode() == f"  curl -s http://127.0.0.1:{port}/healthz\n"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+def test_serve_does_not_say_that_it_serves_on_an_address_that_is_taken(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        done = run(tmp_path / "app.db", "serve", BIND=f"127.0.0.1:{other.getsockname()[1]}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_demo_goes_as_it_is_told(tmp_path):
+    """Against a server of its own; the database of the settings is not touched."""
+    done = run(tmp_path / "untouched.db", "demo", RATE_LIMIT_DEFAULT="1/60", JWT_SECRETS="s" * 32)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_can_be_interrupted(tmp_path):
+    """As Ctrl-C does, its server too; nothing is left behind."""
+    settings = environment(tmp_path / "untouched.db", TMPDIR=str(tmp_path))
+    with subprocess.Popen(
+        [*COMMAND, "demo"], env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        while "→ 201" not in process.stdout.readline().decode():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+        assert (process.returncode, told) == (130, b"")
+    wait_until(lambda: list(tmp_path.iterdir()) == [])
