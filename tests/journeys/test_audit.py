@@ -70,8 +70,10 @@ def test_only_an_active_user_asks_for_a_reset(api, admin, ada, grace):
     """A request for an unknown or deactivated user is answered alike, and is no event."""
     api.patch(f"/users/{grace.id}", admin, {"active": False})
     for email in (grace.email, "nobody@example.com", ada.email):
-        assert api.post("/auth/password-reset", json={"email": email}).status_code == 202
-    assert [row["resourceId"] for row in settled(api, admin, "?action=password.reset_requested")] == [ada.id]
+        request = {"X-Request-ID": f"request-{email}".replace("@", "-at-")}
+        assert api.post("/auth/password-reset", json={"email": email}, headers=request).status_code == 202
+    (row,) = settled(api, admin, "?action=password.reset_requested")
+    assert (row["resourceId"], row["requestId"]) == (ada.id, "request-ada-at-example.com")
 
 
 def test_what_did_not_happen_is_not_there(api, admin, ada):
