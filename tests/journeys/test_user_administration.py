@@ -138,7 +138,7 @@ def test_a_deleted_user_is_anonymous_and_inactive(api, admin, ada):
     assert (answer.status_code, answer.data) == (204, b"")
     gone = seen(api, admin, ada.id)
     assert (gone["id"], gone["active"], gone["version"]) == (ada.id, False, 2)
-    assert "ada" not in (gone["email"] + gone["name"]).lower()
+    assert "ada" not in (gone["email"].replace(ada.id, "") + gone["name"]).lower()  # an id may hold any letters
     assert api.get("/users?q=ada", admin).json["meta"]["pagination"]["total"] == 0
     assert refused(api.get("/users/me", ada), 401, "UNAUTHORIZED")
     assert api.post("/auth/refresh", json={"refreshToken": ada.refresh}).status_code == 401
