@@ -100,7 +100,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """The relay's lease goes back at once, so that another worker delivers on."""
+    """Stop the relay: it gives back its claims, so that another worker can deliver on at once."""
     if hasattr(getattr(worker, "wsgi", None), "relay"):
         worker.wsgi.close()
 

@@ -1,11 +1,11 @@
-"""One try to deliver an event: what came of it, and when the next one is.
+"""One try to deliver an event, and the schedule of the next ones.
 
-The first again after 1 s, then 2 s, 4 s … 15 min apart; after a hundred, about a day, an event is given up.
+The pauses are 1 s, 2 s, 4 s … and at most 15 min. After a hundred tries, about a day, the event is given up.
 """
 
 import logging
 
-from backend.domain import Event
+from backend.domain import Event, Timestamp
 from backend.repositories.outbox import Delivery
 from backend.services.events import DeliveryFailed, Subscriber
 
@@ -16,22 +16,22 @@ log = logging.getLogger(__name__)
 
 
 def attempt(subscriber: Subscriber, event: Event) -> str:
-    """What kept `subscriber` from taking the event; nothing if he has it. No foreign text: it might hold a secret."""
+    """Deliver the event. Returns what went wrong, or "". Of foreign errors only the type: a text may hold a secret."""
     try:
         if subscriber.deliver is not None:
             subscriber.deliver(event)
     except DeliveryFailed as error:
         return str(error)
-    except BaseException as error:  # a library's SystemExit too, which would end the thread
+    except BaseException as error:  # also a library's SystemExit, which would end the thread
         return type(error).__name__
     return ""
 
 
-def next_try(delivery: Delivery, now: int) -> int | None:
-    """None: it was the last one."""
+def next_try(delivery: Delivery, now: Timestamp) -> Timestamp | None:
+    """When to try again after one more failure; None after the last try."""
     if delivery.tries + 1 >= TRIES:
         return None
-    return now + min(1000 << min(delivery.tries, 20), LONGEST_WAIT)
+    return Timestamp(now + min(1000 << min(delivery.tries, 20), LONGEST_WAIT))
 
 
 def log_failure(subscriber: Subscriber, delivery: Delivery, problem: str) -> None:

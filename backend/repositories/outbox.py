@@ -1,7 +1,16 @@
-"""The table `outbox`: events, written in the transaction that they tell of; and `deliveries`: to whom they are owed.
+"""The tables `outbox` (events, written in the transaction that they describe) and `deliveries` (what is still owed).
 
-`due_at` of a delivery is 0 if it is due since it was written, the time of the next try if it has failed, BEHIND if it
-waits for an earlier one of its aggregate, NULL if it was given up. `aggregate` is set on what has failed or waits.
+A delivery is one event for one subscriber. The row is deleted once the event has been delivered. Its `due_at` says when
+a process may take it:
+
+    0           since it was written
+    a time      from then on: the next try after a failure, or the end of the claim of the process that has taken it
+    WAITING     not yet: an older event of its aggregate comes first
+    NULL        never: the event was given up, and the row is a dead letter
+
+`aggregate` (resource type and id) is set where order matters. Only the oldest delivery of an aggregate has a time; all
+later ones are WAITING. So a process that claims the oldest has the aggregate to itself, and a query for what is due
+never reads what waits. Every function that changes deliveries relies on the write lock for this.
 """
 
 import json
@@ -12,54 +21,94 @@ from backend.domain import Event, Timestamp
 from backend.infrastructure.transaction import Tx
 
 COLUMNS = "id, name, resource_type, resource_id, user_id, request_id, payload, created_at"
-BEHIND = -1
+WAITING = -1
 END_OF_TIME = 2**63 - 1
-AGGREGATE = "resource_type || ' ' || resource_id"
-IS_BEHIND = f"""EXISTS (SELECT 1 FROM deliveries AS earlier WHERE earlier.subscriber = :subscriber
-                        AND earlier.aggregate = {AGGREGATE} AND earlier.seq < outbox.seq)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """An event that is owed to a subscriber. `due_since` is when it could have been delivered first.
-
-    `is_behind`: an earlier event of the same aggregate has failed and must be delivered first.
-    """
+    """An event that is owed to a subscriber. `due_at` is as it was before the claim."""
 
     seq: int
     tries: int
-    due_since: Timestamp
-    is_behind: bool
+    due_at: int
     event: Event
 
     @property
     def aggregate(self) -> str:
-        return f"{self.event.resource_type} {self.event.resource_id}"
+        return aggregate_of(self.event)
+
+    @property
+    def due_since(self) -> Timestamp:
+        """When the event could have been delivered first."""
+        return Timestamp(max(self.due_at, self.event.created_at))
 
 
-def insert(tx: Tx, event: Event, subscribers: Iterable[str]) -> None:
-    """Write the event, owed to the `subscribers` from now on."""
-    (seq,) = tx.rows(
+def aggregate_of(event: Event) -> str:
+    return f"{event.resource_type} {event.resource_id}"
+
+
+def insert(tx: Tx, event: Event) -> int:
+    """Write the event. Returns its number, which rises in the order of commits."""
+    ((seq,),) = tx.rows(
         f"""INSERT INTO outbox ({COLUMNS})
             VALUES (:id, :name, :type, :resource_id, :user_id, :request_id, :payload, :created_at) RETURNING seq""",
         id=event.id, name=event.name, type=event.resource_type, resource_id=event.resource_id, user_id=event.user_id,
         request_id=event.request_id, payload=json.dumps(event.payload), created_at=event.created_at,
-    )[0]  # fmt: skip
-    for subscriber in subscribers:
-        tx.run(
-            "INSERT INTO deliveries (seq, subscriber, tries, due_at) VALUES (:seq, :subscriber, 0, 0)",
-            seq=seq, subscriber=subscriber,
-        )  # fmt: skip
+    )  # fmt: skip
+    return int(seq)
+
+
+def owe(tx: Tx, seq: int, subscriber: str, aggregate: str | None) -> None:
+    """Owe event number `seq` to the subscriber, after all older events of `aggregate`; None: order does not matter."""
+    tx.run(
+        f"""INSERT INTO deliveries (seq, subscriber, tries, aggregate, due_at) VALUES (:seq, :subscriber, 0, :aggregate,
+            CASE WHEN EXISTS (SELECT 1 FROM deliveries WHERE subscriber = :subscriber AND aggregate = :aggregate)
+            THEN {WAITING} ELSE 0 END)""",
+        seq=seq, subscriber=subscriber, aggregate=aggregate,
+    )  # fmt: skip
 
 
 def due(tx: Tx, subscriber: str, longest_wait: int, limit: int) -> Sequence[Delivery]:
-    """`limit` of what is due: new events in the order of commits, then retries in the order of their times.
+    """At most `limit` deliveries that are due: new events in the order of commits, then by time.
 
-    The cost does not depend on how many others wait. If nothing is due, a time further off than the `longest_wait` is:
-    it was set before the clock stepped back.
+    If there are none, a time further off than `longest_wait` (milliseconds) is due: the clock was set back since. The
+    cost does not depend on how many deliveries wait.
     """
-    now = _due_between(tx, subscriber, 0, tx.now, limit)
-    return now or _due_between(tx, subscriber, tx.now + longest_wait + 1, END_OF_TIME, limit)
+    between = "due_at BETWEEN :first AND :last ORDER BY due_at, seq"
+    now = _deliveries(tx, subscriber, between, limit, first=0, last=tx.now)
+    return now or _deliveries(tx, subscriber, between, limit, first=tx.now + longest_wait + 1, last=END_OF_TIME)
+
+
+def claim(tx: Tx, subscriber: str, until: Timestamp, longest_wait: int, limit: int) -> Sequence[Delivery]:
+    """Claim what is due, and with it the events that wait behind it: at most `limit`, in the order of commits.
+
+    Until `until` no other process finds any event of these aggregates due. A claim that is not ended lapses then.
+    """
+    heads = due(tx, subscriber, longest_wait, limit)
+    tx.run_each(
+        "UPDATE deliveries SET due_at = :until WHERE seq = :seq AND subscriber = :subscriber",
+        ({"until": until, "seq": head.seq, "subscriber": subscriber} for head in heads),
+    )
+    behind, share = "aggregate = :aggregate AND seq > :seq ORDER BY seq", limit // max(1, len(heads))
+    waiting = [
+        delivery
+        for head in heads
+        for delivery in _deliveries(tx, subscriber, behind, share - 1, aggregate=head.aggregate, seq=head.seq)
+    ]
+    return sorted([*heads, *waiting], key=lambda delivery: delivery.seq)
+
+
+def end_claim(tx: Tx, subscriber: str, claimed: Iterable[Delivery], until: Timestamp) -> set[str]:
+    """Give back what was claimed. Returns its aggregates, without those that another process has claimed since."""
+    held = set()
+    for delivery in claimed:
+        if delivery.due_at != WAITING and tx.run(
+            "UPDATE deliveries SET due_at = :due_at WHERE seq = :seq AND subscriber = :subscriber AND due_at = :until",
+            due_at=delivery.due_at, seq=delivery.seq, subscriber=subscriber, until=until,
+        ):  # fmt: skip
+            held.add(delivery.aggregate)
+    return held
 
 
 def set_delivered(tx: Tx, subscriber: str, seqs: Iterable[int]) -> None:
@@ -69,41 +118,29 @@ def set_delivered(tx: Tx, subscriber: str, seqs: Iterable[int]) -> None:
     )
 
 
-def set_failed(tx: Tx, subscriber: str, delivery: Delivery, due_at: int | None) -> None:
-    """To be tried again at `due_at`; None: never."""
+def set_failed(tx: Tx, subscriber: str, seq: int, due_at: Timestamp | None) -> None:
+    """Try again at `due_at`; None: make it a dead letter, which later events of its aggregate do not wait for."""
     tx.run(
-        """UPDATE deliveries SET tries = tries + 1, due_at = :due_at, aggregate = :aggregate
+        """UPDATE deliveries SET tries = tries + 1, due_at = :due_at,
+           aggregate = CASE WHEN :due_at IS NOT NULL THEN aggregate END
            WHERE seq = :seq AND subscriber = :subscriber""",
-        due_at=due_at, aggregate=None if due_at is None else delivery.aggregate, seq=delivery.seq,
-        subscriber=subscriber,
+        due_at=due_at, seq=seq, subscriber=subscriber,
     )  # fmt: skip
 
 
-def set_behind(tx: Tx, subscriber: str, seqs: Iterable[int]) -> None:
-    """These wait, if an earlier event of their aggregate still does: it may have been delivered meanwhile."""
-    tx.run_each(
-        f"""UPDATE deliveries SET due_at = {BEHIND}, aggregate = {AGGREGATE} FROM outbox
-            WHERE outbox.seq = deliveries.seq AND deliveries.seq = :seq AND subscriber = :subscriber AND due_at = 0
-            AND {IS_BEHIND}""",
-        ({"seq": seq, "subscriber": subscriber} for seq in seqs),
-    )  # fmt: skip
-
-
-def release(tx: Tx, subscriber: str, aggregate: str, limit: int) -> None:
-    """The next that wait in this aggregate are due: what they waited for has been delivered, or given up.
-
-    `+due_at` keeps SQLite from the index on times, in which those that wait in other aggregates are as well.
-    """
-    tx.run(
-        f"""UPDATE deliveries SET due_at = 0, aggregate = NULL WHERE subscriber = :subscriber AND seq IN
-            (SELECT seq FROM deliveries WHERE subscriber = :subscriber AND aggregate = :aggregate
-             AND +due_at = {BEHIND} ORDER BY seq LIMIT :limit)""",
-        subscriber=subscriber, aggregate=aggregate, limit=limit,
+def release(tx: Tx, subscriber: str, aggregate: str) -> bool:
+    """Make the oldest event of the aggregate due if it waits. Returns whether it did."""
+    return bool(
+        tx.run(
+            f"""UPDATE deliveries SET due_at = 0 WHERE subscriber = :subscriber AND due_at = {WAITING} AND seq =
+                (SELECT min(seq) FROM deliveries WHERE subscriber = :subscriber AND aggregate = :aggregate)""",
+            subscriber=subscriber, aggregate=aggregate,
+        )
     )  # fmt: skip
 
 
 def others_owed(tx: Tx, subscribers: Collection[str]) -> Sequence[str]:
-    """To whom something is owed, beside the `subscribers`. Costs a look for each name, not for each delivery."""
+    """The names beside `subscribers` to which something is owed. Costs one probe for each name, not each delivery."""
     names = tx.rows(
         """WITH RECURSIVE owed (name) AS (
                SELECT (SELECT subscriber FROM deliveries WHERE due_at IS NOT NULL ORDER BY subscriber LIMIT 1)
@@ -117,7 +154,7 @@ def others_owed(tx: Tx, subscribers: Collection[str]) -> Sequence[str]:
 
 
 def give_up(tx: Tx, subscriber: str, batch: int) -> None:
-    """So many of the deliveries that are owed become dead letters; those that wait for others first."""
+    """Turn at most `batch` deliveries into dead letters, those that wait before those that they wait for."""
     tx.run(
         """UPDATE deliveries SET due_at = NULL, aggregate = NULL WHERE subscriber = :subscriber AND seq IN
            (SELECT seq FROM deliveries WHERE subscriber = :subscriber AND due_at IS NOT NULL
@@ -127,9 +164,9 @@ def give_up(tx: Tx, subscriber: str, batch: int) -> None:
 
 
 def prune(tx: Tx, before: int, after: int, batch: int) -> int:
-    """Forget events, dead letters too, that were made `before` and are owed to no subscriber.
+    """Delete events that were created before `before` and are owed to no subscriber, with their dead letters.
 
-    Looks at the `batch` events that follow number `after`. Returns the number to go on after: 0 is the beginning.
+    Looks at the `batch` events that follow number `after`. Returns the number to continue after; 0 is the beginning.
     """
     events = tx.rows(
         "SELECT seq, created_at FROM outbox WHERE seq > :after ORDER BY seq LIMIT :batch", after=after, batch=batch
@@ -143,20 +180,20 @@ def prune(tx: Tx, before: int, after: int, batch: int) -> int:
     return old[-1] if old else 0
 
 
-def _due_between(tx: Tx, subscriber: str, first: int, last: int, limit: int) -> Sequence[Delivery]:
+def _deliveries(tx: Tx, subscriber: str, which: str, limit: int, **parameters: object) -> Sequence[Delivery]:
     rows = tx.rows(
-        f"""SELECT seq, tries, due_at, {IS_BEHIND}, {COLUMNS} FROM deliveries CROSS JOIN outbox USING (seq)
-            WHERE subscriber = :subscriber AND due_at BETWEEN :first AND :last ORDER BY due_at, seq LIMIT :limit""",
-        subscriber=subscriber, first=first, last=last, limit=limit,
+        f"""SELECT seq, tries, due_at, {COLUMNS} FROM deliveries CROSS JOIN outbox USING (seq)
+            WHERE subscriber = :subscriber AND {which} LIMIT :limit""",
+        subscriber=subscriber, limit=limit, **parameters,
     )  # fmt: skip
     return [_delivery(*row) for row in rows]
 
 
 def _delivery(
-    seq: int, tries: int, due_at: int, is_behind: int, event_id: str, name: str, resource_type: str, resource_id: str,
+    seq: int, tries: int, due_at: int, event_id: str, name: str, resource_type: str, resource_id: str,
     user_id: str | None, request_id: str, payload: str, created_at: Timestamp,
 ) -> Delivery:  # fmt: skip
     event = Event(
         event_id, name, resource_type, resource_id, user_id, request_id, json.loads(payload), created_at
     )  # fmt: skip
-    return Delivery(seq, tries, Timestamp(max(due_at, created_at)), bool(is_behind), event)
+    return Delivery(seq, tries, due_at, event)

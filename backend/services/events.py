@@ -1,7 +1,7 @@
-"""Events: written to the outbox in the transaction that they tell of, handed to others after its commit.
+"""Events: written to the outbox in the transaction that they describe, passed on after its commit.
 
-Listeners hear of an event in the process that committed it, at once, and not at all if that dies. Subscribers are owed
-it: their deliveries are written in the same transaction, and the relay (`relay.py`) makes them, at least once.
+A listener is called in the process that commits, right after the commit, and not at all if that process dies. A
+subscriber is owed the event: its delivery is written in the same transaction, and the relay makes it, at least once.
 """
 
 import logging
@@ -15,6 +15,7 @@ from backend.infrastructure.transaction import Tx
 from backend.repositories import outbox
 
 INTERNAL = "internal"  # resource type of what this service has to do next, which is no news for others
+DELIVERY_SECONDS = 15.0  # for one call of `deliver`; after that another process may deliver the event as well
 
 Listener = Callable[[Event], None]
 Recorder = Callable[[Tx, Sequence[Event]], None]
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class DeliveryFailed(Exception):
-    """The event could not be delivered. The message goes to the log: no secrets."""
+    """The event could not be delivered. The message is logged: no secrets."""
 
 
 def is_public(event: Event) -> bool:
@@ -32,10 +33,15 @@ def is_public(event: Event) -> bool:
 
 @dataclass(frozen=True)
 class Subscriber:
-    """A receiver: every event that it `wants`, by default all public ones, is owed to its `name`, which never changes.
+    """A receiver of every event that it `wants`, by default all public ones. The database knows it by `name`, which must
+    never change.
 
-    `deliver` takes it out of this service, outside any transaction; whatever it raises, it will be called again.
-    `record` takes many down in this database, in the transaction that marks them delivered: so exactly once.
+    Exactly one of the two callables is set:
+    `deliver` takes an event out of this service, outside any transaction and within DELIVERY_SECONDS. It is called at
+    least once, events of one resource in the order of commits; after any exception it is called again later. Several
+    processes may call it at the same time, for different resources.
+    `record` writes many events to this database, in the transaction that marks them delivered: each exactly once, in
+    any order.
     """
 
     name: str
@@ -53,31 +59,35 @@ class Subscriber:
 
 
 class EventBus:
-    """Thread-safe once all listeners and subscribers are in."""
+    """Thread-safe once all listeners and subscribers have been added."""
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
         self._subscribers: list[Subscriber] = []
 
     def listen(self, listener: Listener) -> None:
-        """From now on `listener` hears of every event, after its commit; its errors are logged and harm nobody."""
+        """Call `listener` with every later event, after its commit. Its errors are logged and never raised."""
         self._listeners.append(listener)
 
     def subscribe(self, *subscribers: Subscriber) -> None:
-        """From now on events are owed to the `subscribers`."""
+        """Owe every later event to the `subscribers`."""
         self._subscribers += subscribers
 
     def publish(
         self, tx: Tx, name: str, resource: tuple[str, str], user_id: str | None,
         payload: Mapping[str, object] | None = None, cause: Event | None = None,
     ) -> Event:  # fmt: skip
-        """Say in `tx` that `user_id` did what `name` says to the resource (type, id). `payload` holds no secrets.
+        """Write in `tx` that `user_id` did what `name` says to the resource (type, id). `payload` holds no secrets.
 
         With a `cause` it belongs to the request that caused that event.
         """
         request = cause.request_id if cause else request_id.get()
         event = Event(new_id(), name, *resource, user_id, request, payload or {}, tx.now)
-        outbox.insert(tx, event, (subscriber.name for subscriber in self._subscribers if subscriber.is_owed(event)))
+        seq = outbox.insert(tx, event)
+        for subscriber in self._subscribers:
+            if subscriber.is_owed(event):
+                aggregate = outbox.aggregate_of(event) if subscriber.deliver else None
+                outbox.owe(tx, seq, subscriber.name, aggregate)
         tx.after_commit(lambda: self._tell(event))
         return event
 

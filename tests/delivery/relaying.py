@@ -1,6 +1,8 @@
-"""What tests of the relay are made of: a subscriber that keeps what it gets, and processes as a relay sees them."""
+"""What tests of the relay are made of: subscribers that keep what they get, and processes as a relay sees them."""
 
+import os
 import threading
+from collections import defaultdict
 
 from backend.delivery.relay import Relay
 from backend.infrastructure.database import Database
@@ -11,15 +13,15 @@ class Inbox:
     """A subscriber that keeps what it gets, and fails or hangs when a test says so."""
 
     def __init__(self, name="inbox", **more):
+        self.called = False
         self.got = []  # (resource id, number) in the order of arrival
         self.failing = set()  # resource ids
-        self.begun = threading.Event()  # a delivery has
         self.open = threading.Event()
         self.open.set()
         self.subscriber = Subscriber(name, self.deliver, **more)
 
     def deliver(self, event):
-        self.begun.set()
+        self.called = True
         if not self.open.wait(30):
             raise TimeoutError
         self.got.append((event.resource_id, event.payload["number"]))
@@ -28,6 +30,33 @@ class Inbox:
 
     def numbers(self, resource_id):
         return [number for resource, number in self.got if resource == resource_id]
+
+
+class Journal:
+    """A file to which subscribers in several real processes append what they get: one short write for each event."""
+
+    def __init__(self, path):
+        self._path = path
+        path.touch()
+
+    def deliver(self, event):
+        line = f"{event.resource_id} {event.id} {event.payload['number']}\n"
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        os.write(descriptor, line.encode())
+        os.close(descriptor)
+
+    def all(self):
+        return [line.split() for line in self._path.read_text().splitlines()]
+
+    def numbers(self, resource_id):
+        return [int(number) for resource, _, number in self.all() if resource == resource_id]
+
+    def first_arrivals(self):
+        """The ids of the events of each resource, each where it came first."""
+        found = defaultdict(dict)
+        for resource_id, event_id, _ in self.all():
+            found[resource_id][event_id] = None
+        return {resource_id: list(ids) for resource_id, ids in found.items()}
 
 
 class Process:

@@ -1,15 +1,13 @@
 """What the relay does when something fails that should not: no thread ends, and no other subscriber notices."""
 
+import itertools
 import sqlite3
 import threading
-from contextlib import contextmanager
 
 import pytest
 
 from backend.delivery import relay as relays
-from backend.delivery.lease import LEASE_SECONDS, RENEW_SECONDS, Lease
 from backend.errors import Unavailable
-from backend.infrastructure.database import Database
 from backend.services.events import Subscriber
 from tests.delivery.relaying import Inbox
 from tests.production.gunicorn_server import wait_until
@@ -138,8 +136,32 @@ def test_what_a_slow_receiver_has_taken_is_marked_every_second(process):
     assert owed == [6, 6, 4, 4, 2, 2]
 
 
+def test_however_long_a_claim_takes_a_batch_delivers_something(process):
+    """A slow disk has used up the time of each batch before it begins."""
+    now = itertools.count(0, 10)
+    inbox = Inbox()
+    one = process(inbox, monotonic=lambda: next(now))
+    one.publish("a", "b")
+    one.relay.start()
+    wait_until(lambda: inbox.got == [("a", 1), ("b", 2)])
+
+
+def test_a_receiver_that_is_down_is_not_hammered(process, monkeypatch):
+    """More than a batch is due, and all of the first one fails: there is a pause. If some is taken, there is none."""
+    monkeypatch.setattr(relays, "BATCH", 4)
+    monkeypatch.setattr(relays, "PAUSE_SECONDS", 60)
+    down, up = Inbox("down"), Inbox("up")
+    down.failing.update("abcdefgh")
+    up.failing.update("abc")
+    one = process(down, up)
+    one.publish(*"abcdefgh")
+    one.relay.start()
+    wait_until(lambda: len(up.got) == 8)
+    assert len(down.got) <= 4
+
+
 def test_a_stuck_subscriber_is_seen_behind_one_that_is_up_to_date(process, clock):
-    """Whichever of the two comes first."""
+    """Whichever of the two comes first. The claim of a delivery that hangs must lapse before."""
     for names in (("stuck", "fresh"), ("fresh", "stuck")):
         stuck, fresh = (Inbox(f"{name} {names[0]}") for name in ("stuck", "fresh"))
         stuck.open.clear()
@@ -147,7 +169,7 @@ def test_a_stuck_subscriber_is_seen_behind_one_that_is_up_to_date(process, clock
         one.relay.start()
         one.publish("a")
         wait_until(lambda: fresh.got)  # noqa: B023 - called at once, in this turn
-        clock.advance(61)
+        clock.advance(relays.CLAIM / 1000 + 61)
         one.publish("b")
         with pytest.raises(Unavailable):
             one.relay.check_lag()
@@ -169,7 +191,7 @@ def test_a_lag_is_told_within_a_second(process, clock, monkeypatch):
     assert sum(slept) < 0.8
 
 
-@pytest.mark.parametrize("refused", range(4))
+@pytest.mark.parametrize("refused", range(3))
 def test_threads_that_cannot_be_started_are_asked_for_again(process, monkeypatch, refused):
     """Those that could are not started twice: each event is delivered once, by one thread."""
     real, started, refuse = threading.Thread.start, [], [True]
@@ -190,7 +212,7 @@ def test_threads_that_cannot_be_started_are_asked_for_again(process, monkeypatch
     one.relay.start()
     one.relay.start()
     assert one.relay.started
-    assert len(started) == 4
+    assert len(started) == 3
     one.publish("a")
     wait_until(lambda: first.got == second.got == [("a", 1)])
 
@@ -213,44 +235,6 @@ def test_a_request_is_answered_although_the_relay_cannot_be_started(make_api, mo
     wait_until(lambda: len(api.get("/audit", admin).json["data"]) == 3)
 
 
-def test_a_lease_that_once_cannot_be_renewed_is_renewed_later(process, monkeypatch):
-    """By the thread that keeps it while a delivery hangs, whatever it met before."""
-    monkeypatch.setattr(relays, "RENEW_SECONDS", 0.01)
-    inbox, holds, real = Inbox(), [], Lease.hold
-    inbox.open.clear()
-    one = process(inbox)
-    one.publish("a")
-
-    def hold(lease):
-        holds.append(threading.current_thread())
-        if len(holds) in (3, 5):  # the first two are the delivering thread's
-            raise SystemExit
-        return real(lease)
-
-    monkeypatch.setattr(Lease, "hold", hold)
-    one.relay.start()
-    wait_until(lambda: len(holds) > 8)
-    assert len(set(holds)) == 2
-    inbox.open.set()
-
-
-def test_the_lease_stays_while_a_delivery_runs_on_after_the_stop(process, monkeypatch):
-    """Else another process would deliver beside it."""
-    monkeypatch.setattr(relays, "STOP_SECONDS", 0.05)
-    hanging = Inbox()
-    hanging.open.clear()
-    one, other = process(hanging), process(Inbox())
-    one.publish("a")
-    one.relay.start()
-    wait_until(lambda: one.rows("SELECT count(*) FROM leases") == [(1,)])
-    one.relay.stop()
-    assert not Lease(other.database, "relay").hold()
-    hanging.open.set()
-    wait_until(lambda: not one.owed())
-    one.relay.stop()
-    assert Lease(other.database, "relay").hold()
-
-
 def test_a_stop_in_the_middle_of_a_batch_ends_it(process, monkeypatch):
     """What has been delivered by then is marked."""
     monkeypatch.setattr(relays, "STOP_SECONDS", 0.05)
@@ -259,113 +243,8 @@ def test_a_stop_in_the_middle_of_a_batch_ends_it(process, monkeypatch):
     one = process(hanging)
     one.publish("a", "b", "c")
     one.relay.start()
-    assert hanging.begun.wait(10)
+    wait_until(lambda: hanging.called)
     one.relay.stop()
     hanging.open.set()
     wait_until(lambda: [seq for _, seq in one.owed()] == [2, 3])
     assert hanging.got == [("a", 1)]
-
-
-def test_the_batch_is_read_once_the_lease_is_held(process):
-    """A process that finds something due waits for the lease; what another has delivered until then it leaves alone."""
-    inbox, late, first_is_done = Inbox(), Inbox(), threading.Event()
-    first = process(inbox, wakes=False)
-    asked = threading.Event()
-
-    def monotonic():
-        asked.set()
-        first_is_done.wait(10)
-        return 1000.0
-
-    second = process(late, monotonic=monotonic, wakes=False)
-    first.publish("a")
-    second.relay.start()
-    assert asked.wait(10)
-    first.relay.start()
-    wait_until(lambda: not first.owed())
-    first.relay.stop()
-    first_is_done.set()
-    first.publish("b")
-    wait_until(lambda: late.got)
-    assert (inbox.got, late.got) == ([("a", 1)], [("b", 2)])
-
-
-class SlowDisk(Database):
-    """Each commit takes so long."""
-
-    def __init__(self, path, now, seconds):
-        super().__init__(path)
-        self._taken = (now, seconds)
-
-    @contextmanager
-    def transaction(self):
-        with super().transaction() as tx:
-            yield tx
-        now, seconds = self._taken
-        now[0] += seconds
-
-
-def test_a_lease_that_lapsed_while_it_was_written_is_not_held(database_path):
-    """It promises time to work from now on."""
-    now = [1000.0]
-    slow = SlowDisk(database_path, now, 3.0)
-    assert not Lease(slow, "thing", lambda: now[0]).hold()
-    quick = SlowDisk(database_path, now, 1.0)
-    assert Lease(quick, "other thing", lambda: now[0]).hold()
-    slow.close()
-    quick.close()
-
-
-def test_a_holder_whose_lease_has_lapsed_does_not_give_back_its_successors(process):
-    now = [1000.0]
-    first, second, third = (Lease(process(Inbox()).database, "thing", lambda: now[0]) for _ in range(3))
-    assert first.hold()
-    now[0] += LEASE_SECONDS
-    assert second.hold()
-    first.release()
-    assert not third.hold()
-    second.release()
-    assert third.hold()
-
-
-def test_a_lease_that_was_just_renewed_is_held_without_a_question(process, monkeypatch):
-    """It is asked for before each delivery; the database is asked every few seconds."""
-    now, one = [1000.0], process(Inbox())
-    lease = Lease(one.database, "thing", lambda: now[0])
-    assert lease.hold()
-    monkeypatch.delattr(Database, "snapshot")
-    monkeypatch.delattr(Database, "transaction")
-    now[0] += RENEW_SECONDS - 0.01
-    assert lease.hold()
-    now[0] += 0.01
-    assert not lease.hold()
-
-
-def test_to_wait_for_a_lease_writes_nothing(process, monkeypatch):
-    """Each process asks once a second, and the lock is the requests'."""
-    now, begun, real = [1000.0], [], Database.transaction
-    first, second = (Lease(process(Inbox()).database, "thing", lambda: now[0]) for _ in range(2))
-    assert first.hold()
-    monkeypatch.setattr(Database, "transaction", lambda *arguments: begun.append(1) or real(*arguments))
-    for _ in range(3):
-        assert not second.hold()
-        now[0] += LEASE_SECONDS / 4
-    assert begun == []
-    now[0] += LEASE_SECONDS / 4
-    assert second.hold()
-    assert begun == [1]
-
-
-@pytest.mark.parametrize("error", [MemoryError, sqlite3.ProgrammingError])
-def test_a_lease_of_which_the_database_cannot_say_whose_it_is_is_not_held(process, monkeypatch, error):
-    """And held again once it can."""
-    one = process(Inbox())
-    lease = Lease(one.database, "thing", lambda: 1000.0)
-
-    def snapshot():
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr(one.database, "snapshot", snapshot)
-        assert not lease.hold()
-    assert lease.hold()

@@ -46,7 +46,6 @@ BY_DESIGN = {
     r".*: SELECT coalesce\(\(SELECT min\(seq\) FROM cache_invalidations": "the log holds 11,000 entries at most",
     r"SCAN schema_migrations": "a row for each migration",
     r"SCAN sqlite_schema": "a row for each table, index and trigger",
-    r"USE TEMP B-TREE FOR ORDER BY: WITH due": "it sorts what it delivers next",
     r"SCAN deliveries USING COVERING INDEX .*: WITH RECURSIVE owed": "it reads one entry",
     r"(SCAN outbox|no index answers created_at): DELETE FROM outbox WHERE seq IN": "it looks at the :batch oldest",
 }
