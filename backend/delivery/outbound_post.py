@@ -1,4 +1,4 @@
-"""POST to a place that somebody else named, without lending him our place in the network (SSRF).
+"""POST to a URL that is not under our control, without letting it reach our own network (SSRF).
 
 The name is resolved once, every address it has is judged, and the connection goes to one that passed: a name that says
 something else the next time (DNS rebinding) gains nothing. The Host header, and the name that TLS must prove, stay the
@@ -6,8 +6,8 @@ URL's. Only public unicast addresses pass, and those in `allowed` but a cloud pr
 loopback, private, link-local, multicast and reserved ones does, nor any IPv6 address that stands for an IPv4 one
 (mapped, NAT64, 6to4, Teredo, ISATAP). No redirect is followed, no proxy used, and of the answer only the head is read.
 
-One deadline holds for all of it, also where every single byte comes in time: a timer shuts the connection. Only the
-system's resolver has time-outs of its own; after it, nothing is sent past the deadline.
+One deadline covers everything: a timer shuts the connection down, even if single bytes keep arriving. Only the
+system's resolver has time-outs of its own; nothing is sent if it returns after the deadline.
 """
 
 import contextlib
@@ -43,19 +43,19 @@ Resolve = Callable[..., list[Any]]  # as socket.getaddrinfo
 
 
 class AddressRefused(OSError):
-    """The name has no address that we would connect to."""
+    """The host name has no address that may be connected to."""
 
 
 def post(
     url: str, body: bytes, headers: Mapping[str, str], allowed: Networks, seconds: float,
     resolve: Resolve = socket.getaddrinfo,
 ) -> int:  # fmt: skip
-    """The status of the answer. Raises OSError or http.client.HTTPException if there was none in time."""
+    """Return the status of the response. Raises OSError or http.client.HTTPException if none came in time."""
     end = time.monotonic() + seconds
     parts = urlsplit(url)
     secure, host = parts.scheme == "https", parts.hostname or ""
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    connection = kind(host, parts.port)  # for its Host header; it never connects by itself
+    connection = kind(host, parts.port)  # makes the Host header; it never connects by itself
     stream = _connected(resolve(host, connection.port, type=socket.SOCK_STREAM), allowed, end)
     if secure:
         stream = _tls().wrap_socket(stream, server_hostname=host, do_handshake_on_connect=False)
@@ -66,12 +66,12 @@ def post(
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("POST", target, body, dict(headers))
         with contextlib.closing(connection.getresponse()) as answer:
-            _left(end)  # a head that was cut off looks whole
+            _left(end)  # a head that the timer cut off looks complete
             return answer.status
 
 
 def is_public(address: str) -> bool:
-    """True for an address of the public internet, one host's, in its plain form."""
+    """Whether this is the address of one host on the public internet, in its plain form."""
     ip = ipaddress.ip_address(address)
     if not ip.is_global or ip.is_multicast or address in NOT_HOSTS or address in METADATA_SERVERS:
         return False
@@ -81,7 +81,7 @@ def is_public(address: str) -> bool:
 
 
 def _connected(found: list[Any], allowed: Networks, end: float) -> socket.socket:
-    """A connection to the first of the addresses that may be had and answers."""
+    """Connect to the first address that is allowed and answers."""
     problem: OSError = AddressRefused("not a public address")
     for family, kind, protocol, _, address in found:
         if not is_public(address[0]) and (address[0] not in allowed or address[0] in METADATA_SERVERS):
@@ -108,7 +108,8 @@ def _left(end: float) -> float:
 def _shut_at(end: float, stream: socket.socket) -> Iterator[None]:
     def shut() -> None:
         with contextlib.suppress(OSError):
-            socket.socket.shutdown(stream, socket.SHUT_RDWR)  # TLS's own takes its state from the reader
+            # SSLSocket's own shutdown would drop the TLS state that the reading thread uses.
+            socket.socket.shutdown(stream, socket.SHUT_RDWR)
 
     timer = threading.Timer(_left(end), shut)
     timer.daemon = True

@@ -1,8 +1,9 @@
-"""Webhooks: events, posted to the addresses of WEBHOOK_URLS as Standard Webhooks 1.0 has it.
+"""Webhooks: events, posted to the addresses of WEBHOOK_URLS as Standard Webhooks 1.0 specifies.
 
-`Webhook-Id` is the event's, the same at every try, so that a receiver can tell a repetition; `Webhook-Timestamp` is the
-try's. `Webhook-Signature` is `v1,` and base64 of HMAC-SHA256 over "id.timestamp.body". Anything but a 2xx is a failure,
-redirects too. The body says what happened to which resource, and no more of it than the event's payload.
+`Webhook-Id` is the id of the event, the same for every try, so that a receiver can recognise a repetition.
+`Webhook-Timestamp` is the time of the try. `Webhook-Signature` is `v1,` and the base64 of HMAC-SHA256 over
+"id.timestamp.body". Every status but 2xx is a failure, redirects included. The body says what happened to which
+resource, and repeats the payload of the event.
 """
 
 import base64
@@ -18,11 +19,11 @@ from backend.infrastructure.logs import iso_time
 from backend.services.events import DeliveryFailed, Subscriber
 from backend.settings import Networks, Settings
 
-TIMEOUT_SECONDS = 10.0  # of one try: a receiver that hangs gets no more than six a minute
+TIMEOUT_SECONDS = 10.0  # for one try, below DELIVERY_SECONDS
 
 
 class Webhook:
-    """One receiver. Thread-safe."""
+    """One receiver. Thread-safe. `clock` returns the wall time in seconds."""
 
     def __init__(self, url: str, key: bytes, allowed: Networks, clock: Callable[[], float] = time.time) -> None:
         self._url = url
@@ -31,7 +32,7 @@ class Webhook:
         self._clock = clock
 
     def deliver(self, event: Event) -> None:
-        """Raises DeliveryFailed, OSError, http.client.HTTPException."""
+        """Post the event. Raises DeliveryFailed, OSError, http.client.HTTPException."""
         body = payload(event)
         sent = str(int(self._clock()))
         headers = {
@@ -46,7 +47,7 @@ class Webhook:
 
 
 def webhooks(settings: Settings) -> Sequence[Subscriber]:
-    """A subscriber for each of WEBHOOK_URLS. Its name does not tell the URL, which may hold a secret."""
+    """One subscriber for each of WEBHOOK_URLS. Its name is a hash, because the URL may contain a secret."""
     key, allowed = signing_key(settings.webhook_secret or ""), settings.webhook_allow_networks
     return [
         Subscriber(f"webhook {hashlib.sha256(url.encode()).hexdigest()[:16]}", Webhook(url, key, allowed).deliver)
@@ -55,11 +56,12 @@ def webhooks(settings: Settings) -> Sequence[Subscriber]:
 
 
 def signing_key(secret: str) -> bytes:
-    """The key that `whsec_…` stands for."""
+    """The key that `whsec_…` encodes."""
     return base64.b64decode(secret.removeprefix("whsec_"))
 
 
 def payload(event: Event) -> bytes:
+    """The body. The event's own fields win over fields of the same name in its payload."""
     data = {
         **event.payload, "resourceType": event.resource_type, "resourceId": event.resource_id,
         "userId": event.user_id, "requestId": event.request_id,

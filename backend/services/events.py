@@ -33,8 +33,8 @@ def is_public(event: Event) -> bool:
 
 @dataclass(frozen=True)
 class Subscriber:
-    """A receiver of every event that it `wants`, by default all public ones. The database knows it by `name`, which must
-    never change.
+    """A receiver of every event that it `wants`, by default all public ones.
+    The database knows it by `name`, which must never change.
 
     Exactly one of the two callables is set:
     `deliver` takes an event out of this service, outside any transaction and within DELIVERY_SECONDS. It is called at
