@@ -67,7 +67,7 @@ def test_a_relay_with_nothing_to_do_sleeps(process):
     one.relay.start()
     wait_until(lambda: not one.owed())
     threads = set(threading.enumerate()) - before
-    assert len(threads) == 4
+    assert len(threads) == 3
     for thread in threads:
         asleep(thread, 0.3)
 
