@@ -1,12 +1,14 @@
 """START HERE. The whole application on one page: tools → services → URL table → middleware order.
 
-`python app.py` serves on 127.0.0.1:8000; `python app.py --help` lists the commands. In production gunicorn calls
-`create_app()` in each of its workers (`gunicorn -c python:backend.gunicorn_conf`).
+`python app.py` serves on 127.0.0.1:8000; `python app.py --help` lists the commands. `create_app()` here builds the
+application on the core's tools, which are the textbook. `backend/production/wiring.py` has another `create_app()`,
+which builds the same application on tools for several workers (`gunicorn -c python:backend.gunicorn_conf`).
 """
 
 import os
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from backend.delivery.mailer import Mailer
@@ -66,18 +68,27 @@ API = "/api/v1"
 READINESS_SECONDS = 1.0  # for which a check of database, disk and outbox is good
 
 
-class App:
-    """The WSGI application, and the tools that the command line and tests reach for."""
+@dataclass(frozen=True)
+class Tools:
+    """What an application is built on. Each has a textbook version, and one for production."""
 
-    def __init__(self, settings: Settings, limiter: RateLimiter, clock: Callable[[], float], log: LogSink) -> None:
-        # Tools.
+    clock: Callable[[], float]  # seconds since 1970
+    database: Database
+    cache: CoherentCache  # of users and products
+    identities: CoherentCache  # of sessions with their users
+    limiter: RateLimiter
+    passwords: Passwords
+    log: LogSink
+
+
+class App:
+    """The WSGI application, and what the command line and tests reach for."""
+
+    def __init__(self, settings: Settings, tools: Tools) -> None:
+        self.database, self.cache, passwords, clock = tools.database, tools.cache, tools.passwords, tools.clock
         keyring = Keyring(signing_secrets(settings))
         tokens = Tokens(keyring, settings.access_token_seconds, settings.refresh_token_seconds, clock)
-        half = max(1, settings.threads // 2)  # of a worker's threads may wait, so that the others serve
-        passwords = Passwords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
         cursors = Cursors(keyring)
-        self.database = Database(settings.database_path, settings.busy_timeout_seconds, clock, half)
-        self.cache = CoherentCache(self.database, settings.cache_size, settings.cache_ttl_seconds)
 
         # Services.
         events = EventBus()
@@ -85,7 +96,7 @@ class App:
         self.credentials = UserCredentials(self.database, passwords, keyring, events)
         rotation = Rotation(tokens, keyring, settings.refresh_token_seconds, settings.refresh_grace_seconds)
         self.logins = Logins(
-            self.database, self.cache, passwords, tokens, rotation, events, settings.access_token_seconds
+            self.database, tools.identities, passwords, tokens, rotation, events, settings.access_token_seconds
         )
         products = Products(self.database, self.cache, events)
         ledger = Ledger(self.database, events)
@@ -98,7 +109,7 @@ class App:
         events.listen(self.relay.wake)
 
         # Routes: what the URLs are, and who may call them.
-        limits = RateLimits(limiter, settings.rate_limit_default, settings.rate_limit_auth, self.logins.is_known)
+        limits = RateLimits(tools.limiter, settings.rate_limit_default, settings.rate_limit_auth, self.logins.is_known)
         users = UserRoutes(self.users, limits)
         sessions = SessionRoutes(self.logins, limits)
         password = PasswordRoutes(self.credentials, limits)
@@ -173,7 +184,7 @@ class App:
         self.middleware = [
             request_ids,
             client_addresses(settings.trusted_proxies),
-            access_log(log, settings.log_level),
+            access_log(tools.log, settings.log_level),
             cross_origin(settings.cors_origins),
             error_answers,
             framing,
@@ -194,23 +205,27 @@ class App:
         self.database.close()
 
 
-def create_app(
-    settings: Settings | None = None,
-    limiter: RateLimiter | None = None,
-    clock: Callable[[], float] = time.time,
-    log: LogSink | None = None,
-) -> App:
-    """The application. Raises SettingsError, and SchemaMismatch for a database that was not migrated."""
+def create_app(settings: Settings | None = None) -> App:
+    """The application on the core's tools. Raises SettingsError, and SchemaMismatch for a database not migrated."""
     settings = settings or Settings.from_environment()
     check_database(settings.database_path)
-    return App(settings, limiter or shared_limiter(), clock, log or logs.configure(settings.log_level))
+    return App(settings, core_tools(settings))
+
+
+def core_tools(settings: Settings, clock: Callable[[], float] = time.time) -> Tools:
+    """The textbook's tools: right in one process, and across processes where the database alone can guarantee it."""
+    half = max(1, settings.threads // 2)  # of a worker's threads may wait, so that the others serve
+    database = Database(settings.database_path, settings.busy_timeout_seconds, clock, half)
+    cache = CoherentCache(database, settings.cache_size, settings.cache_ttl_seconds)
+    passwords = Passwords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
+    return Tools(clock, database, cache, cache, shared_limiter(), passwords, logs.configure(settings.log_level))
 
 
 def main() -> None:
     """The command line: `python app.py` here, `reference-backend` where it is installed."""
-    from backend import cli as commands
+    from backend import cli
 
-    commands.main(create_app, App)
+    cli.main(create_app, lambda settings: App(settings, core_tools(settings)))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import getpass
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,10 +13,8 @@ from typing import Any
 from backend import demo
 from backend.errors import AppError, Conflict
 from backend.infrastructure.keyring import signing_secrets
-from backend.infrastructure.logs import LogSink
 from backend.infrastructure.migrations import SchemaMismatch, check_schema, migrate
 from backend.infrastructure.private_files import loose_modes
-from backend.infrastructure.rate_limiter import RateLimiter
 from backend.openapi.document import openapi_document
 from backend.repositories import transactions, users
 from backend.routes.users import NewUser
@@ -174,7 +171,7 @@ def _typed_password() -> str:
 def _unopened(app_class: CreateApp, settings: Settings) -> Any:
     """An application to look at: it needs no database and makes no secret."""
     shown = replace(settings, jwt_secrets=settings.jwt_secrets or ("nothing is signed with this one!",))
-    return app_class(shown, RateLimiter(slots=8), time.time, LogSink(2))
+    return app_class(shown)
 
 
 def _routes(app: Any) -> None:

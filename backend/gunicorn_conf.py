@@ -117,7 +117,7 @@ except SettingsError as error:
     raise SystemExit(str(error)) from None
 descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
-wsgi_app = "app:create_app()"
+wsgi_app = "backend.production.wiring:create_app()"
 worker_class = "backend.production.gunicorn_worker.WholeRequestWorker"
 bind = [address for address in settings.bind if address not in handed_over()]
 workers, threads = settings.workers, settings.threads

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from werkzeug.test import Client, TestResponse
 
-from app import App, create_app
+from app import App
 from backend.infrastructure.logs import LogSink
 from backend.infrastructure.migrations import migrate
-from backend.infrastructure.rate_limiter import RateLimiter
 from backend.settings import Settings
+from tests.wirings import WIRINGS, make_app
 
 PASSWORD = "correct horse battery staple"
 SECRET = "tests-only-secret-of-at-least-32-bytes"
@@ -158,15 +158,20 @@ def log_file(tmp_path: Path) -> Path:
     return tmp_path / "access.log"
 
 
+@pytest.fixture(params=WIRINGS)
+def wiring(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def make_api(settings: Settings, clock: Clock, log_file: Path) -> Iterator[Any]:
+def make_api(settings: Settings, clock: Clock, log_file: Path, wiring: str) -> Iterator[Any]:
     """Applications on the test's database: `make_api(cache_size=0, …)` changes settings."""
     made: list[App] = []
     descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     sink = LogSink(descriptor)
 
     def make(**changes: Any) -> Api:
-        made.append(create_app(replace(settings, **changes), RateLimiter(slots=1024), clock, sink))
+        made.append(make_app(replace(settings, **changes), clock, wiring=wiring, log=sink))
         return Api(made[-1])
 
     yield make

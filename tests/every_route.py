@@ -1,6 +1,5 @@
 """One valid request for every route, and a small world in which it succeeds: for tests that go through all routes."""
 
-import os
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -10,12 +9,11 @@ from typing import Any
 
 from werkzeug.test import TestResponse
 
-from app import App, create_app
-from backend.infrastructure.logs import LogSink
-from backend.infrastructure.rate_limiter import RateLimiter
+from app import App
 from backend.settings import Settings
 from backend.web.router import Access, Route
 from tests.conftest import PASSWORD, SECRET, Api, Person
+from tests.wirings import make_app
 
 API = "/api/v1"
 MOVEMENT = '{"amount": 5}'
@@ -109,8 +107,7 @@ def someone_allowed(world: World, route: Route) -> Person | None:
 def build_world(path: Path) -> World:
     """Fill the migrated database at `path`: an owner of everything, a stranger, an admin, somebody deactivated."""
     settings = Settings(path, (SECRET,), bcrypt_rounds=4, rate_limit_default=None, rate_limit_auth=None)
-    descriptor = os.open(os.devnull, os.O_WRONLY)
-    app = create_app(settings, RateLimiter(slots=8), time.time, LogSink(descriptor))
+    app = make_app(settings)
     api = Api(app)
     admin = api.admin("Admin")
     people = {name: api.sign_up(name.title()) for name in ("owner", "stranger", "deactivated")} | {"admin": admin}
@@ -128,7 +125,6 @@ def build_world(path: Path) -> World:
     names |= {"idle_account": idle_account} | {name: person.id for name, person in people.items()}
     connection.close()
     app.close()
-    os.close(descriptor)
     return World(path, people, names)
 
 

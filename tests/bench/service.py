@@ -7,13 +7,15 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from app import create_app
+from app import App
 from backend.infrastructure.logs import LogSink
 from backend.infrastructure.migrations import migrate
 from backend.infrastructure.rate_limiter import RateLimiter
+from backend.production.wiring import production_tools
 from backend.settings import Limit, Settings
 from tests.conftest import Api, Person
 
@@ -31,7 +33,9 @@ def service(database: Path, limiter: RateLimiter | None = None, **settings: Any)
         "jwt_secrets": (SECRET,), "bcrypt_rounds": 4, "rate_limit_default": UNREACHED, "rate_limit_auth": None,
     }  # fmt: skip
     with open_log(database.parent / "log") as sink:
-        app = create_app(Settings(database_path=database, **given | settings), limiter or RateLimiter(), log=sink)
+        configured = Settings(database_path=database, **given | settings)
+        own = {"limiter": limiter or RateLimiter(), "log": sink}
+        app = App(configured, replace(production_tools(configured), **own))
         try:
             yield Api(app)
         finally:

@@ -9,7 +9,7 @@ from typing import Any
 import bcrypt
 
 from app import App
-from app import create_app as really_create_app
+from backend.production.wiring import create_app as really_create_app
 
 
 def create_app() -> App:

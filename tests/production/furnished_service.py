@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tests.conftest import SECRET, Api, Person
 from tests.production.gunicorn_server import Server, gunicorn
+from tests.production.real_service import APPLICATION
 
 
 class Answer(NamedTuple):
@@ -64,7 +65,11 @@ class Service:
 
 @contextmanager
 def furnished_service(
-    log: Path, api: Api, application: str = "app:create_app()", errors: int | None = None, **environment: str
+    log: Path,
+    api: Api,
+    application: str = APPLICATION,
+    errors: int | None = None,
+    **environment: str,
 ) -> Iterator[Service]:
     """One worker of four threads unless told else, on the database `app.db` beside `log`, which is that of `api`."""
     settings = {

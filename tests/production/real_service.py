@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from tests.conftest import SECRET, Person
 from tests.production.gunicorn_server import Server, gunicorn, wait_until
 
-APPLICATION = "app:create_app()"
+APPLICATION = "backend.production.wiring:create_app()"
 LISTENING = "0A"  # in /proc/net/tcp
 LOST = (OSError, http.client.HTTPException)  # no answer: it may have been done, or not
 

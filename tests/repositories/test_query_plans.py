@@ -22,15 +22,13 @@ from pathlib import Path
 
 import pytest
 
-from app import create_app
 from backend import repositories
-from backend.infrastructure.logs import LogSink
-from backend.infrastructure.rate_limiter import RateLimiter
 from backend.infrastructure.transaction import Duplicate, Tx
 from backend.repositories import users
 from backend.settings import Settings
 from tests.conftest import SECRET, Api
 from tests.every_route import build_world, routes_of, send, someone_allowed
+from tests.wirings import WIRINGS, make_app
 
 # What may be read or sorted as a whole, by the step of the plan and how the statement goes on, and why.
 BY_DESIGN = {
@@ -149,14 +147,15 @@ def of_the_application(template: Path) -> Statements:
     world = build_world(Path(shutil.copy(template, template.with_name("world.db"))))
     settings = Settings(world.path, (SECRET,), bcrypt_rounds=4, rate_limit_default=None, rate_limit_auth=None)
     seen: Statements = set()
-    with pytest.MonkeyPatch.context() as patch, Path("/dev/null").open("w") as null:
+    with pytest.MonkeyPatch.context() as patch:
         connect = sqlite3.connect
         patch.setattr(Recorder, "seen", seen)
         patch.setattr(sqlite3, "connect", lambda *given, **more: connect(*given, **more, factory=Recorder))
-        app = create_app(settings, RateLimiter(slots=8), time.time, LogSink(null.fileno()))
-        for key, route in routes_of(app).items():
-            send(Api(app), world, key, someone_allowed(world, route))
-        app.close()
+        for wiring in WIRINGS:
+            app = make_app(settings, wiring=wiring)
+            for key, route in routes_of(app).items():
+                send(Api(app), world, key, someone_allowed(world, route))
+            app.close()
     return seen
 
 

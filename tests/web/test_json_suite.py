@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 from werkzeug.test import Client
 
-from app import create_app
 from backend.errors import MalformedJson
-from backend.infrastructure.logs import LogSink
-from backend.infrastructure.rate_limiter import RateLimiter
 from backend.settings import Settings
 from backend.web.json_body import parse_json
+from tests.wirings import make_app
 
 SUITE = json.loads(Path(__file__).with_name("json_test_suite.json").read_text("ascii"))["files"]
 # These two are 100 and 250 KB of one thing.
@@ -34,7 +32,7 @@ def names(kind: str) -> list[str]:
 def post(migrated):
     """POST some bytes to a route that takes an object and, given these, changes nothing; its status."""
     settings = Settings(database_path=migrated, jwt_secrets=("x" * 32,), rate_limit_default=None, rate_limit_auth=None)
-    app = create_app(settings, RateLimiter(slots=8), log=LogSink(-1, limit=0))
+    app = make_app(settings)
     client = Client(app, use_cookies=False)
 
     def status(data: bytes) -> int:

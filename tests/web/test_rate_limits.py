@@ -6,12 +6,11 @@ from dataclasses import replace
 import bcrypt
 import pytest
 
-from app import create_app
-from backend.infrastructure.logs import LogSink
 from backend.infrastructure.rate_limiter import RateLimiter
 from backend.settings import Limit, Networks, Settings
 from tests.at_once import at_once
 from tests.conftest import PASSWORD, Api
+from tests.wirings import make_app
 
 LOGIN = {"email": "ada@example.com", "password": "wrong"}
 AUTH_ROUTES = {
@@ -48,7 +47,7 @@ def limited(settings, clock, ticks):
 
     def make(default=None, auth=None, **changes):
         changes |= {"rate_limit_default": default, "rate_limit_auth": auth}
-        made.append(create_app(replace(settings, **changes), limiter, clock, LogSink(-1, limit=0)))
+        made.append(make_app(replace(settings, **changes), clock, limiter=limiter))
         return Api(made[-1])
 
     yield make

@@ -1,0 +1,34 @@
+"""Puts production's tools into the application.
+
+The services, the URL table and the middleware are those of `app.py`. Each tool here has the interface of the core's,
+and holds over several workers what the core's holds in one process.
+"""
+
+import os
+import time
+from collections.abc import Callable
+
+from app import App, Tools
+from backend.infrastructure import logs
+from backend.infrastructure.cache import CoherentCache
+from backend.infrastructure.database import Database
+from backend.infrastructure.migrations import check_database
+from backend.infrastructure.passwords import Passwords, shared_password_locks
+from backend.infrastructure.rate_limiter import shared_limiter
+from backend.settings import Settings
+
+
+def create_app(settings: Settings | None = None) -> App:
+    """The application of one worker. Raises SettingsError, and SchemaMismatch for a database not migrated."""
+    settings = settings or Settings.from_environment()
+    check_database(settings.database_path)
+    return App(settings, production_tools(settings))
+
+
+def production_tools(settings: Settings, clock: Callable[[], float] = time.time) -> Tools:
+    """Tools that all workers of one machine share, or keep coherent. Made in each worker, after the fork."""
+    half = max(1, settings.threads // 2)  # of a worker's threads may wait, so that the others serve
+    database = Database(settings.database_path, settings.busy_timeout_seconds, clock, half)
+    cache = CoherentCache(database, settings.cache_size, settings.cache_ttl_seconds)
+    passwords = Passwords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
+    return Tools(clock, database, cache, cache, shared_limiter(), passwords, logs.configure(settings.log_level))
