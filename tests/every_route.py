@@ -5,13 +5,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
 from werkzeug.test import TestResponse
 
 from app import App
 from backend.settings import Settings
-from backend.web.router import Access, Route
+from backend.web.router import ADMIN, ANYONE, SELF_OR_ADMIN, USER, Access, Route
 from tests.conftest import PASSWORD, SECRET, Api, Person
 from tests.wirings import make_app
 
@@ -21,53 +21,64 @@ TRANSFER = '{"fromAccountId": "$account", "toAccountId": "$other_account", "amou
 ORDER = '{"accountId": "$account", "items": [{"productId": "$product", "quantity": 1}]}'
 PRODUCT = '{"sku": "NEW", "name": "New", "unitPrice": 1, "currency": "EUR", "stock": 1}'
 CHANGE = f'{{"name": "Changed", "email": "changed@example.com", "currentPassword": "{PASSWORD}"}}'
+NEW_PASSWORD = f'{{"currentPassword": "{PASSWORD}", "newPassword": "another good one"}}'
+RESET = '{"token": "$reset_token", "newPassword": "another good one"}'
 LOGIN = f'{{"email": "owner@example.com", "password": "{PASSWORD}"}}'
 
-# route → what stands for {id}, the body; both are templates of the world's names
-VALID: dict[str, tuple[str, str]] = {
-    f"POST {API}/users": ("", f'{{"email": "new@example.com", "password": "{PASSWORD}", "name": "New"}}'),
-    f"GET {API}/users": ("", ""),
-    f"GET {API}/users/me": ("", ""),
-    f"PATCH {API}/users/me": ("", CHANGE),
-    f"GET {API}/users/{{id}}": ("$owner", ""),
-    f"PATCH {API}/users/{{id}}": ("$owner", CHANGE),
-    f"DELETE {API}/users/{{id}}": ("$owner", ""),
-    f"POST {API}/auth/login": ("", LOGIN),
-    f"POST {API}/auth/refresh": ("", '{"refreshToken": "$refresh_token"}'),
-    f"POST {API}/auth/logout": ("", '{"refreshToken": "$refresh_token"}'),
-    f"GET {API}/auth/sessions": ("", ""),
-    f"DELETE {API}/auth/sessions": ("", ""),
-    f"DELETE {API}/auth/sessions/{{id}}": ("$session", ""),
-    f"POST {API}/auth/password": ("", f'{{"currentPassword": "{PASSWORD}", "newPassword": "another good one"}}'),
-    f"POST {API}/auth/password-reset": ("", '{"email": "owner@example.com"}'),
-    f"POST {API}/auth/password-reset/confirm": ("", '{"token": "$reset_token", "newPassword": "another good one"}'),
-    f"GET {API}/products": ("", ""),
-    f"POST {API}/products": ("", PRODUCT),
-    f"GET {API}/products/{{id}}": ("$product", ""),
-    f"PATCH {API}/products/{{id}}": ("$product", '{"stock": 7}'),
-    f"POST {API}/accounts": ("", '{"currency": "EUR"}'),
-    f"GET {API}/accounts": ("", ""),
-    f"GET {API}/accounts/{{id}}": ("$account", ""),
-    f"POST {API}/accounts/{{id}}/deposits": ("$account", MOVEMENT),
-    f"POST {API}/accounts/{{id}}/withdrawals": ("$account", MOVEMENT),
-    f"GET {API}/accounts/{{id}}/transactions": ("$account", ""),
-    f"POST {API}/transfers": ("", TRANSFER),
-    f"GET {API}/transactions/{{id}}": ("$transaction", ""),
-    f"POST {API}/orders": ("", ORDER),
-    f"GET {API}/orders": ("", ""),
-    f"GET {API}/orders/{{id}}": ("$order", ""),
-    f"POST {API}/orders/{{id}}/cancel": ("$order", ""),
-    f"POST {API}/orders/{{id}}/fulfil": ("$order", ""),
-    f"GET {API}/audit": ("", ""),
-    "GET /healthz": ("", ""),
-    "GET /readyz": ("", ""),
-    "GET /openapi.json": ("", ""),
+
+class Valid(NamedTuple):
+    """The access of a route, and a request that succeeds; `id` and `body` are templates of the names in the world."""
+
+    access: Access
+    id: str = ""
+    body: str = ""
+
+
+# Each route of the URL table has its line here. A thing that `id` or `body` names is made in `_filled_with_things`.
+VALID = {
+    f"POST {API}/users": Valid(ANYONE, body=f'{{"email": "new@example.com", "password": "{PASSWORD}", "name": "New"}}'),
+    f"GET {API}/users": Valid(ADMIN),
+    f"GET {API}/users/me": Valid(USER),
+    f"PATCH {API}/users/me": Valid(USER, body=CHANGE),
+    f"GET {API}/users/{{id}}": Valid(SELF_OR_ADMIN, "$owner"),
+    f"PATCH {API}/users/{{id}}": Valid(SELF_OR_ADMIN, "$owner", CHANGE),
+    f"DELETE {API}/users/{{id}}": Valid(ADMIN, "$owner"),
+    f"POST {API}/auth/login": Valid(ANYONE, body=LOGIN),
+    f"POST {API}/auth/refresh": Valid(ANYONE, body='{"refreshToken": "$refresh_token"}'),
+    f"POST {API}/auth/logout": Valid(ANYONE, body='{"refreshToken": "$refresh_token"}'),
+    f"GET {API}/auth/sessions": Valid(USER),
+    f"DELETE {API}/auth/sessions": Valid(USER),
+    f"DELETE {API}/auth/sessions/{{id}}": Valid(USER, "$session"),
+    f"POST {API}/auth/password": Valid(USER, body=NEW_PASSWORD),
+    f"POST {API}/auth/password-reset": Valid(ANYONE, body='{"email": "owner@example.com"}'),
+    f"POST {API}/auth/password-reset/confirm": Valid(ANYONE, body=RESET),
+    f"GET {API}/products": Valid(ANYONE),
+    f"POST {API}/products": Valid(ADMIN, body=PRODUCT),
+    f"GET {API}/products/{{id}}": Valid(ANYONE, "$product"),
+    f"PATCH {API}/products/{{id}}": Valid(ADMIN, "$product", '{"stock": 7}'),
+    f"POST {API}/accounts": Valid(USER, body='{"currency": "EUR"}'),
+    f"GET {API}/accounts": Valid(USER),
+    f"GET {API}/accounts/{{id}}": Valid(USER, "$account"),
+    f"POST {API}/accounts/{{id}}/deposits": Valid(ADMIN, "$account", MOVEMENT),
+    f"POST {API}/accounts/{{id}}/withdrawals": Valid(ADMIN, "$account", MOVEMENT),
+    f"GET {API}/accounts/{{id}}/transactions": Valid(USER, "$account"),
+    f"POST {API}/transfers": Valid(USER, body=TRANSFER),
+    f"GET {API}/transactions/{{id}}": Valid(USER, "$transaction"),
+    f"POST {API}/orders": Valid(USER, body=ORDER),
+    f"GET {API}/orders": Valid(USER),
+    f"GET {API}/orders/{{id}}": Valid(USER, "$order"),
+    f"POST {API}/orders/{{id}}/cancel": Valid(USER, "$order"),
+    f"POST {API}/orders/{{id}}/fulfil": Valid(ADMIN, "$order"),
+    f"GET {API}/audit": Valid(ADMIN),
+    "GET /healthz": Valid(ANYONE),
+    "GET /readyz": Valid(ANYONE),
+    "GET /openapi.json": Valid(ANYONE),
 }
 
 
 @dataclass(frozen=True)
 class World:
-    """A database file, to be copied, and who and what is in it."""
+    """A database file to be copied, and the users and things in it."""
 
     path: Path
     people: dict[str, Person]
@@ -91,21 +102,21 @@ def send(
 ) -> TestResponse:  # fmt: skip
     """The valid request for a route, with changes."""
     usual, path = key.split()
-    usual_id, usual_body = VALID[key]
-    path = path.replace("{id}", world.filled(id or usual_id)) + query
-    text = world.filled(body or usual_body)
+    valid = VALID[key]
+    path = path.replace("{id}", world.filled(id or valid.id)) + query
+    text = world.filled(body or valid.body)
     if text and "data" not in changes:
         changes = {"data": text, "content_type": "application/json"} | changes
     return api(method or usual, f"/{path}", by, **changes)
 
 
-def someone_allowed(world: World, route: Route) -> Person | None:
-    """Who may call a route, with no more rights than it needs."""
-    return {Access.ANYONE: None, Access.ADMIN: world.people["admin"]}.get(route.access, world.people["owner"])
+def allowed_caller(world: World, key: str) -> Person | None:
+    """A caller with no more rights than the route needs."""
+    return {ANYONE: None, ADMIN: world.people["admin"]}.get(VALID[key].access, world.people["owner"])
 
 
 def build_world(path: Path) -> World:
-    """Fill the migrated database at `path`: an owner of everything, a stranger, an admin, somebody deactivated."""
+    """Fill the migrated database at `path`: an owner of everything, a stranger, an admin, a deactivated user."""
     settings = Settings(path, (SECRET,), bcrypt_rounds=4, rate_limit_default=None, rate_limit_auth=None)
     app = make_app(settings)
     api = Api(app)

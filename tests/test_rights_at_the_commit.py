@@ -9,13 +9,13 @@ from pathlib import Path
 import jwt
 import pytest
 
+from backend.web.router import ADMIN, ANYONE, SELF_OR_ADMIN
 from tests.conftest import PASSWORD, Api, Person
-from tests.every_route import API, World, build_world, send
+from tests.every_route import API, VALID, World, build_world, send
 from tests.meanwhile import before_the_write
-from tests.test_access_matrix import ADMINS, ONES_OWN_OR_ADMINS, OPEN, VALID
 
-WRITES = sorted(key for key in VALID if not key.startswith("GET ") and key not in OPEN)
-BY_THE_ROLE = sorted(key for key in WRITES if key in ADMINS | ONES_OWN_OR_ADMINS)
+WRITES = sorted(key for key in VALID if not key.startswith("GET ") and VALID[key].access is not ANYONE)
+BY_THE_ROLE = sorted(key for key in WRITES if VALID[key].access in (ADMIN, SELF_OR_ADMIN))
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def deputy(api) -> Person:
 
 
 def caller_of(world: World, key: str) -> Person:
-    return world.people["admin" if key in ADMINS else "owner"]
+    return world.people["admin" if VALID[key].access is ADMIN else "owner"]
 
 
 def contents(path: Path) -> list[str]:

@@ -13,8 +13,9 @@ import pytest
 from werkzeug.test import TestResponse
 
 from backend.settings import Limit
+from backend.web.router import ANYONE
 from tests.conftest import PASSWORD, Api
-from tests.every_route import API, VALID, World, build_world, routes_of, send, someone_allowed
+from tests.every_route import API, VALID, World, allowed_caller, build_world, send
 from tests.openapi.documented import Document
 
 # What the HTTP server answers before the application: tests/production has them.
@@ -81,7 +82,7 @@ def document(api: Api) -> Document:
 
 def bad_requests(api: Api, world: World, key: str) -> Iterator[TestResponse]:
     """What anybody can do wrong, done by somebody who may call the route."""
-    by = someone_allowed(world, routes_of(api.app)[key])
+    by = allowed_caller(world, key)
     yield send(api, world, key, by, environ_overrides={"CONTENT_LENGTH": "1x"})
     yield send(api, world, key, by, headers={"Transfer-Encoding": "chunked"})
     yield send(api, world, key, by, body="[" + " " * 65_536)
@@ -93,7 +94,7 @@ def bad_requests(api: Api, world: World, key: str) -> Iterator[TestResponse]:
 def refusals(api: Api, world: World, key: str) -> Iterator[TestResponse]:
     """A bad token; rights that are wanting; something that is not there."""
     yield send(api, world, key, world.people["forged"])
-    if routes_of(api.app)[key].access.value != "anyone":
+    if VALID[key].access is not ANYONE:
         yield send(api, world, key, world.people["stranger"])
     if "{id}" in key:
         yield send(api, world, key, world.people["admin"], id=ABSENT)
@@ -101,7 +102,7 @@ def refusals(api: Api, world: World, key: str) -> Iterator[TestResponse]:
 
 def repetitions(api: Api, world: World, document: Document, key: str) -> Iterator[TestResponse]:
     """A key that stood for something else; another version; what has been done already."""
-    by = someone_allowed(world, routes_of(api.app)[key])
+    by = allowed_caller(world, key)
     headers = document.parameters(key, "header")
     if "Idempotency-Key" in headers:
         assert api.post("/accounts", by, {"currency": "CHF"}, key="used").status_code == 201
@@ -159,7 +160,7 @@ def test_a_locked_database_is_a_documented_answer(make_api, world, document, dat
     outside = sqlite3.connect(database_path, isolation_level=None)
     outside.execute("BEGIN IMMEDIATE")
     for key in writes:
-        answer = send(api, world, key, someone_allowed(world, routes_of(api.app)[key]))
+        answer = send(api, world, key, allowed_caller(world, key))
         assert (key, answer.status_code) == (key, 503)
         document.check(key, answer)
     outside.close()
