@@ -37,6 +37,7 @@ from tests.bench.peers import shop
 from tests.bench.servers import GTHREAD, GUNICORN, PATIENCE, Server, running
 
 BARE, FLASK, FASTAPI, POCKETBASE = "bare WSGI", "Flask + SQLAlchemy", "FastAPI + SQLAlchemy", "PocketBase"
+CORE = "our core on gthread"
 API = {ONE_USER: "/api/v1/users/{}", PRODUCT_PAGE: "/api/v1/products?limit=20", ORDER_LIST: "/api/v1/orders?limit=20",
        TRANSFER: "/api/v1/transfers"}  # fmt: skip
 POCKETBASE_API = {
@@ -46,6 +47,7 @@ POCKETBASE_API = {
     TRANSFER: "/api/transfers",
 }
 PASSWORD, SECRET = "a quiet harbour", "a secret of the bench of 32 bytes and more"
+PRODUCTION = (*GUNICORN, "-c", "python:backend.gunicorn_conf", "--timeout", PATIENCE)
 POCKETBASE_FILES = Path(__file__).parent / "peers" / "pocketbase"
 
 
@@ -67,7 +69,7 @@ def contenders(folder: Path, *names: str) -> Iterator[dict[str, Server]]:
 
 
 @contextmanager
-def ours(folder: Path, bcrypt_rounds: int = 4) -> Iterator[Server]:
+def ours(folder: Path, bcrypt_rounds: int = 4, command: Sequence[object] = PRODUCTION) -> Iterator[Server]:
     """As in production, limiter and access log included; its limits are high enough for one caller to be the load."""
     tables = our_database(folder / "app.db")
     environment = {
@@ -75,12 +77,18 @@ def ours(folder: Path, bcrypt_rounds: int = 4) -> Iterator[Server]:
         "WEB_CONCURRENCY": 2, "RATE_LIMIT_DEFAULT": "1000000/1", "RATE_LIMIT_AUTH": "1000000/1",
         "BCRYPT_ROUNDS": bcrypt_rounds,
     }  # fmt: skip
-    command = (*GUNICORN, "-c", "python:backend.gunicorn_conf", "--timeout", PATIENCE)
     with running(command, folder, get("/healthz"), environment) as server:
         bodies = [{"email": user["email"], "password": PASSWORD} for user in tables["users"][:CALLERS]]
         logins = [post("/api/v1/auth/login", body) for body in bodies]
         tokens = [data_of(server.ask(login))["data"]["accessToken"] for login in logins]
         server.jobs = jobs(tables, tokens, API) | {LOGIN: Job(logins, b'"accessToken"', 1)}
+        yield server
+
+
+@contextmanager
+def core(folder: Path) -> Iterator[Server]:
+    """The core without the production layer, on the plainest of gunicorn's threaded workers."""
+    with ours(folder, command=(*GTHREAD, "app:create_app()")) as server:
         yield server
 
 
@@ -175,4 +183,4 @@ def pocketbase(folder: Path) -> Iterator[Server]:
         yield server
 
 
-STARTS = {OURS: ours, FLASK: flask, FASTAPI: fastapi, POCKETBASE: pocketbase}
+STARTS = {OURS: ours, CORE: core, FLASK: flask, FASTAPI: fastapi, POCKETBASE: pocketbase}

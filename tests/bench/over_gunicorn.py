@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from tests.bench.client import Outcome
-from tests.bench.contenders import BARE, FASTAPI, FLASK, POCKETBASE, contenders
+from tests.bench.contenders import BARE, CORE, FASTAPI, FLASK, POCKETBASE, contenders
 from tests.bench.jobs import READS
 from tests.bench.measure import OURS, Figure, Size, interleaved
 from tests.bench.service import folder
@@ -21,7 +21,7 @@ MEASURES: dict[str, tuple[str, Callable[[Outcome], float]]] = {
 
 
 def figures(size: Size) -> Iterator[Figure]:
-    with folder() as path, contenders(path, OURS, BARE, FLASK, FASTAPI, POCKETBASE) as servers:
+    with folder() as path, contenders(path, OURS, CORE, BARE, FLASK, FASTAPI, POCKETBASE) as servers:
         for job in READS:
             for server in servers.values():
                 server.load(job, size.clients, WARM_UP_SECONDS)

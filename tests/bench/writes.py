@@ -5,7 +5,7 @@ from contextlib import closing
 from functools import partial
 
 from tests.bench.client import Outcome
-from tests.bench.contenders import FASTAPI, FLASK, POCKETBASE, contenders
+from tests.bench.contenders import CORE, FASTAPI, FLASK, POCKETBASE, contenders
 from tests.bench.jobs import TRANSFER
 from tests.bench.measure import OURS, QUICK, Figure, Size, interleaved
 from tests.bench.over_gunicorn import WARM_UP_SECONDS, values
@@ -28,7 +28,7 @@ def figures(size: Size) -> Iterator[Figure]:
     with (
         folder() as path,
         closing(RawTransfers(path)) as raw,
-        contenders(path, OURS, FLASK, FASTAPI, POCKETBASE) as servers,
+        contenders(path, OURS, CORE, FLASK, FASTAPI, POCKETBASE) as servers,
     ):
         for server in servers.values():
             server.load(TRANSFER, size.clients, WARM_UP_SECONDS)
