@@ -1,51 +1,74 @@
--- People and their logins. Times are milliseconds since 1970-01-01 UTC; ids are UUIDv7 texts, so they sort by time.
+-- Conventions of all tables: ids are UUIDv7 texts, so they sort by time; times are milliseconds since 1970-01-01 UTC.
 CREATE TABLE users (
     id            TEXT PRIMARY KEY,
     email         TEXT NOT NULL,                -- as typed
-    email_key     TEXT NOT NULL UNIQUE,         -- case-folded: what makes two addresses the same
+    email_key     TEXT NOT NULL UNIQUE,         -- case-folded: two addresses with the same key are one mailbox
     name          TEXT NOT NULL,
     name_key      TEXT NOT NULL,                -- case-folded, for the search
     roles         TEXT NOT NULL CHECK (roles IN ('user', 'admin', 'admin,user')),
     active        INTEGER NOT NULL CHECK (active IN (0, 1)),
     version       INTEGER NOT NULL,
-    token_version INTEGER NOT NULL,             -- the `ver` of access tokens
+    token_version INTEGER NOT NULL,             -- the `ver` of new access tokens
     password_hash TEXT NOT NULL,
     created_at    INTEGER NOT NULL,
     updated_at    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Answers whether an admin is the last active one. It holds no plain users.
 CREATE INDEX users_active_admins ON users (active, roles) WHERE roles <> 'user';
 
+-- A login.
 CREATE TABLE sessions (
     id            TEXT PRIMARY KEY,
     user_id       TEXT NOT NULL REFERENCES users (id),
-    token_version INTEGER NOT NULL,             -- the lowest `ver` this login still accepts
+    token_version INTEGER NOT NULL,             -- the lowest `ver` that this login accepts
     user_agent    TEXT NOT NULL,
     ip            TEXT NOT NULL,
+    network       TEXT NOT NULL,                -- the client as rate limits see it: an IPv4 address or an IPv6 /64
     created_at    INTEGER NOT NULL,
     last_used_at  INTEGER NOT NULL,
     expires_at    INTEGER NOT NULL,             -- of its newest refresh token
-    ended_at      INTEGER
+    ended_at      INTEGER                       -- NULL: live until it expires
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX sessions_live ON sessions (user_id, id) WHERE ended_at IS NULL;
 
--- One family a session. Only the hash of a token is stored; nonce, issued_at, expires_at and key_id are what the
--- deterministic successor is recomputed from.
+-- A user's live logins are one range, however many have expired.
+CREATE INDEX sessions_live ON sessions (user_id, expires_at) WHERE ended_at IS NULL;
+
+-- Answers whether a user has logged in from a client before.
+CREATE INDEX sessions_by_network ON sessions (user_id, network, created_at);
+
+-- What is still to be erased after a user was deleted: the sessions that tell where the user was.
+CREATE INDEX sessions_with_origin ON sessions (user_id) WHERE user_agent <> '' OR ip <> '';
+
+-- The refresh tokens of a session are its family. Only hashes are stored; a successor can be computed again from the
+-- old token and `nonce` here, and from `issued_at`, `expires_at` and `key_id` in the successor's row.
 CREATE TABLE refresh_tokens (
     token_hash    BLOB PRIMARY KEY,
     session_id    TEXT NOT NULL REFERENCES sessions (id),
     issued_at     INTEGER NOT NULL,             -- seconds, as in the token
     expires_at    INTEGER NOT NULL,             -- seconds, as in the token
     key_id        TEXT NOT NULL,
-    used_at       INTEGER,
+    used_at       INTEGER,                      -- this and the next two are set by the rotation
     nonce         BLOB,
     successor     BLOB REFERENCES refresh_tokens (token_hash) DEFERRABLE INITIALLY DEFERRED
 ) STRICT, WITHOUT ROWID;
+
+-- For the foreign key: without it, deleting a session would read every token.
 CREATE INDEX refresh_tokens_of_session ON refresh_tokens (session_id);
 
+-- Password resets that were requested for a user.
 CREATE TABLE password_resets (
-    id            TEXT PRIMARY KEY,             -- the token is this id and its HMAC: nothing usable is stored
+    id            TEXT PRIMARY KEY,             -- the token is this id and its HMAC, and is not stored
     user_id       TEXT NOT NULL REFERENCES users (id),
     created_at    INTEGER NOT NULL,
-    ended_at      INTEGER                       -- used, or voided by a newer request
+    ended_at      INTEGER                       -- used, or void
 ) STRICT, WITHOUT ROWID;
+
+-- A user's open reset; there is at most one.
 CREATE INDEX password_resets_open ON password_resets (user_id) WHERE ended_at IS NULL;
+
+-- Addresses for which a reset was requested, of a user or not. A row is deleted as soon as its address is looked up.
+CREATE TABLE reset_requests (
+    id            TEXT PRIMARY KEY,
+    email         TEXT NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -1,3 +1,4 @@
+-- The catalogue. `stock` is what can still be ordered.
 CREATE TABLE products (
     id         TEXT PRIMARY KEY,
     sku        TEXT NOT NULL UNIQUE,

@@ -1,11 +1,7 @@
 """Mail: a reset token or a notice goes to its user, encrypted, and nowhere else."""
 
-import contextlib
 import logging
 import re
-import shutil
-import sqlite3
-import time
 from email import message_from_string
 from email.policy import default
 from urllib.parse import quote
@@ -13,8 +9,6 @@ from urllib.parse import quote
 import pytest
 
 from backend.delivery import mailer, relay
-from backend.infrastructure.ids import new_id
-from backend.infrastructure.migrations import DIRECTORY, migrate
 from tests.conftest import PASSWORD
 from tests.mail_server import mail_server
 from tests.mailbox import Mailbox
@@ -328,30 +322,6 @@ def test_addresses_that_were_mailed_are_forgotten_with_their_events(make_api, se
             return tx.rows("SELECT email FROM mails")
 
     wait_until(lambda: not addresses())
-
-
-def test_a_mail_that_is_owed_at_an_upgrade_is_sent(make_api, server, tmp_path):
-    """By a database of before addresses were kept for it."""
-    older, path, now = tmp_path / "older", tmp_path / "old.db", time.time_ns() // 1_000_000
-    older.mkdir()
-    for file in DIRECTORY.iterdir():
-        if file.name < "0012":
-            shutil.copy(file, older)
-    migrate(path, older)
-    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        user, reset, event = new_id(), new_id(), new_id()
-        row = (user, "Ada@example.com", "ada@example.com", "Ada", "ada", "user", 1, 1, 0, "!", now, now)
-        connection.execute(f"INSERT INTO users VALUES ({', '.join('?' * 12)})", row)
-        connection.execute("INSERT INTO password_resets VALUES (?, ?, ?, NULL)", (reset, user, now))
-        row = (1, event, "password.reset_requested", "user", user, user, "request-0", "{}", now)
-        connection.execute(f"INSERT INTO outbox VALUES ({', '.join('?' * 9)})", row)
-        connection.execute("INSERT INTO deliveries (seq, subscriber, tries, due_at) VALUES (1, 'mailer', 0, 0)")
-    migrate(path)
-    api = make_api(database_path=path, smtp_url=url(server))
-    api.get("//healthz")
-    wait_until(lambda: server.mails)
-    assert told(server) == [("Ada@example.com", "Reset your password")]
-    assert token_in(server.mails[0]).startswith(f"{reset}.")
 
 
 def test_no_webhook_and_no_event_holds_an_address(make_api, server):

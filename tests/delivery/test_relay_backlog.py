@@ -9,11 +9,10 @@ from backend.delivery import relay as relays
 from backend.delivery import retry as tries_policy
 from backend.domain import Event, Timestamp
 from backend.errors import Unavailable
-from backend.infrastructure.migrations import DIRECTORY, migrate
 from backend.infrastructure.transaction import Tx
 from backend.repositories import outbox
 from backend.services.events import DeliveryFailed, Subscriber
-from tests.delivery.relaying import Inbox, Process
+from tests.delivery.relaying import Inbox
 from tests.production.gunicorn_server import wait_until
 
 NOW = 10**12
@@ -247,40 +246,6 @@ def test_what_is_behind_a_failed_event_is_no_lag(process, clock, monkeypatch):
     clock.advance(61)
     with pytest.raises(Unavailable):
         one.relay.check_lag()
-
-
-@pytest.mark.parametrize("version", ["0010", "0015"])
-def test_an_older_database_keeps_the_order_of_what_has_failed_in_it(tmp_path, clock, version):
-    """What waits for its next try when the schema changes still holds up what is behind it."""
-    older = tmp_path / "older"
-    older.mkdir()
-    for file in sorted(DIRECTORY.iterdir()):
-        if file.name < version:
-            shutil.copy(file, older)
-    path = tmp_path / "old.db"
-    migrate(path, older)
-    connection = sqlite3.connect(path)
-    later = int(clock() * 1000) + 600_000
-    for seq, due_at in ((1, later), (2, 0)):
-        event = (seq, str(seq), "thing.done", "thing", "a", None, "r", f'{{"number": {seq}}}', 0)
-        connection.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", event)
-        connection.execute(
-            "INSERT INTO deliveries (seq, subscriber, tries, due_at) VALUES (?, 'inbox', 3, ?)", (seq, due_at)
-        )
-    connection.commit()
-    connection.close()
-    migrate(path)
-    inbox = Inbox()
-    one = Process(path, clock, inbox)
-    one.relay.start()
-    one.number = 2
-    one.publish("b", "a")
-    wait_until(lambda: ("b", 3) in inbox.got)
-    assert inbox.numbers("a") == []
-    clock.advance(601)
-    wait_until(lambda: inbox.numbers("a") == [1, 2, 4])
-    one.relay.stop()
-    one.database.close()
 
 
 def test_the_backlog_of_a_subscriber_that_is_gone_is_given_up_without_any_event(process, monkeypatch):

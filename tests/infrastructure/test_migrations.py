@@ -1,7 +1,6 @@
 """Migrations: each file as a whole or not at all, once, in order, whoever else migrates, and whatever kills it."""
 
 import os
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable
@@ -40,20 +39,6 @@ def files(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return files
-
-
-@pytest.fixture
-def older_than(tmp_path: Path) -> Callable[[str], Path]:
-    """A folder of our own migrations before the one of a number."""
-
-    def older_than(number: str) -> Path:
-        (tmp_path / "older").mkdir()
-        for file in DIRECTORY.glob("*.sql"):
-            if file.name < number:
-                shutil.copy(file, tmp_path / "older")
-        return tmp_path / "older"
-
-    return older_than
 
 
 def query(path: Path, sql: str) -> list[tuple]:
@@ -289,44 +274,3 @@ def test_our_own_schema_is_strict_in_wal_mode_and_holds_together(path):
     ours = query(path, "SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite_%'")
     assert {name for name, strict in ours if not strict} == set()
     assert query(path, "PRAGMA foreign_key_check") == query(path, "PRAGMA integrity_check(1)")[1:] == []
-
-
-def test_of_more_than_a_hundred_live_logins_of_a_user_the_newest_stay(older_than, path):
-    """An older version had no bound. Those that have ended or expired do not count, nor do other users'."""
-    migrate(path, older_than("0010"))
-    now = int(time.time()) * 1000
-    with closing(sqlite3.connect(path)) as connection, connection:
-        for user, live in (("ada", 150), ("grace", 100)):
-            connection.execute(
-                "INSERT INTO users VALUES (:id, :id, :id, :id, :id, 'user', 1, 1, 0, '!', 0, 0)", {"id": user}
-            )
-            rows = [(f"{user}-{n:03}", user, now + 60_000, None) for n in range(live)]
-            rows += [(f"{user}-x{n}", user, *end) for n, end in enumerate([(now - 1, None), (now + 60_000, now)])]
-            connection.executemany("INSERT INTO sessions VALUES (?, ?, 0, '', '', 0, 0, ?, ?)", rows)
-    migrate(path)
-    live = "SELECT id FROM sessions WHERE ended_at IS NULL AND expires_at > unixepoch() * 1000 ORDER BY id"
-    assert [name for (name,) in query(path, live)] == [
-        *(f"ada-{n:03}" for n in range(50, 150)), *(f"grace-{n:03}" for n in range(100)),
-    ]  # fmt: skip
-
-
-def test_where_users_were_that_are_deleted_already_is_erased(older_than, path):
-    """An older version kept it. Other users' logins still tell it, those of deactivated ones too."""
-    migrate(path, older_than("0014"))
-    users = {"gone": "deleted-gone@invalid", "ada": "ada@example.com", "grace": "deleted-ada@invalid"}
-    with closing(sqlite3.connect(path)) as connection, connection:
-        for user, email in users.items():
-            connection.execute(
-                "INSERT INTO users VALUES (:id, :email, :email, :id, :id, 'user', 0, 1, 0, '!', 0, 0)",
-                {"id": user, "email": email},
-            )
-            connection.execute(
-                """INSERT INTO sessions
-                   (id, user_id, token_version, user_agent, ip, created_at, last_used_at, expires_at, ended_at)
-                   VALUES (:id, :id, 0, 'Agent', '192.0.2.1', 0, 0, 0, 0)""",
-                {"id": user},
-            )
-    migrate(path)
-    assert query(path, "SELECT id, user_agent, ip FROM sessions ORDER BY id") == [
-        ("ada", "Agent", "192.0.2.1"), ("gone", "", ""), ("grace", "Agent", "192.0.2.1"),
-    ]  # fmt: skip

@@ -1,11 +1,7 @@
 """The audit log: who did what, when, in which request."""
 
-import shutil
-import sqlite3
-
 import pytest
 
-from backend.infrastructure.migrations import DIRECTORY, migrate
 from tests.conftest import PASSWORD
 from tests.mailbox import Mailbox
 from tests.production.gunicorn_server import wait_until
@@ -146,22 +142,3 @@ def test_nothing_secret_is_in_it(api, admin, ada):
     told = str(settled(api, admin))
     for secret in (PASSWORD, "another pass phrase", ada.email, ada.access, ada.refresh):
         assert secret not in told
-
-
-def test_what_happened_before_there_was_an_audit_log_is_in_it_too(make_api, tmp_path):
-    """The migration owes it every event that the outbox still has."""
-    older = tmp_path / "older"
-    older.mkdir()
-    for file in sorted(DIRECTORY.iterdir()):
-        if file.name < "0007":
-            shutil.copy(file, older)
-    migrate(tmp_path / "old.db", older)
-    connection = sqlite3.connect(tmp_path / "old.db")
-    event = "(1, '01900000-0000-7000-8000-000000000000', 'user.created', 'user', 'x', NULL, 'request-0', '{}', 0)"
-    connection.execute(f"INSERT INTO outbox VALUES {event}")
-    connection.commit()
-    connection.close()
-    migrate(tmp_path / "old.db")
-    api = make_api(database_path=tmp_path / "old.db")
-    admin = api.admin()
-    assert settled(api, admin)[-1]["requestId"] == "request-0"
