@@ -1,14 +1,15 @@
-"""The schema, one change a file in `sql/sqlite/NNNN_name.sql`, applied once and in order.
+"""Migrations: each file `sql/sqlite/NNNN_name.sql` is one change of the schema, applied once and in order.
 
-Each file runs statement by statement in one BEGIN IMMEDIATE together with its own record, so it is there as a whole or
-not at all, also after a kill, and of three who migrate at once one does the work. (`executescript()` would commit.)
+A file and the record that it was applied are one transaction: after an error or a kill, both are there or neither is.
+BEGIN IMMEDIATE makes processes that migrate at the same time take turns, and the later ones find the records.
+Statements run one by one, because `executescript()` would commit the transaction.
 """
 
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,18 +26,19 @@ RECORDS = """CREATE TABLE IF NOT EXISTS schema_migrations
 
 
 class SchemaMismatch(Exception):
-    """The database is not there, or its schema is not this code's. The message is one line that says what to do."""
+    """The database is absent or its schema is not that of the code. The message is one line that says what to do."""
 
 
 def migrate(path: Path, directory: Path = DIRECTORY, busy_timeout: float = 30.0) -> list[str]:
-    """Bring the database at `path`, made if absent, to the newest schema; the names of what was applied.
+    """Bring the database at `path` to the newest schema; create it if absent. Returns the names of the applied files.
 
-    Raises SettingsError, having made and changed nothing, if there can be no database of ours at `path`; SchemaMismatch
-    if `directory` has no migrations; Unavailable if another process keeps writing.
+    Raises SettingsError, with nothing created or changed, if `path` is not and cannot become a database of this
+    service; SchemaMismatch if `directory` has no migrations; Unavailable if another process writes for longer than
+    `busy_timeout` seconds; sqlite3.Error for a mistake in a migration.
     """
     files = _files(directory)
-    with _named_if_unusable(path):
-        _applied(path)  # before anything is written: what is there may be another application's
+    with _settings_errors(path):
+        _applied(path)  # raises for a database of another application, before anything is written
         make_folder(path.parent)
         gate = write_lock(path)
         if not gate.acquire(busy_timeout):
@@ -48,14 +50,14 @@ def migrate(path: Path, directory: Path = DIRECTORY, busy_timeout: float = 30.0)
 
 
 def check_database(path: Path, directory: Path = DIRECTORY) -> None:
-    """For the start: `check_schema`, and SettingsError if `path` is no database that this process may write."""
-    with _named_if_unusable(path):
+    """`check_schema` for the start. Raises SettingsError, too, if `path` is no database that this process may write."""
+    with _settings_errors(path):
         check_schema(path, directory)
 
 
 def check_schema(path: Path, directory: Path = DIRECTORY) -> None:
     """Raise SchemaMismatch unless exactly the files of `directory` have been applied to the database at `path`."""
-    wanted = {_version(file) for file in _files(directory)}
+    wanted = _files(directory).keys()
     if not path.exists():
         raise SchemaMismatch(f"there is no database at {path.absolute()}: {MIGRATE}")
     applied = _applied(path)
@@ -66,8 +68,8 @@ def check_schema(path: Path, directory: Path = DIRECTORY) -> None:
 
 
 @contextmanager
-def _named_if_unusable(path: Path) -> Iterator[None]:
-    """What the operating system or SQLite says against `path`, as SettingsError."""
+def _settings_errors(path: Path) -> Iterator[None]:
+    """Refuse a `path` that cannot be used, before the block and if the block finds out."""
     try:
         if path.is_symlink() and not path.exists():
             raise _unusable(path, "a link to nothing")
@@ -84,7 +86,7 @@ def _named_if_unusable(path: Path) -> Iterator[None]:
             raise _unusable(path, str(error)) from None
         if is_fault(error):
             raise Unavailable(f"The database at {path} cannot be used just now: {error}") from error
-        raise  # the migration's own mistake
+        raise  # a mistake in a migration
 
 
 def _unusable(path: Path, problem: str) -> SettingsError:
@@ -93,77 +95,67 @@ def _unusable(path: Path, problem: str) -> SettingsError:
 
 
 def _connect(path: Path, timeout: float) -> sqlite3.Connection:
-    """mode=rw: SQLite would make the file where it is absent, open to all who may read the folder."""
+    """Open the file, which must exist: SQLite would create it with a mode that the umask decides."""
     uri = f"file:{quote(str(path))}?mode=rw"
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout)
 
 
-def _migrate(path: Path, files: list[Path], busy_timeout: float) -> list[str]:
+def _migrate(path: Path, files: Mapping[int, Path], busy_timeout: float) -> list[str]:
     with suppress(FileExistsError):
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # SQLite's companions take over the mode
-    connection = _connect(path, busy_timeout)
-    try:
+        path.touch(0o600, exist_ok=False)  # SQLite gives its other files the same mode
+    with closing(_connect(path, busy_timeout)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(RECORDS)
-        return [file.stem for file in files if _apply(connection, file)]
-    finally:
-        connection.close()
+        return [file.stem for version, file in files.items() if _apply(connection, version, file)]
 
 
-def _apply(connection: sqlite3.Connection, file: Path) -> bool:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        new = not connection.execute("SELECT 1 FROM schema_migrations WHERE version = ?", (_version(file),)).fetchone()
-        if new:
-            for statement in _statements(file.read_text(encoding="utf-8")):
-                connection.execute(statement)
-            record = (_version(file), file.stem, int(time.time() * 1000))
-            connection.execute("INSERT INTO schema_migrations VALUES (?, ?, ?)", record)
-        connection.execute("COMMIT")
-        return new
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+def _apply(connection: sqlite3.Connection, version: int, file: Path) -> bool:
+    """Apply the file unless it has been applied. Returns whether it was applied now."""
+    with connection:  # commits, or rolls back after an error
+        connection.execute("BEGIN IMMEDIATE")
+        if connection.execute("SELECT 1 FROM schema_migrations WHERE version = ?", (version,)).fetchone():
+            return False
+        for statement in _statements(file.read_text(encoding="utf-8")):
+            connection.execute(statement)
+        record = (version, file.stem, int(time.time() * 1000))
+        connection.execute("INSERT INTO schema_migrations VALUES (?, ?, ?)", record)
+        return True
 
 
 def _statements(script: str) -> Iterator[str]:
-    """Split at the semicolons that end a statement: those inside a trigger's body do not."""
+    """Split the script after each line that completes a statement. SQLite knows which semicolons do."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
-    yield statement  # what has no semicolon is run as well, and so is a last comment
+    yield statement  # the rest: a statement without a semicolon, a comment, or nothing
 
 
 def _applied(path: Path) -> set[int]:
-    """The versions in the database at `path`; none if it is empty or absent. SettingsError if it is not ours."""
+    """The versions applied to the database at `path`; none if it is empty or absent.
+
+    Raises SettingsError for a database of another application.
+    """
     if not path.exists():
         return set()
-    connection = _connect(path, 30)
-    try:
+    with closing(_connect(path, 30)) as connection:
         if not connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
             return set()
-        return {
-            version for version, _, _ in connection.execute("SELECT version, name, applied_at FROM schema_migrations")
-        }
-    except sqlite3.OperationalError as error:
-        if is_fault(error):
-            raise
-        raise _unusable(path, "a database of another application") from None  # there is no such table or column
-    finally:
-        connection.close()
+        try:
+            records = connection.execute("SELECT version, name, applied_at FROM schema_migrations").fetchall()
+        except sqlite3.OperationalError as error:
+            if is_fault(error):
+                raise
+            raise _unusable(path, "a database of another application") from None  # no such table or column
+    return {version for version, _, _ in records}
 
 
-def _files(directory: Path) -> list[Path]:
-    """The migrations in order. None at all is a broken installation, not a service without tables."""
+def _files(directory: Path) -> dict[int, Path]:
+    """The migrations by version, in order. Raises SchemaMismatch if there are none: the installation is incomplete."""
     files = sorted(directory.glob("[0-9][0-9][0-9][0-9]_*.sql"))
     if not files:
         raise SchemaMismatch(f"there are no migration files in {directory}: the installation is incomplete")
-    return files
-
-
-def _version(file: Path) -> int:
-    return int(file.name[:4])
+    return {int(file.name[:4]): file for file in files}

@@ -1,4 +1,4 @@
-"""Migrations: each file as a whole or not at all, once, in order, whoever else migrates, and whatever kills it."""
+"""Migrations: files are applied once, in order, each as a whole, also after a kill and by several processes at once."""
 
 import os
 import sqlite3
@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Callable[..., Path]:
-    """A folder of migrations: `files(a="CREATE …", b="…")` are 0001_a.sql and 0002_b.sql."""
+    """A folder of migrations: `files(a="CREATE …", b="…")` writes 0001_a.sql and 0002_b.sql."""
 
     def files(**scripts: str) -> Path:
         folder = tmp_path / "sql"
@@ -51,7 +51,7 @@ def tables(path: Path) -> set[str]:
 
 
 def test_every_file_is_applied_once_and_in_order(path, files):
-    """In a folder that is made for it; what was applied is told, and the next time there is nothing to do."""
+    """The folder of the database is created. The result names what was applied; a second run applies nothing."""
     folder = files(b="CREATE TABLE b (x)", a="INSERT INTO b VALUES (1)")
     (folder / "README.md").write_text("not a migration")
     assert migrate(path, folder) == ["0001_b", "0002_a"]
@@ -63,7 +63,7 @@ def test_every_file_is_applied_once_and_in_order(path, files):
 
 
 def test_a_semicolon_within_a_statement_does_not_end_it(path, files):
-    """In a trigger's body, a text, a comment or a name; and the last statement needs none."""
+    """Semicolons in a trigger's body, a string, a comment or a name; the last statement has none."""
     folder = files(
         a="""
         CREATE TABLE "odd;name" (x TEXT DEFAULT 'a;b'); -- a comment; with one
@@ -84,7 +84,7 @@ def test_a_semicolon_within_a_statement_does_not_end_it(path, files):
 
 @pytest.mark.parametrize("broken", ["CREATE TABLE a (y)", "INSERT INTO a VALUES (1, 2)", "SELECT * FROM nowhere", "?"])
 def test_a_file_that_fails_is_undone_as_a_whole(path, files, broken):
-    """Its error comes out, what was applied before it stays, and once it is mended it is applied."""
+    """The error is raised, earlier files stay applied, and the corrected file is applied by the next run."""
     folder = files(first="CREATE TABLE first (x);", second=f"CREATE TABLE a (x);\n{broken};\nCREATE TABLE c (x);")
     with pytest.raises(sqlite3.Error):
         migrate(path, folder)
@@ -98,7 +98,7 @@ def test_a_file_that_fails_is_undone_as_a_whole(path, files, broken):
 
 
 def test_of_three_processes_at_once_one_migrates(path, files):
-    """Each file is told of by exactly one of them."""
+    """Each file is in the result of exactly one process."""
     folder = files(**{f"n{n}": f"CREATE TABLE t{n} (x);\nINSERT INTO t{n} VALUES (1);" for n in range(9)})
     path.parent.mkdir()
     children = [Forked(lambda: migrate(path, folder)) for _ in range(3)]
@@ -107,13 +107,13 @@ def test_of_three_processes_at_once_one_migrates(path, files):
     assert all(query(path, f"SELECT count(*) FROM t{n}") == [(1,)] for n in range(9))
 
 
-def test_of_many_threads_at_once_each_finds_the_newest_schema(path):
+def test_many_threads_at_once_leave_the_newest_schema(path):
     at_once([lambda: migrate(path)] * 5)
     check_schema(path)
 
 
 def test_a_kill_between_two_statements_leaves_nothing(path, files):
-    """The killed process has made a table and filled it so far that it spilled into the log; the next begins anew."""
+    """The killed process has filled a table so far that pages are in the write-ahead log; the next run starts over."""
     folder = files(first="CREATE TABLE first (x);")
     migrate(path, folder)
     files(first="", second=f"CREATE TABLE a (x);\nINSERT INTO a VALUES (zeroblob(9000000));\n{FOR_EVER};")
@@ -138,7 +138,7 @@ def test_who_cannot_have_the_database_is_told_so(path, files):
 
 
 @pytest.mark.parametrize(("applied", "wanted", "told"), [(1, 2, ["older", "migrate"]), (2, 1, ["newer", "deploy"])])
-def test_another_schema_is_refused_in_one_line_that_says_what_to_do(path, files, applied, wanted, told):
+def test_a_schema_of_another_version_is_refused_in_one_line_that_says_what_to_do(path, files, applied, wanted, told):
     scripts = {"a": "CREATE TABLE a (x);", "b": "CREATE TABLE b (x);"}
     folder = files(**dict(list(scripts.items())[:applied]))
     migrate(path, folder)
@@ -158,8 +158,8 @@ def test_a_database_without_a_schema_is_older(path):
         check_schema(path)
 
 
-def test_a_database_that_is_not_there_is_told_with_what_makes_it(path, tmp_path, monkeypatch):
-    """With its whole path, for it may be sought in another folder than is meant. The check makes nothing."""
+def test_for_an_absent_database_the_error_names_the_command_that_creates_it(path, tmp_path, monkeypatch):
+    """It also has the absolute path, because the working directory may be the wrong one. The check creates nothing."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SchemaMismatch) as caught:
         check_schema(path.relative_to(tmp_path))
@@ -168,8 +168,8 @@ def test_a_database_that_is_not_there_is_told_with_what_makes_it(path, tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_migration_files_there_is_no_newest_schema(path, tmp_path):
-    """An empty or absent folder is a broken installation, not a service without tables."""
+def test_without_migration_files_the_installation_is_incomplete(path, tmp_path):
+    """An empty or absent folder does not pass for a schema without tables."""
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", tmp_path / "absent"):
         for look in (migrate, check_schema, check_database):
@@ -179,8 +179,8 @@ def test_without_migration_files_there_is_no_newest_schema(path, tmp_path):
     assert not path.parent.exists()
 
 
-def test_the_database_its_companions_and_their_folder_are_for_their_owner_alone(path):
-    """A user who may read the gate's file could take its lock and stop all writing."""
+def test_only_the_owner_can_read_the_database_its_other_files_and_their_folder(path):
+    """Read permission for the gate's file would be enough to take its lock and to stop all writing."""
     before = os.umask(0o022)
     migrate(path)
     os.umask(before)
@@ -223,14 +223,14 @@ NO_DATABASES = {
 
 
 def state(folder: Path) -> dict[str, object]:
-    """What lies in the folder and what is in it."""
+    """The names and contents of the files in the folder."""
     return {file.name: file.read_bytes() if file.is_file() else None for file in folder.iterdir()}
 
 
 @pytest.mark.parametrize("look", [migrate, check_database])
 @pytest.mark.parametrize("kind", NO_DATABASES)
-def test_what_is_no_database_of_ours_is_refused_and_left_alone(path, kind, look):
-    """In one line that names the variable, what it was and what it may be."""
+def test_what_is_no_database_of_this_service_is_refused_and_left_alone(path, kind, look):
+    """The error is one line that has the variable, its value and what it must be."""
     path.parent.mkdir()
     NO_DATABASES[kind](path)
     before = state(path.parent)
@@ -242,7 +242,7 @@ def test_what_is_no_database_of_ours_is_refused_and_left_alone(path, kind, look)
 
 
 @pytest.mark.parametrize("look", [migrate, check_database])
-def test_a_file_is_no_folder_to_have_a_database_in(tmp_path, look):
+def test_a_database_inside_a_file_is_refused(tmp_path, look):
     (tmp_path / "file").write_text("x")
     path = tmp_path / "file" / "app.db"
     with pytest.raises(SettingsError if look is migrate else SchemaMismatch) as caught:
@@ -256,7 +256,7 @@ def test_a_file_is_no_folder_to_have_a_database_in(tmp_path, look):
     ["DELETE FROM schema_migrations WHERE version = 1", "INSERT INTO schema_migrations VALUES (9999, 'x', 0)"],
     ids=["older", "newer"],
 )
-def test_the_application_does_not_start_on_another_schema(path, change):
+def test_the_application_does_not_start_on_a_schema_of_another_version(path, change):
     migrate(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(change)
@@ -265,12 +265,12 @@ def test_the_application_does_not_start_on_another_schema(path, change):
         create_app(Settings(database_path=path))
 
 
-def test_our_own_schema_is_strict_in_wal_mode_and_holds_together(path):
-    """Every table STRICT, every foreign key to something that exists; numbers without gaps."""
+def test_the_schema_is_strict_and_consistent_and_in_wal_mode(path):
+    """Every table is STRICT, every foreign key has a target, and the numbers of the files have no gaps."""
     names = migrate(path)
     assert [int(name[:4]) for name in names] == list(range(1, len(names) + 1))
     assert names == sorted(file.stem for file in DIRECTORY.iterdir())
     assert query(path, "PRAGMA journal_mode") == [("wal",)]
-    ours = query(path, "SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite_%'")
-    assert {name for name, strict in ours if not strict} == set()
+    not_strict = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite_%' AND NOT strict"
+    assert query(path, not_strict) == []
     assert query(path, "PRAGMA foreign_key_check") == query(path, "PRAGMA integrity_check(1)")[1:] == []
