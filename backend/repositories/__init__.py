@@ -1,4 +1,4 @@
-"""What the database says: functions that take `tx`. One file a table. They never open, commit or roll back.
+"""All SQL of the application: functions that take `tx`, one file a table. They never begin, commit or roll back.
 
 May import: infrastructure.database, domain, errors.
 """

@@ -1,4 +1,4 @@
-"""The table `accounts`. A balance is changed only together with the entries that explain it (`transactions.insert`)."""
+"""The table `accounts`. A balance changes only together with the entries that add up to it (`transactions.insert`)."""
 
 from collections.abc import Sequence
 
@@ -18,10 +18,11 @@ def insert(tx: Tx, account: Account, kind: AccountKind = "user") -> None:
 
 
 def internal_account(tx: Tx, currency: str, kind: AccountKind) -> Account:
-    """The currency's system or shop account, opened when first needed."""
+    """The currency's system or shop account, created on first use."""
     row = tx.row(
-        f"SELECT {COLUMNS} FROM accounts WHERE currency = :c AND kind = :k AND kind <> 'user'",  # the index's condition
-        c=currency, k=kind,
+        # `kind <> 'user'` tells SQLite that it may use the partial index.
+        f"SELECT {COLUMNS} FROM accounts WHERE currency = :currency AND kind = :kind AND kind <> 'user'",
+        currency=currency, kind=kind,
     )  # fmt: skip
     if row:
         return Account(*row)
@@ -44,7 +45,7 @@ def by_id(tx: Tx, account_id: str) -> Account | None:
 
 
 def page(tx: Tx, owner_id: str | None, before: str | None, limit: int) -> Sequence[Account]:
-    """Newest first, from `before` on; the owner's, or with None everybody's and the house's."""
+    """Newest first, those older than `before`. `owner_id` None: of all users, and the internal accounts."""
     where = "owner_id = :owner_id" if owner_id else "1 = 1"
     older = "AND id < :before" if before else ""
     rows = tx.rows(

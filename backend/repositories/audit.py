@@ -1,4 +1,4 @@
-"""The table `audit`: who did what, when, in which request."""
+"""The table `audit`: one row for each event."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +9,7 @@ COLUMNS = "id, user_id, action, resource_type, resource_id, request_id, created_
 
 
 def insert(tx: Tx, events: Iterable[Event]) -> None:
-    """Again changes nothing."""
+    """Add a row for each event. Idempotent."""
     tx.run_each(
         f"INSERT INTO audit ({COLUMNS}) VALUES (:id, :user, :name, :type, :of, :request, :at) ON CONFLICT DO NOTHING",
         (
@@ -23,7 +23,7 @@ def insert(tx: Tx, events: Iterable[Event]) -> None:
 
 
 def page(tx: Tx, *, user_id: str | None, action: str | None, before: str | None, limit: int) -> Sequence[AuditEntry]:
-    """Newest first, from `before` on."""
+    """Newest first, those older than `before`. `user_id` is the actor's."""
     wanted = {"user_id = :user_id": user_id, "action = :action": action, "id < :before": before}
     where = " AND ".join(["1 = 1", *(clause for clause, value in wanted.items() if value is not None)])
     rows = tx.rows(

@@ -1,10 +1,10 @@
-"""The table `idempotency_keys`."""
+"""The table `idempotency_keys`: the first answer to each request that had a key."""
 
 from backend.infrastructure.transaction import Tx
 
 
 def find(tx: Tx, user_id: str, key: str, since: int) -> tuple[bytes, str] | None:
-    """Fingerprint and data of the first request under this key, if it was made after `since`."""
+    """The fingerprint and the answer's data of the request with this key, if it was made after `since`."""
     row = tx.row(
         "SELECT fingerprint, data FROM idempotency_keys WHERE user_id = :user AND key = :key AND created_at > :since",
         user=user_id, key=key, since=since,
@@ -13,7 +13,7 @@ def find(tx: Tx, user_id: str, key: str, since: int) -> tuple[bytes, str] | None
 
 
 def put(tx: Tx, user_id: str, key: str, fingerprint: bytes, data: str) -> None:
-    """Keep the first answer under this key, in place of an expired one."""
+    """Store the answer under this key. Overwrites an expired one."""
     tx.run(
         """INSERT INTO idempotency_keys (user_id, key, fingerprint, data, created_at) VALUES (:u, :k, :f, :d, :now)
            ON CONFLICT (user_id, key) DO UPDATE
@@ -23,7 +23,7 @@ def put(tx: Tx, user_id: str, key: str, fingerprint: bytes, data: str) -> None:
 
 
 def prune(tx: Tx, until: int, batch: int) -> None:
-    """Forget the `batch` oldest of the keys of `until` and before."""
+    """Delete keys that were stored at or before `until`: the oldest, and at most `batch`."""
     tx.run(
         """DELETE FROM idempotency_keys WHERE (user_id, key) IN
            (SELECT user_id, key FROM idempotency_keys WHERE created_at <= :until ORDER BY created_at LIMIT :batch)""",

@@ -1,4 +1,4 @@
-"""The table `mails`: which event is followed by a mail, and to which address, as it was at the time of the event."""
+"""The table `mails`: the mail that follows an event, and the address of its user at the time of the event."""
 
 from backend.domain import Event, User, fold
 from backend.infrastructure.transaction import Tx
@@ -13,16 +13,16 @@ def insert(tx: Tx, event: Event, to: User) -> None:
 
 
 def count_since(tx: Tx, email: str, kind: str, since: int) -> int:
-    """How many mails of this kind to this mailbox, however it is spelt, were written after `since`."""
-    row = tx.row(
+    """The number of mails of this kind since `since` to this mailbox, whatever the case of its address."""
+    ((count,),) = tx.rows(
         "SELECT count(*) FROM mails WHERE email_key = :email_key AND kind = :kind AND created_at > :since",
         email_key=fold(email), kind=kind, since=since,
     )  # fmt: skip
-    return int(row[0]) if row else 0
+    return int(count)
 
 
 def address_of(tx: Tx, event_id: str) -> str | None:
-    """None if no mail follows the event, or its user was deleted."""
+    """None if no mail follows the event or its user was deleted."""
     row = tx.row("SELECT email FROM mails WHERE event_id = :event_id", event_id=event_id)
     return row[0] if row else None
 

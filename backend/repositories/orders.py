@@ -1,7 +1,7 @@
-"""The tables `orders` and `order_items`. Items are always read for many orders at once: N+1 cannot start."""
+"""The tables `orders` and `order_items`. Items are read for all orders of a list at once: there is no N+1."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from backend.domain import Order, OrderItem
 from backend.infrastructure.transaction import Row, Tx
@@ -39,9 +39,9 @@ def by_id(tx: Tx, order_id: str) -> Order | None:
 
 
 def page(tx: Tx, *, user_id: str | None, status: str | None, before: str | None, limit: int) -> Sequence[Order]:
-    """Newest first, from `before` on; two statements, however many orders."""
+    """Newest first, those older than `before`. Two statements for any number of orders."""
     wanted = {"user_id = :user_id": user_id, "status = :status": status, "id < :before": before}
-    where = " AND ".join(["1 = 1", *(clause for clause, value in wanted.items() if value)])
+    where = " AND ".join(["1 = 1", *(clause for clause, value in wanted.items() if value is not None)])
     rows = tx.rows(
         f"SELECT {COLUMNS} FROM orders WHERE {where} ORDER BY id DESC LIMIT :limit",
         user_id=user_id, status=status, before=before, limit=limit,
@@ -50,19 +50,20 @@ def page(tx: Tx, *, user_id: str | None, status: str | None, before: str | None,
 
 
 def of_users(tx: Tx, user_ids: Sequence[str]) -> dict[str, tuple[Order, ...]]:
-    """Each user's newest orders with their items, newest first; two statements, however many users and orders."""
+    """Each user's NEWEST orders with their items, newest first. Two statements for any number of users and orders."""
     rows = tx.rows_for(
         f"""SELECT {COLUMNS} FROM (SELECT id AS buyer FROM users WHERE id IN (:ids)) AS buyers JOIN orders ON id IN
             (SELECT id FROM orders WHERE user_id = buyer ORDER BY id DESC LIMIT {NEWEST})""",
         user_ids,
     )
     orders: dict[str, list[Order]] = defaultdict(list)
-    for order in _with_items(tx, sorted(rows, reverse=True)):  # by id: by time
+    for order in _with_items(tx, sorted(rows, reverse=True)):  # by id, so by time
         orders[order.user_id].append(order)
     return {user_id: tuple(orders[user_id]) for user_id in user_ids}
 
 
-def items_of(tx: Tx, order_ids: Sequence[str]) -> dict[str, list[OrderItem]]:
+def items_of(tx: Tx, order_ids: Sequence[str]) -> Mapping[str, Sequence[OrderItem]]:
+    """The items of each order, in the order of the request."""
     items: dict[str, list[OrderItem]] = defaultdict(list)
     for order_id, *item in tx.rows_for(
         """SELECT order_id, product_id, sku, name, quantity, unit_price FROM order_items
@@ -73,12 +74,9 @@ def items_of(tx: Tx, order_ids: Sequence[str]) -> dict[str, list[OrderItem]]:
     return items
 
 
-def _with_items(tx: Tx, rows: list[Row]) -> list[Order]:
+def _with_items(tx: Tx, rows: Sequence[Row]) -> list[Order]:
     items = items_of(tx, [row[0] for row in rows])
-    return [_order(row, items) for row in rows]
-
-
-def _order(row: Row, items: dict[str, list[OrderItem]]) -> Order:
-    order_id, user_id, account_id, status, currency, total, created_at, updated_at = row
-    mine = tuple(items[order_id])
-    return Order(order_id, user_id, account_id, status, currency, total, mine, created_at, updated_at)
+    return [
+        Order(order_id, user_id, account_id, status, currency, total, tuple(items[order_id]), created_at, updated_at)
+        for order_id, user_id, account_id, status, currency, total, created_at, updated_at in rows
+    ]

@@ -1,10 +1,10 @@
 """The tables `outbox` (events, written in the transaction that they describe) and `deliveries` (what is still owed).
 
 A delivery is one event for one subscriber. The row is deleted once the event has been delivered. Its `due_at` says when
-a process may take it:
+a process may claim it:
 
-    0           since it was written
-    a time      from then on: the next try after a failure, or the end of the claim of the process that has taken it
+    0           at once
+    a time      from then on: the next try after a failure, or the end of a claim
     WAITING     not yet: an older event of its aggregate comes first
     NULL        never: the event was given up, and the row is a dead letter
 
@@ -27,7 +27,7 @@ END_OF_TIME = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """An event that is owed to a subscriber. `due_at` is as it was before the claim."""
+    """An event that is owed to a subscriber. `due_at` has the value from before the claim."""
 
     seq: int
     tries: int
@@ -40,7 +40,7 @@ class Delivery:
 
     @property
     def due_since(self) -> Timestamp:
-        """When the event could have been delivered first."""
+        """The earliest time at which the event could have been delivered."""
         return Timestamp(max(self.due_at, self.event.created_at))
 
 
@@ -60,7 +60,7 @@ def insert(tx: Tx, event: Event) -> int:
 
 
 def owe(tx: Tx, seq: int, subscriber: str, aggregate: str | None) -> None:
-    """Owe event number `seq` to the subscriber, after all older events of `aggregate`; None: order does not matter."""
+    """Owe event number `seq` to the subscriber, after all older events of `aggregate`. None: order does not matter."""
     tx.run(
         f"""INSERT INTO deliveries (seq, subscriber, tries, aggregate, due_at) VALUES (:seq, :subscriber, 0, :aggregate,
             CASE WHEN EXISTS (SELECT 1 FROM deliveries WHERE subscriber = :subscriber AND aggregate = :aggregate)
@@ -70,10 +70,10 @@ def owe(tx: Tx, seq: int, subscriber: str, aggregate: str | None) -> None:
 
 
 def due(tx: Tx, subscriber: str, longest_wait: int, limit: int) -> Sequence[Delivery]:
-    """At most `limit` deliveries that are due: new events in the order of commits, then by time.
+    """At most `limit` deliveries that are due: new events in the order of commits, then the others by time.
 
-    If there are none, a time further off than `longest_wait` (milliseconds) is due: the clock was set back since. The
-    cost does not depend on how many deliveries wait.
+    If there are none, those that are due in more than `longest_wait` milliseconds: the clock was set back after their
+    time was written. The cost does not depend on how many deliveries wait.
     """
     between = "due_at BETWEEN :first AND :last ORDER BY due_at, seq"
     now = _deliveries(tx, subscriber, between, limit, first=0, last=tx.now)
@@ -81,9 +81,9 @@ def due(tx: Tx, subscriber: str, longest_wait: int, limit: int) -> Sequence[Deli
 
 
 def claim(tx: Tx, subscriber: str, until: Timestamp, longest_wait: int, limit: int) -> Sequence[Delivery]:
-    """Claim what is due, and with it the events that wait behind it: at most `limit`, in the order of commits.
+    """Claim what is due and the events that wait behind it: at most `limit`, in the order of commits.
 
-    Until `until` no other process finds any event of these aggregates due. A claim that is not ended lapses then.
+    No other process finds an event of these aggregates due before `until`. A claim that is not ended lapses then.
     """
     heads = due(tx, subscriber, longest_wait, limit)
     tx.run_each(
@@ -100,7 +100,7 @@ def claim(tx: Tx, subscriber: str, until: Timestamp, longest_wait: int, limit: i
 
 
 def end_claim(tx: Tx, subscriber: str, claimed: Iterable[Delivery], until: Timestamp) -> set[str]:
-    """Give back what was claimed. Returns its aggregates, without those that another process has claimed since."""
+    """End the claim. Returns its aggregates, except those that another process has claimed since."""
     held = set()
     for delivery in claimed:
         if delivery.due_at != WAITING and tx.run(
@@ -119,7 +119,7 @@ def set_delivered(tx: Tx, subscriber: str, seqs: Iterable[int]) -> None:
 
 
 def set_failed(tx: Tx, subscriber: str, seq: int, due_at: Timestamp | None) -> None:
-    """Try again at `due_at`; None: make it a dead letter, which later events of its aggregate do not wait for."""
+    """Count a failure; try again at `due_at`. None: make it a dead letter, for which later events do not wait."""
     tx.run(
         """UPDATE deliveries SET tries = tries + 1, due_at = :due_at,
            aggregate = CASE WHEN :due_at IS NOT NULL THEN aggregate END
@@ -140,7 +140,7 @@ def release(tx: Tx, subscriber: str, aggregate: str) -> bool:
 
 
 def others_owed(tx: Tx, subscribers: Collection[str]) -> Sequence[str]:
-    """The names beside `subscribers` to which something is owed. Costs one probe for each name, not each delivery."""
+    """The other subscribers to which something is owed. Costs one probe for each name, not for each delivery."""
     names = tx.rows(
         """WITH RECURSIVE owed (name) AS (
                SELECT (SELECT subscriber FROM deliveries WHERE due_at IS NOT NULL ORDER BY subscriber LIMIT 1)
@@ -154,7 +154,7 @@ def others_owed(tx: Tx, subscribers: Collection[str]) -> Sequence[str]:
 
 
 def give_up(tx: Tx, subscriber: str, batch: int) -> None:
-    """Turn at most `batch` deliveries into dead letters, those that wait before those that they wait for."""
+    """Turn at most `batch` deliveries into dead letters, the waiting ones before those that they wait for."""
     tx.run(
         """UPDATE deliveries SET due_at = NULL, aggregate = NULL WHERE subscriber = :subscriber AND seq IN
            (SELECT seq FROM deliveries WHERE subscriber = :subscriber AND due_at IS NOT NULL
@@ -186,14 +186,7 @@ def _deliveries(tx: Tx, subscriber: str, which: str, limit: int, **parameters: o
             WHERE subscriber = :subscriber AND {which} LIMIT :limit""",
         subscriber=subscriber, limit=limit, **parameters,
     )  # fmt: skip
-    return [_delivery(*row) for row in rows]
-
-
-def _delivery(
-    seq: int, tries: int, due_at: int, event_id: str, name: str, resource_type: str, resource_id: str,
-    user_id: str | None, request_id: str, payload: str, created_at: Timestamp,
-) -> Delivery:  # fmt: skip
-    event = Event(
-        event_id, name, resource_type, resource_id, user_id, request_id, json.loads(payload), created_at
-    )  # fmt: skip
-    return Delivery(seq, tries, due_at, event)
+    return [
+        Delivery(seq, tries, due_at, Event(id_, name, kind, resource_id, user_id, request_id, json.loads(payload), at))
+        for seq, tries, due_at, id_, name, kind, resource_id, user_id, request_id, payload, at in rows
+    ]

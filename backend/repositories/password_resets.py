@@ -1,11 +1,11 @@
-"""The table `password_resets`: requests for a new password. The token is made from a row's id and never stored."""
+"""The table `password_resets`: resets that users have requested. A token is derived from the row's id, never stored."""
 
 from backend.domain import Timestamp
 from backend.infrastructure.transaction import Tx
 
 
 def insert(tx: Tx, reset_id: str, user_id: str) -> None:
-    """Any that is still open, because it was not used in time, ends."""
+    """Open a reset for the user, and end one that was not used in time."""
     end_all(tx, user_id)
     tx.run(
         "INSERT INTO password_resets (id, user_id, created_at) VALUES (:id, :user_id, :now)",
@@ -14,13 +14,13 @@ def insert(tx: Tx, reset_id: str, user_id: str) -> None:
 
 
 def open_by_id(tx: Tx, reset_id: str) -> tuple[str, Timestamp] | None:
-    """Whose it is and when it was made, if it is neither used nor voided."""
+    """The reset's user and time of creation; None if it was used or ended."""
     row = tx.row("SELECT user_id, created_at FROM password_resets WHERE id = :id AND ended_at IS NULL", id=reset_id)
     return (row[0], row[1]) if row else None
 
 
 def open_of(tx: Tx, user_id: str, since: int) -> str | None:
-    """The user's open request, if it was made after `since`: there is one at most."""
+    """The id of the user's open reset, if it was created after `since`. A user has at most one."""
     row = tx.row(
         "SELECT id FROM password_resets WHERE user_id = :user_id AND ended_at IS NULL AND created_at > :since",
         user_id=user_id, since=since,

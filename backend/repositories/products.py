@@ -27,6 +27,7 @@ def update(tx: Tx, product: Product) -> None:
 
 
 def add_stock(tx: Tx, product_id: str, quantity: int) -> None:
+    """`quantity` may be negative. The caller has checked that the stock stays within its bounds."""
     tx.run(
         "UPDATE products SET stock = stock + :quantity, version = version + 1, updated_at = :now WHERE id = :id",
         id=product_id, quantity=quantity, now=tx.now,
@@ -43,7 +44,7 @@ def by_id(tx: Tx, product_id: str) -> Product | None:
 
 
 def page(tx: Tx, before: str | None, limit: int) -> tuple[Product, ...]:
-    """Newest first, from `before` on."""
+    """Newest first, those older than `before`."""
     older = "WHERE id < :before" if before else ""
     rows = tx.rows(f"SELECT {COLUMNS} FROM products {older} ORDER BY id DESC LIMIT :limit", before=before, limit=limit)
     return tuple(Product(*row) for row in rows)

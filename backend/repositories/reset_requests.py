@@ -1,4 +1,4 @@
-"""The table `reset_requests`: addresses for which a new password was requested, until they are looked up."""
+"""The table `reset_requests`: addresses for which a password reset was requested, until they are looked up."""
 
 from backend.infrastructure.transaction import Tx
 
@@ -8,6 +8,6 @@ def insert(tx: Tx, request_id: str, email: str) -> None:
 
 
 def take(tx: Tx, request_id: str) -> str | None:
-    """Remove the request and return its address; None if it was taken before."""
-    rows = tx.rows("DELETE FROM reset_requests WHERE id = :id RETURNING email", id=request_id)
-    return rows[0][0] if rows else None
+    """Delete the request and return its address; None if it was taken before."""
+    row = tx.row("DELETE FROM reset_requests WHERE id = :id RETURNING email", id=request_id)
+    return row[0] if row else None

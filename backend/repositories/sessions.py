@@ -10,7 +10,7 @@ from backend.repositories import users
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A session with whose it is. `token_version` is the lowest `ver` it accepts."""
+    """A session without what describes its client. `token_version` is the lowest `ver` of access tokens it accepts."""
 
     id: str
     user_id: str
@@ -22,7 +22,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A session and its user, as needed on each request."""
+    """A session and its user, as each request needs them. `token_version` is the user's."""
 
     login: Login
     user: User
@@ -31,7 +31,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """What is kept of a refresh token: never the token. `nonce` and `successor` are set by its use."""
+    """What is stored of a refresh token. The last three fields are set when it is used."""
 
     token_hash: bytes
     session_id: str
@@ -70,9 +70,9 @@ def identity(tx: Tx, session_id: str) -> Identity | None:
 
 
 def has_login_from(tx: Tx, email: str, ip: str, since: int) -> bool:
-    """True if a login, live or ended, of this e-mail's user began after `since` in the network of `ip`.
+    """Whether the user with this e-mail has logged in from the network of `ip` after `since`.
 
-    Both tables are searched for an unknown e-mail, too.
+    The login may have ended. Searches both tables for an unknown e-mail as well, so that it takes as long.
     """
     row = tx.row(
         """SELECT 1 FROM sessions WHERE user_id = coalesce((SELECT id FROM users WHERE email_key = :key), '')
@@ -83,26 +83,25 @@ def has_login_from(tx: Tx, email: str, ip: str, since: int) -> bool:
 
 
 def live_of(tx: Tx, user_id: str, current: str, limit: int) -> Sequence[Session]:
-    """Newest first.
+    """The user's live sessions, newest first. `current` is the id of the one that makes the request.
 
-    Last uses are cut to the hour, because a stolen refresh token still gives the successor for a few seconds after the
-    owner has used it: a thief who could see that moment would not have to guess. The current session's is the hour of
-    this request, because a client that polls with a stolen access token would see the first refresh in each hour.
+    `last_used_at` is cut to the hour. A stolen refresh token still gives the successor for a few seconds after its
+    owner has used it; the exact time would tell a thief when. For the current session it is the hour of the request:
+    otherwise a thief who polls with a stolen access token would see the first refresh in each hour.
     """
     rows = tx.rows(
-        f"""SELECT id, created_at, last_used_at, user_agent, ip FROM sessions
+        f"""SELECT id, created_at, CASE WHEN id = :current THEN :now ELSE last_used_at END, user_agent, ip FROM sessions
             WHERE user_id = :user_id AND {LIVE} ORDER BY id DESC LIMIT :limit""",
-        user_id=user_id, now=tx.now, limit=limit,
+        user_id=user_id, current=current, now=tx.now, limit=limit,
     )  # fmt: skip
     return [
-        Session(session_id, created_at, _hour_of(tx.now if session_id == current else last_used_at),
-                user_agent, ip, session_id == current)
-        for session_id, created_at, last_used_at, user_agent, ip in rows
-    ]  # fmt: skip
+        Session(session_id, created_at, _hour_of(used_at), user_agent, ip, session_id == current)
+        for session_id, created_at, used_at, user_agent, ip in rows
+    ]
 
 
 def live_ids(tx: Tx, user_id: str, limit: int) -> list[str]:
-    """Oldest first, if there are no more than `limit`; else of the `limit` that expire first."""
+    """The ids of live sessions, oldest first. If there are more than `limit`: of the `limit` that expire first."""
     rows = tx.rows(
         f"SELECT id FROM sessions WHERE user_id = :user_id AND {LIVE} LIMIT :limit",
         user_id=user_id, now=tx.now, limit=limit,
@@ -118,12 +117,12 @@ def touch(tx: Tx, session_id: str, expires_at: int) -> None:
 
 
 def end(tx: Tx, session_id: str) -> bool:
-    """False if it had ended already."""
+    """End the session. Returns False if it was not live."""
     return tx.run(f"UPDATE sessions SET ended_at = :now WHERE id = :id AND {LIVE}", id=session_id, now=tx.now) > 0
 
 
 def end_all(tx: Tx, user_id: str, but: str = "") -> int:
-    """End the user's logins, but for one; how many there were."""
+    """End the user's live sessions except `but`. Returns their number."""
     return tx.run(
         f"UPDATE sessions SET ended_at = :now WHERE user_id = :user_id AND id <> :but AND {LIVE}",
         user_id=user_id, but=but, now=tx.now,
@@ -131,7 +130,7 @@ def end_all(tx: Tx, user_id: str, but: str = "") -> int:
 
 
 def erase_origins(tx: Tx, user_id: str, limit: int) -> int:
-    """Erase address and agent of `limit` of the user's sessions, live or not, that have them; how many there were."""
+    """Erase where the user's sessions came from, live or not, at most `limit` of them. Returns their number."""
     return tx.run(
         """UPDATE sessions SET user_agent = '', ip = '', network = '' WHERE id IN
            (SELECT id FROM sessions WHERE user_id = :user_id AND (user_agent <> '' OR ip <> '') LIMIT :limit)""",
@@ -154,11 +153,11 @@ def token_by_hash(tx: Tx, token_hash: bytes) -> RefreshToken | None:
 
 
 def claim_token(tx: Tx, token_hash: bytes, nonce: bytes, successor: bytes) -> bool:
-    """Use the token: true for exactly one caller, ever."""
+    """Mark the token as used. Returns True for exactly one caller, ever."""
     return bool(
-        tx.rows(
+        tx.run(
             """UPDATE refresh_tokens SET used_at = :now, nonce = :nonce, successor = :successor
-               WHERE token_hash = :hash AND used_at IS NULL RETURNING token_hash""",
+               WHERE token_hash = :hash AND used_at IS NULL""",
             hash=token_hash, nonce=nonce, successor=successor, now=tx.now,
         )
     )  # fmt: skip

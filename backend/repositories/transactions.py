@@ -1,4 +1,4 @@
-"""The tables `transactions` and `entries`: the double-sided ledger."""
+"""The tables `transactions` and `entries`: the double-entry ledger."""
 
 from collections.abc import Sequence
 
@@ -9,22 +9,23 @@ from backend.repositories import accounts
 COLUMNS = "id, type, from_account_id, to_account_id, amount, currency, memo, order_id, created_at"
 
 
-def insert(tx: Tx, movement: Transaction) -> None:
-    """Write the movement, its two entries, and both balances. Rules are the service's; CHECKs are the last defence."""
+def insert(tx: Tx, transaction: Transaction) -> None:
+    """Write the transaction and its two entries, and change both balances. The service has checked the rules before."""
     tx.run(
         f"""INSERT INTO transactions ({COLUMNS}) VALUES
             (:id, :type, :source, :target, :amount, :currency, :memo, :order_id, :created_at)""",
-        id=movement.id, type=movement.type, source=movement.from_account_id, target=movement.to_account_id,
-        amount=movement.amount, currency=movement.currency, memo=movement.memo, order_id=movement.order_id,
-        created_at=movement.created_at,
+        id=transaction.id, type=transaction.type, source=transaction.from_account_id, target=transaction.to_account_id,
+        amount=transaction.amount, currency=transaction.currency, memo=transaction.memo, order_id=transaction.order_id,
+        created_at=transaction.created_at,
     )  # fmt: skip
     tx.run(
         """INSERT INTO entries (account_id, transaction_id, amount)
            VALUES (:source, :id, -:amount), (:target, :id, :amount)""",
-        id=movement.id, source=movement.from_account_id, target=movement.to_account_id, amount=movement.amount,
+        id=transaction.id, amount=transaction.amount,
+        source=transaction.from_account_id, target=transaction.to_account_id,
     )  # fmt: skip
-    accounts.add_to_balance(tx, movement.from_account_id, -movement.amount)
-    accounts.add_to_balance(tx, movement.to_account_id, movement.amount)
+    accounts.add_to_balance(tx, transaction.from_account_id, -transaction.amount)
+    accounts.add_to_balance(tx, transaction.to_account_id, transaction.amount)
 
 
 def by_id(tx: Tx, transaction_id: str) -> Transaction | None:
@@ -33,7 +34,7 @@ def by_id(tx: Tx, transaction_id: str) -> Transaction | None:
 
 
 def page_of_account(tx: Tx, account_id: str, before: str | None, limit: int) -> Sequence[Transaction]:
-    """The account's movements, newest first, from `before` on: one range of a key, however long the ledger."""
+    """The account's transactions, newest first, those older than `before`. Reads one range of the key of `entries`."""
     older = "AND transaction_id < :before" if before else ""
     rows = tx.rows(
         f"""SELECT {COLUMNS} FROM transactions JOIN
@@ -45,7 +46,10 @@ def page_of_account(tx: Tx, account_id: str, before: str | None, limit: int) -> 
 
 
 def unbalanced(tx: Tx) -> list[str]:
-    """What is wrong with the ledger, as lines; none if every currency adds up to 0 and every balance to its entries."""
+    """The errors of the ledger, as lines: currencies that do not add up to 0, balances that differ from their entries.
+
+    Reads the whole ledger.
+    """
     sums = tx.rows("SELECT currency, sum(balance) FROM accounts GROUP BY currency HAVING sum(balance) <> 0")
     drifted = tx.rows(
         """SELECT id, balance FROM accounts WHERE balance <>

@@ -17,7 +17,7 @@ ORDERS = {
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a login is checked against. Never cached, never shown."""
+    """A user with what a login is checked against. Never cached or shown."""
 
     user: User
     password_hash: str
@@ -48,7 +48,7 @@ def set_password(tx: Tx, user_id: str, password_hash: str) -> None:
 
 
 def raise_token_version(tx: Tx, user_id: str) -> None:
-    """From now on no access token issued before is good, but for logins that are exempted."""
+    """Revoke all access tokens of the user but those of sessions whose own `token_version` still accepts them."""
     tx.run("UPDATE users SET token_version = token_version + 1 WHERE id = :id", id=user_id)
 
 
@@ -58,7 +58,7 @@ def by_id(tx: Tx, user_id: str) -> User | None:
 
 
 def active_of_session(tx: Tx, session_id: str) -> User | None:
-    """The user of a live session, unless deactivated. One statement, because each write of a caller runs it."""
+    """The active user of a live session, or None. One statement, because each write for a caller runs it."""
     row = tx.row(
         f"""SELECT {COLUMNS} FROM users WHERE active = 1 AND id =
             (SELECT user_id FROM sessions WHERE sessions.id = :id AND ended_at IS NULL AND expires_at > :now)""",
@@ -76,12 +76,12 @@ def credentials_by_id(tx: Tx, user_id: str) -> Credentials | None:
 
 
 def count_other_active_admins(tx: Tx, user_id: str) -> int:
-    row = tx.row("SELECT count(*) FROM users WHERE active = 1 AND roles <> 'user' AND id <> :id", id=user_id)
-    return int(row[0]) if row else 0
+    ((count,),) = tx.rows("SELECT count(*) FROM users WHERE active = 1 AND roles <> 'user' AND id <> :id", id=user_id)
+    return int(count)
 
 
 def page(tx: Tx, *, q: str | None, role: str | None, sort: str, limit: int, offset: int) -> tuple[Sequence[User], int]:
-    """Users whose e-mail or name contains `q` (literally, in any case), and how many there are in all."""
+    """A page of the users whose e-mail or name contains `q`, in any case, and the number of all of them."""
     where = "1 = 1"
     if q:
         where += " AND (email_key LIKE :like ESCAPE '!' OR name_key LIKE :like ESCAPE '!')"
@@ -89,12 +89,12 @@ def page(tx: Tx, *, q: str | None, role: str | None, sort: str, limit: int, offs
         where += " AND ',' || roles || ',' LIKE '%,' || :role || ',%'"
     literal = fold(q or "").replace("!", "!!").replace("%", "!%").replace("_", "!_")
     filters = {"like": f"%{literal}%", "role": role}
-    total = tx.row(f"SELECT count(*) FROM users WHERE {where}", **filters)
+    ((total,),) = tx.rows(f"SELECT count(*) FROM users WHERE {where}", **filters)
     rows = tx.rows(
         f"SELECT {COLUMNS} FROM users WHERE {where} ORDER BY {ORDERS[sort]} LIMIT :limit OFFSET :offset",
         limit=limit, offset=offset, **filters,
     )  # fmt: skip
-    return [_user(row) for row in rows], total[0] if total else 0
+    return [_user(row) for row in rows], total
 
 
 def _credentials(tx: Tx, where: str, key: str) -> Credentials | None:

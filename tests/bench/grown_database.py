@@ -20,8 +20,8 @@ STATEMENTS = f"""
 {NUMBERS.format("0", ":users")} INSERT INTO idempotency_keys
     SELECT owner_id, 'key-' || i, zeroblob(32), '{{}}', 1600000000000 + i FROM numbers, accounts WHERE id = :busy;
 {NUMBERS.format("0", ":users")} INSERT INTO sessions
-    SELECT {ID.format("i")}, owner_id, 0, 'bench/1', '127.0.0.1', 1600000000000, 1600000000000, 1600000000000, NULL,
-           '127.0.0.1'
+    SELECT {ID.format("i")}, owner_id, 0, 'bench/1', '127.0.0.1', '127.0.0.1', 1600000000000, 1600000000000,
+           1600000000000, NULL
     FROM numbers, accounts WHERE accounts.id = :busy;
 
 {NUMBERS.format("0", ":rows")} INSERT INTO transactions

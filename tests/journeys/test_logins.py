@@ -13,7 +13,7 @@ from tests.meanwhile import meanwhile
 from tests.respelt import respelt
 
 HOUR, WEEK = 3600, 7 * 86_400
-COLUMNS = "user_id, token_version, user_agent, ip, created_at, last_used_at, expires_at, ended_at"
+COLUMNS = "user_id, token_version, user_agent, ip, network, created_at, last_used_at, expires_at, ended_at"
 SESSION_FIELDS = {"id", "createdAt", "lastUsedAt", "userAgent", "ip", "current"}
 
 

@@ -192,7 +192,7 @@ def test_a_user_of_many_logins_is_forgotten_in_many_transactions(api, admin, ada
     """Of a bounded size each, so that the other writers wait no longer for a user of years."""
     logins, sizes = 2345, []
     with api.app.database.transaction() as tx:
-        columns = "user_id, token_version, user_agent, ip, created_at, last_used_at, expires_at, ended_at"
+        columns = "user_id, token_version, user_agent, ip, network, created_at, last_used_at, expires_at, ended_at"
         tx.run_each(
             f"INSERT INTO sessions (id, {columns}) SELECT :id, {columns} FROM sessions WHERE ip = :ip LIMIT 1",
             ({"id": new_id(), "ip": ADDRESS} for _ in range(logins)),
