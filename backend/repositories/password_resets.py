@@ -1,6 +1,5 @@
 """The table `password_resets`: resets that users have requested. A token is derived from the row's id, never stored."""
 
-from backend.domain import Timestamp
 from backend.infrastructure.transaction import Tx
 
 
@@ -13,10 +12,13 @@ def insert(tx: Tx, reset_id: str, user_id: str) -> None:
     )  # fmt: skip
 
 
-def open_by_id(tx: Tx, reset_id: str) -> tuple[str, Timestamp] | None:
-    """The reset's user and time of creation; None if it was used or ended."""
-    row = tx.row("SELECT user_id, created_at FROM password_resets WHERE id = :id AND ended_at IS NULL", id=reset_id)
-    return (row[0], row[1]) if row else None
+def open_by_id(tx: Tx, reset_id: str, since: int) -> str | None:
+    """The id of the reset's user, if the reset is open and was created after `since`."""
+    row = tx.row(
+        "SELECT user_id FROM password_resets WHERE id = :id AND ended_at IS NULL AND created_at > :since",
+        id=reset_id, since=since,
+    )  # fmt: skip
+    return row[0] if row else None
 
 
 def open_of(tx: Tx, user_id: str, since: int) -> str | None:

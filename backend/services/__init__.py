@@ -1,4 +1,4 @@
-"""What the application does: rules, transactions, cache, events. No HTTP word, no SQL text.
+"""What the application does: rules, transactions, cache, events. Services know neither HTTP nor SQL.
 
 May import: repositories, infrastructure, domain, errors, settings.
 """

@@ -1,4 +1,4 @@
-"""The audit log: one row for each event, for admins to read."""
+"""The audit log, which admins read: one row for each public event."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,10 @@ class Audit:
         self._database = database
 
     def subscriber(self) -> Subscriber:
-        """The row is written in the transaction that marks its delivery, so there is exactly one."""
+        """Records events in the transaction that deletes their deliveries, so each has exactly one row."""
         return Subscriber("audit", record=audit.insert)
 
     def page(self, *, user_id: str | None, action: str | None, before: str | None, limit: int) -> Sequence[AuditEntry]:
-        """Newest first; `user_id` is who did it."""
+        """Newest first. `user_id` is the actor's."""
         with self._database.snapshot() as tx:
             return audit.page(tx, user_id=user_id, action=action, before=before, limit=limit)

@@ -1,7 +1,8 @@
-"""Passwords of users: changing one, resetting a forgotten one.
+"""Passwords: a user changes one, or resets a forgotten one.
 
-A request for a reset must not tell whether its address is a user's. So it only writes the address down, the same rows
-for every address; the relay has it looked up afterwards (`open_resets`), once, and what it costs then delays no answer.
+The answer to a request for a reset must not tell, by its content or its time, whether the address is a user's. So the
+request only stores the address, with the same writes for every address. The relay looks it up after the answer, once
+(`open_resets`).
 """
 
 import logging
@@ -25,7 +26,7 @@ from backend.services.rights import authorised
 
 RESET_LIFETIME = 30 * 60 * 1000  # milliseconds
 RESET_LABEL = "password reset"
-RESET_ASKED = "reset asked"  # an internal event
+RESET_ASKED = "reset asked"  # an internal event; its resource is a row of `reset_requests`
 SIGNATURE = re.compile(r"[0-9a-f]{64}")  # as `reset_token` writes it
 
 log = logging.getLogger(__name__)
@@ -41,9 +42,10 @@ class UserCredentials:
         self._events = events
 
     def change(self, caller: Caller, current: str, new: str, wrong: Count | None = None) -> None:
-        """Every other login ends, the caller's goes on. `wrong` counts current passwords that are.
+        """Set a new password. The caller's login goes on, all others end.
 
-        Raises ValidationFailed, Unauthorized `credentials`, Unavailable, and RateLimited if that count is full.
+        Raises ValidationFailed for a weak password, Unauthorized `credentials` if `current` is wrong (`wrong` counts
+        that), RateLimited if that count is full, Unavailable if too many passwords wait.
         """
         _refuse_weak(new, caller.user)
         with self._database.snapshot() as tx:
@@ -54,10 +56,10 @@ class UserCredentials:
         with authorised(self._database, caller, patient=True) as (tx, caller):
             check_unchanged(tx, before)
             self._set(tx, caller.user.id, hashed, keep_session=caller.session_id)
-            self._tell(tx, "password.changed", caller.user)
+            self._publish(tx, "password.changed", caller.user)
 
     def request_reset(self, email: str) -> None:
-        """Note the request: the same work for any address."""
+        """Store the request. Does the same work for every address."""
         with self._database.transaction() as tx:
             request_id = new_id()
             reset_requests.insert(tx, request_id, email)
@@ -67,9 +69,9 @@ class UserCredentials:
         return Subscriber("resets", record=self.open_resets, wants=lambda event: event.name == RESET_ASKED)
 
     def open_resets(self, tx: Tx, events: Sequence[Event]) -> None:
-        """Look up the noted requests: for an active user's address, a mail with a reset token is owed.
+        """Look up the stored requests. An active user is owed a mail with a reset token.
 
-        The token of a request that is still open goes out again, and ends when it would have ended.
+        The token of a reset that is still open goes out again; its lifetime does not change.
         """
         for event in events:
             email = reset_requests.take(tx, event.resource_id)
@@ -78,12 +80,12 @@ class UserCredentials:
                 continue
             if not password_resets.open_of(tx, found.user.id, tx.now - RESET_LIFETIME):
                 password_resets.insert(tx, new_id(), found.user.id)
-            self._tell(tx, "password.reset_requested", found.user, cause=event)
+            self._publish(tx, "password.reset_requested", found.user, cause=event)
 
     def open_token(self, user_id: str) -> str | None:
-        """The user's reset token, if one is open: it is made from the request's id and stored nowhere.
+        """The token of the user's open reset, or None.
 
-        Not even that id is in the event: webhooks have it too.
+        It is derived from the reset's id and stored nowhere. Webhooks get the event, so not even that id is in it.
         """
         with self._database.snapshot() as tx:
             reset_id = password_resets.open_of(tx, user_id, tx.now - RESET_LIFETIME)
@@ -93,7 +95,7 @@ class UserCredentials:
         return f"{reset_id}.{self._keyring.sign(RESET_LABEL, reset_id.encode()).hex()}"
 
     def confirm_reset(self, token: str, new: str) -> None:
-        """Set a new password; every login ends. Raises ValidationFailed for a bad token or password."""
+        """Set a new password; every login ends. Raises ValidationFailed for a bad token or a weak password."""
         reset_id = self._verified(token)
         with self._database.snapshot() as tx:
             _refuse_weak(new, self._owner(tx, reset_id))
@@ -101,9 +103,10 @@ class UserCredentials:
         with self._database.transaction(patient=True) as tx:
             user = self._owner(tx, reset_id)
             self._set(tx, user.id, hashed)
-            self._tell(tx, "password.reset", user)
+            self._publish(tx, "password.reset", user)
 
-    def _tell(self, tx: Tx, name: str, user: User, cause: Event | None = None) -> None:
+    def _publish(self, tx: Tx, name: str, user: User, cause: Event | None = None) -> None:
+        """Publish the event and owe the user a mail about it."""
         event = self._events.publish(tx, name, ("user", user.id), user.id, cause=cause)
         owe_mail(tx, event, user)
 
@@ -114,6 +117,7 @@ class UserCredentials:
         password_resets.end_all(tx, user_id)
 
     def _verified(self, token: str) -> str:
+        """The reset's id, if this service has made the token. Raises ValidationFailed."""
         reset_id, _, signature = token.partition(".")
         given = bytes.fromhex(signature) if SIGNATURE.fullmatch(signature) else b""
         if not is_id(reset_id) or not self._keyring.verifies(RESET_LABEL, reset_id.encode(), given):
@@ -121,21 +125,22 @@ class UserCredentials:
         return reset_id
 
     def _owner(self, tx: Tx, reset_id: str) -> User:
-        found = password_resets.open_by_id(tx, reset_id)
-        user = users.by_id(tx, found[0]) if found and tx.now - found[1] < RESET_LIFETIME else None
+        """The active user of an open reset. Raises ValidationFailed."""
+        user_id = password_resets.open_by_id(tx, reset_id, tx.now - RESET_LIFETIME)
+        user = users.by_id(tx, user_id) if user_id else None
         if user is None or not user.active:
             raise _bad_token()
         return user
 
 
 def wrong_current_password(caller: Caller) -> Unauthorized:
-    """The refusal, noted in the log."""
+    """The error to raise. Logs a warning."""
     log.warning("wrong current password: user %s", caller.user.id)
     return Unauthorized("credentials")
 
 
 def check_unchanged(tx: Tx, before: Credentials) -> None:
-    """Raises Unauthorized if the user's password has changed since `before` was read: bcrypt takes long."""
+    """Raise Unauthorized if the password has changed since `before` was read: bcrypt ran in between, and is slow."""
     now = users.credentials_by_id(tx, before.user.id)
     if now is None or now.token_version != before.token_version:
         raise Unauthorized("credentials")

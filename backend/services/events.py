@@ -1,7 +1,8 @@
 """Events: written to the outbox in the transaction that they describe, passed on after its commit.
 
-A listener is called in the process that commits, right after the commit, and not at all if that process dies. A
-subscriber is owed the event: its delivery is written in the same transaction, and the relay makes it, at least once.
+A listener is called once, right after the commit and in the same process; if the process is killed first, it is not
+called. A subscriber is owed the event: its delivery is written in the same transaction, and the relay makes it later,
+at least once.
 """
 
 import logging
@@ -14,7 +15,7 @@ from backend.infrastructure.logs import request_id
 from backend.infrastructure.transaction import Tx
 from backend.repositories import outbox
 
-INTERNAL = "internal"  # resource type of what this service has to do next, which is no news for others
+INTERNAL = "internal"  # the resource type of tasks of this service, which are not for other subscribers
 DELIVERY_SECONDS = 15.0  # for one call of `deliver`; after that another process may deliver the event as well
 
 Listener = Callable[[Event], None]
@@ -33,15 +34,16 @@ def is_public(event: Event) -> bool:
 
 @dataclass(frozen=True)
 class Subscriber:
-    """A receiver of every event that it `wants`, by default all public ones.
-    The database knows it by `name`, which must never change.
+    """A receiver of every event that it `wants`: by default, all public ones.
 
-    Exactly one of the two callables is set:
+    `name` identifies it in the database and must never change. Exactly one of these two is set:
+
     `deliver` takes an event out of this service, outside any transaction and within DELIVERY_SECONDS. It is called at
-    least once, events of one resource in the order of commits; after any exception it is called again later. Several
-    processes may call it at the same time, for different resources.
-    `record` writes many events to this database, in the transaction that marks them delivered: each exactly once, in
-    any order.
+    least once for each event, and again later if it raises. Events of one resource arrive in the order of commits;
+    for different resources, several processes may call it at the same time.
+
+    `record` writes many events to this database, in the transaction that deletes their deliveries: each exactly once,
+    in any order.
     """
 
     name: str
@@ -50,7 +52,7 @@ class Subscriber:
     wants: Callable[[Event], bool] = is_public
 
     def is_owed(self, event: Event) -> bool:
-        """Whether it `wants` the event. If that raises, it is owed: better delivered in vain than lost."""
+        """Whether it `wants` the event. If that raises, yes: a needless delivery is better than a lost one."""
         try:
             return self.wants(event)
         except Exception:
@@ -77,9 +79,9 @@ class EventBus:
         self, tx: Tx, name: str, resource: tuple[str, str], user_id: str | None,
         payload: Mapping[str, object] | None = None, cause: Event | None = None,
     ) -> Event:  # fmt: skip
-        """Write in `tx` that `user_id` did what `name` says to the resource (type, id). `payload` holds no secrets.
+        """Write an event in `tx`: the user `user_id` did `name` to the resource (type, id). No secrets in `payload`.
 
-        With a `cause` it belongs to the request that caused that event.
+        The request id is that of `cause`, if given, else of the current request.
         """
         request = cause.request_id if cause else request_id.get()
         event = Event(new_id(), name, *resource, user_id, request, payload or {}, tx.now)
@@ -88,10 +90,10 @@ class EventBus:
             if subscriber.is_owed(event):
                 aggregate = outbox.aggregate_of(event) if subscriber.deliver else None
                 outbox.owe(tx, seq, subscriber.name, aggregate)
-        tx.after_commit(lambda: self._tell(event))
+        tx.after_commit(lambda: self._call_listeners(event))
         return event
 
-    def _tell(self, event: Event) -> None:
+    def _call_listeners(self, event: Event) -> None:
         for listener in self._listeners:
             try:
                 listener(event)

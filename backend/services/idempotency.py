@@ -1,7 +1,8 @@
-"""Idempotency keys: the key, the effect and its event are one transaction, and the first answer is given again.
+"""Idempotency keys: a repeated request gets the first answer again and has no second effect.
 
-Of two at the same moment the write lock makes one the second, and it finds the key. A failed attempt rolls its key back
-with everything else. The caller checks rights before: a replay after losing them is refused.
+Key, effect and event are written in one transaction. Of two requests at the same moment, the second gets the write
+lock after the first has committed, and finds its key. A request that fails leaves no key, because its transaction is
+rolled back. The service checks rights before it calls `once`, so a replay needs them too.
 """
 
 from collections.abc import Callable
@@ -15,24 +16,24 @@ from backend.repositories import idempotency_keys
 T = TypeVar("T")
 
 LIFETIME = 24 * 3600 * 1000  # milliseconds
-PRUNED = 5  # expired keys that a keyed write removes: a fixed cost, and more than the one key that it adds
+PRUNED = 5  # expired keys that each keyed write deletes: a bounded cost, and more than the one key it adds
 
 
 def once(tx: Tx, user_id: str, idempotent: IdempotentRequest, effect: Callable[[], T]) -> IdempotentResult[T]:
-    """Run `effect` unless this attempt is a repetition; either way its first result, encoded.
+    """Run `effect`, or replay the answer of an earlier request with the same key.
 
-    Raises IdempotencyKeyReused if the key stood for something else.
+    Raises IdempotencyKeyReused if that was a request for something else.
     """
     if idempotent.key is None:
         return IdempotentResult(idempotent.encode(effect()), replayed=False)
-    since = tx.now - LIFETIME
-    earlier = idempotency_keys.find(tx, user_id, idempotent.key, since)
+    expired = tx.now - LIFETIME
+    earlier = idempotency_keys.find(tx, user_id, idempotent.key, expired)
     if earlier is not None:
         fingerprint, data = earlier
         if fingerprint != idempotent.fingerprint:
             raise IdempotencyKeyReused
         return IdempotentResult(data, replayed=True)
     encoded = idempotent.encode(effect())
-    idempotency_keys.prune(tx, since, PRUNED)
+    idempotency_keys.prune(tx, expired, PRUNED)
     idempotency_keys.put(tx, user_id, idempotent.key, idempotent.fingerprint, encoded)
     return IdempotentResult(encoded, replayed=False)

@@ -1,7 +1,8 @@
 """The ledger: accounts, and money moving between them.
 
-Money enters and leaves through the currency's system account, which alone may go below zero, so the balances of each
-currency always add up to 0. All rules are checked on balances read under the write lock.
+Money enters and leaves through the currency's system account. Only that account may go below zero, and the balances of
+a currency always add up to 0. Rules are checked on balances that are read under the write lock, so no other write can
+come between check and effect.
 """
 
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ class Ledger:
             return once(tx, caller.user.id, idempotent, opened)
 
     def account(self, caller: Caller, account_id: str) -> Account:
-        """One's own, or as an admin anybody's. Raises NotFound."""
+        """An account of the caller; for an admin, any account. Raises NotFound."""
         with self._database.snapshot() as tx:
             account = accounts.by_id(tx, account_id)
         if account is None or not (caller.is_admin or account.owner_id == caller.user.id):
@@ -52,14 +53,14 @@ class Ledger:
         return account
 
     def accounts(self, owner_id: str | None, before: str | None, limit: int) -> Sequence[Account]:
-        """The owner's accounts, newest first; None: everybody's and the house's."""
+        """The owner's accounts, newest first. None: those of all users, and the internal ones."""
         with self._database.snapshot() as tx:
             return accounts.page(tx, owner_id, before, limit)
 
     def deposit(
         self, caller: Caller, account_id: str, amount: int, memo: str | None, idempotent: IdempotentRequest
     ) -> IdempotentResult[Transaction]:
-        """Raises NotFound, and Conflict if the account's owner is deactivated."""
+        """Raises NotFound, ValidationFailed for the system account, and Conflict if the owner is deactivated."""
         with authorised(self._database, caller) as (tx, caller):
             account, system = _with_system_account(tx, account_id)
 
@@ -73,20 +74,19 @@ class Ledger:
     def withdraw(
         self, caller: Caller, account_id: str, amount: int, memo: str | None, idempotent: IdempotentRequest
     ) -> IdempotentResult[Transaction]:
-        """Raises InsufficientFunds."""
+        """Raises NotFound, ValidationFailed for the system account, InsufficientFunds."""
         with authorised(self._database, caller) as (tx, caller):
             account, system = _with_system_account(tx, account_id)
-            return once(
-                tx,
-                caller.user.id,
-                idempotent,
-                lambda: self.move(tx, caller, "withdrawal", account, system, amount, memo),
-            )
+
+            def withdrawn() -> Transaction:
+                return self.move(tx, caller, "withdrawal", account, system, amount, memo)
+
+            return once(tx, caller.user.id, idempotent, withdrawn)
 
     def transfer(
         self, caller: Caller, from_id: str, to_id: str, amount: int, memo: str | None, idempotent: IdempotentRequest
     ) -> IdempotentResult[Transaction]:
-        """From the caller's own account to one of an active user.
+        """Move money from an account of the caller to an account of an active user.
 
         Raises NotFound, CurrencyMismatch, InsufficientFunds.
         """
@@ -103,14 +103,14 @@ class Ledger:
             return once(tx, caller.user.id, idempotent, transferred)
 
     def transaction(self, caller: Caller, transaction_id: str) -> Transaction:
-        """One that touches an account of the caller; as an admin any. Raises NotFound."""
+        """A transaction of an account of the caller; for an admin, any transaction. Raises NotFound."""
         with self._database.snapshot() as tx:
-            movement = transactions.by_id(tx, transaction_id)
-            sides = accounts.by_ids(tx, [movement.from_account_id, movement.to_account_id]) if movement else {}
+            found = transactions.by_id(tx, transaction_id)
+            sides = accounts.by_ids(tx, [found.from_account_id, found.to_account_id]) if found else {}
         owners = {account.owner_id for account in sides.values()}
-        if movement is None or not (caller.is_admin or caller.user.id in owners):
+        if found is None or not (caller.is_admin or caller.user.id in owners):
             raise NotFound
-        return movement
+        return found
 
     def statement(self, account_id: str, before: str | None, limit: int) -> Sequence[Transaction]:
         """The account's transactions, newest first."""
@@ -121,7 +121,7 @@ class Ledger:
         self, tx: Tx, caller: Caller, type: TransactionType, source: Account, target: Account, amount: int,
         memo: str | None = None, order_id: str | None = None,
     ) -> Transaction:  # fmt: skip
-        """Move money in `tx`; `source` and `target` were read in it. Only a deposit's source may go below zero.
+        """Move money in `tx`, in which `source` and `target` were read. Only a deposit's source may go below zero.
 
         Raises CurrencyMismatch, InsufficientFunds, and ValidationFailed if a balance would leave 64 bits.
         """
@@ -131,28 +131,27 @@ class Ledger:
             raise InsufficientFunds
         if target.balance + amount > MAX_BALANCE or source.balance - amount < -MAX_BALANCE:
             raise ValidationFailed({"amount": "would take a balance beyond 64 bits"})
-        movement = Transaction(
-            new_id(), type, source.id, target.id, amount, source.currency, memo, order_id, tx.now
-        )  # fmt: skip
-        transactions.insert(tx, movement)
-        self._events.publish(tx, f"{type}.completed", ("transaction", movement.id), caller.user.id, {"amount": amount})
-        return movement
+        moved = Transaction(new_id(), type, source.id, target.id, amount, source.currency, memo, order_id, tx.now)
+        transactions.insert(tx, moved)
+        self._events.publish(tx, f"{type}.completed", ("transaction", moved.id), caller.user.id, {"amount": amount})
+        return moved
 
 
 def require_owner(account: Account | None, caller: Caller) -> Account:
-    """The account, if it is the caller's own (an admin's rights are no help here). Raises NotFound."""
+    """The account, if the caller owns it; the admin role does not help. Raises NotFound."""
     if account is None or account.owner_id != caller.user.id:
         raise NotFound("There is no such account of yours.")
     return account
 
 
 def _has_active_owner(tx: Tx, account: Account) -> bool:
-    """False for the system and shop accounts, too: no user owns them."""
+    """Whether an active user owns the account. False for internal accounts."""
     owner = users.by_id(tx, account.owner_id) if account.owner_id is not None else None
     return owner is not None and owner.active
 
 
 def _with_system_account(tx: Tx, account_id: str) -> tuple[Account, Account]:
+    """The account and its currency's system account. Raises NotFound, and ValidationFailed if they are the same."""
     account = accounts.by_id(tx, account_id)
     if account is None:
         raise NotFound

@@ -1,4 +1,4 @@
-"""Logins: who somebody is, at the start by password, then by access token, and on by refresh rotation."""
+"""Logins: a password opens a session, access tokens identify its user, refresh tokens renew it (`rotation.py`)."""
 
 import logging
 import secrets
@@ -22,8 +22,8 @@ from backend.services.events import EventBus
 from backend.services.rights import authorised
 from backend.services.rotation import Rotation
 
-USER_AGENT_KEPT = 200
-MAX_LOGINS = 100  # live ones of a user
+USER_AGENT_KEPT = 200  # characters
+MAX_LOGINS = 100  # live sessions of a user
 KNOWN_FOR = 30 * 86_400_000  # milliseconds after a login
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,10 @@ class Logins:
         self._access_seconds = access_seconds
 
     def log_in(self, email: str, password: str, user_agent: str, ip: str, wrong: Count | None = None) -> TokenPair:
-        """A new session; the user's oldest ends if MAX_LOGINS are live. `wrong` counts wrong passwords.
+        """Open a session. If MAX_LOGINS are live, the user's oldest ends.
 
-        Raises Unauthorized `credentials`, the same and after as long for an unknown e-mail; Unavailable; and
-        RateLimited if that count is full.
+        Raises Unauthorized `credentials`, for an unknown e-mail with the same content and after the same time (`wrong`
+        counts that), RateLimited if that count is full, Unavailable if too many passwords wait.
         """
         with self._database.snapshot() as tx:
             found = users.credentials_by_email(tx, email)
@@ -59,23 +59,24 @@ class Logins:
         with self._database.transaction(patient=True) as tx:
             now = users.credentials_by_id(tx, found.user.id)
             if now is None or not now.user.active or now.token_version != found.token_version:
-                raise _login_failed(found, ip)  # deactivated or changed while bcrypt ran; a mere rehash is neither
+                raise _login_failed(found, ip)  # deactivated, or the password was changed, while bcrypt ran
             if renewed != found.password_hash:
                 users.set_password(tx, found.user.id, renewed)
             return self._open(tx, now, user_agent[:USER_AGENT_KEPT], ip)
 
     def is_known(self, email: str, ip: str) -> bool:
-        """True if the user with this e-mail has logged in from the client at `ip` within 30 days.
+        """Whether the user with this e-mail has logged in from the client at `ip` within 30 days.
 
-        An unknown e-mail takes as long as a user's.
+        Takes as long for an unknown e-mail.
         """
         with self._database.snapshot() as tx:
             return sessions.has_login_from(tx, email, ip, tx.now - KNOWN_FOR)
 
     def refresh(self, token: str) -> TokenPair:
-        """Rotate. Raises Unauthorized; a reused token's whole family is revoked, and stays so although this raises.
+        """Rotate the refresh token. Raises Unauthorized.
 
-        A repetition within the grace, which a thief's use of the token would be too, is an event.
+        A reused token revokes its family in a transaction that commits, although this raises then. A repetition within
+        the grace may be a thief's, so it publishes an event.
         """
         self._tokens.verify("refresh", token)
         with self._database.transaction() as tx:
@@ -90,19 +91,22 @@ class Logins:
                 self._events.publish(tx, "session.reuse_detected", session, identity.user.id)
             elif used.used_at is not None:
                 self._events.publish(tx, "session.refresh_repeated", session, identity.user.id)
-        if successor is None:  # raised only here: the revocation must be committed
+        if successor is None:  # not inside the transaction, which would roll the revocation back
             raise Unauthorized("revoked")
         return self._pair(identity, successor, tx.now)
 
     def log_out(self, token: str) -> None:
-        """End the login of a refresh token, rotated or not. One that is invalid or expired ends nothing."""
+        """End the login of a refresh token, used or not. An invalid or expired token ends nothing. Idempotent."""
         with suppress(Unauthorized):
             claims = self._tokens.verify("refresh", token)
             with self._database.transaction() as tx:
                 self._end(tx, self._rotation.issued(tx, token).session_id, claims["sub"])
 
     def identify(self, access_token: str) -> Caller:
-        """Who the bearer is. Raises Unauthorized. Ended logins, deactivated users and new roles show at once."""
+        """The caller with this access token. Raises Unauthorized.
+
+        An ended login, a deactivation and a change of roles take effect at once, on every worker.
+        """
         claims = self._tokens.verify("access", access_token)
         session_id, user_id = claims["sid"], claims["sub"]
         identity = self._cache.get_or_load(
@@ -122,14 +126,14 @@ class Logins:
             return sessions.live_of(tx, caller.user.id, caller.session_id, MAX_LOGINS)
 
     def session(self, caller: Caller, session_id: str) -> Session:
-        """A live one of the caller's. Raises NotFound."""
+        """A live session of the caller. Raises NotFound."""
         mine = {session.id: session for session in self.sessions(caller)}
         if session_id not in mine:
             raise NotFound
         return mine[session_id]
 
     def end_session(self, caller: Caller, session_id: str) -> None:
-        """Raises NotFound unless it is a live one of the caller."""
+        """Raises NotFound unless it is a live session of the caller."""
         with authorised(self._database, caller) as (tx, caller):
             login = sessions.by_id(tx, session_id)
             if login is None or login.user_id != caller.user.id or not self._end(tx, session_id, caller.user.id):
@@ -140,17 +144,18 @@ class Logins:
             sessions.end_all(tx, caller.user.id)
             self._events.publish(tx, "session.all_ended", ("user", caller.user.id), caller.user.id)
 
-    def _open(self, tx: Tx, whose: Credentials, user_agent: str, ip: str) -> TokenPair:
-        live = sessions.live_ids(tx, whose.user.id, 2 * MAX_LOGINS)
+    def _open(self, tx: Tx, credentials: Credentials, user_agent: str, ip: str) -> TokenPair:
+        user, token_version = credentials.user, credentials.token_version
+        live = sessions.live_ids(tx, user.id, 2 * MAX_LOGINS)
         for surplus in live[: -(MAX_LOGINS - 1)]:
-            self._end(tx, surplus, whose.user.id)
-        login = Login(new_id(), whose.user.id, whose.token_version, tx.now, Timestamp(0), None)
+            self._end(tx, surplus, user.id)
+        login = Login(new_id(), user.id, token_version, tx.now, Timestamp(0), None)
         first = self._rotation.first(login, tx.now)
         login = replace(login, expires_at=Timestamp(first.kept.expires_at * 1000))
         sessions.insert(tx, login, user_agent, ip)
         sessions.insert_token(tx, first.kept)
-        self._events.publish(tx, "session.created", ("session", login.id), whose.user.id)
-        return self._pair(Identity(login, whose.user, whose.token_version), first.token, tx.now)
+        self._events.publish(tx, "session.created", ("session", login.id), user.id)
+        return self._pair(Identity(login, user, token_version), first.token, tx.now)
 
     def _end(self, tx: Tx, session_id: str, user_id: str) -> bool:
         ended = sessions.end(tx, session_id)
@@ -169,9 +174,9 @@ class Logins:
         return TokenPair(self._tokens.issue("access", claims), refresh_token, "Bearer", self._access_seconds)
 
 
-def _login_failed(whose: Credentials | None, ip: str) -> Unauthorized:
-    """The refusal of a login, noted in the log: with the id of the user whose e-mail it was, never what was typed."""
-    log.warning("failed login: user %s, client %s", whose.user.id if whose else "unknown", ip or "unknown")
+def _login_failed(found: Credentials | None, ip: str) -> Unauthorized:
+    """The error to raise. Logs the id of the user, never what was typed: it may be a password in the wrong field."""
+    log.warning("failed login: user %s, client %s", found.user.id if found else "unknown", ip or "unknown")
     return Unauthorized("credentials")
 
 

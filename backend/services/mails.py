@@ -1,6 +1,6 @@
-"""Which mails users get: one for an event that concerns their account, a few an hour at most.
+"""Mails to users: one for each event that concerns their account, at most MAX_AN_HOUR of a kind.
 
-The address is that of the time of the event: a notice must reach the mailbox that was set before a thief changed it.
+The address is stored with the event: after a thief has changed the e-mail, the notice must reach the old mailbox.
 """
 
 from backend.domain import Event, User
@@ -12,6 +12,6 @@ MAX_AN_HOUR = 3  # mails of one kind to one mailbox
 
 
 def owe_mail(tx: Tx, event: Event, to: User) -> None:
-    """A mail about `event` goes to the user's address, unless the mailbox has had MAX_AN_HOUR of the kind."""
+    """Owe a mail about `event` to the user's address, unless its mailbox has got MAX_AN_HOUR of this kind."""
     if mails.count_since(tx, to.email, event.name, tx.now - HOUR) < MAX_AN_HOUR:
         mails.insert(tx, event, to)

@@ -1,4 +1,4 @@
-"""Which passwords are refused because they would be guessed first (NIST SP 800-63B, section 3.1.1.2)."""
+"""Passwords that are refused because an attacker would try them first (NIST SP 800-63B, section 3.1.1.2)."""
 
 import unicodedata
 from functools import cache
@@ -7,25 +7,25 @@ from pathlib import Path
 from backend.domain import fold
 
 SERVICE = "Reference backend"
-# Letters as guessing programs, too, replace them. `1` stands for i or for l, and sometimes for itself: P@ssw0rd1.
+# The substitutions that guessing programs try as well. `1` may stand for i, for l or for itself, as in P@ssw0rd1.
 SUBSTITUTES = [
     str.maketrans("@40$53" + more, "aaosse" + letters) for more, letters in (("", ""), ("71", "ti"), ("71", "tl"))
 ]
-INVISIBLE = {"Cf", "Mn"}  # Unicode's categories of what leaves no mark of its own, beside white space
-FILLERS = "\u115f\u1160\u2800"  # blanks that Unicode counts among letters and symbols
+INVISIBLE = {"Cf", "Mn"}  # the Unicode categories of characters that are invisible on their own, beside white space
+FILLERS = "\u115f\u1160\u2800"  # blank characters that Unicode classes as letters and symbols
 
 
 @cache
 def common_passwords() -> frozenset[str]:
-    """The shipped list, in lower case: those of zxcvbn-ts (MIT) and Django (BSD) that have 8 characters and more."""
+    """The shipped list, in lower case: the passwords of 8 and more characters in zxcvbn-ts (MIT) and Django (BSD)."""
     return frozenset((Path(__file__).parent / "common_passwords.txt").read_text(encoding="utf-8").split())
 
 
 def weakness(password: str, email: str = "", name: str = "") -> str | None:
-    """Why a user with this e-mail and name must not have the password, None if it will do.
+    """Why a user with this e-mail and name must not have this password; None if it is acceptable.
 
-    Compared without case and the compatibility forms of Unicode, with and without spaces and punctuation, as it is
-    written and with letters for the digits that stand for them. Control characters count.
+    The comparison ignores case and Unicode's compatibility forms. It is made with and without spaces and punctuation
+    (control characters count), and with and without letters in place of the digits that stand for them.
     """
     plain = _plain(password)
     if all(char.isspace() or unicodedata.category(char) in INVISIBLE or char in FILLERS for char in plain):

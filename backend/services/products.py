@@ -33,7 +33,7 @@ class Products:
         return product
 
     def page(self, before: str | None, limit: int) -> Sequence[Product]:
-        """Newest first; any change of any product forgets every cached page."""
+        """Newest first. A change of any product invalidates all cached pages."""
         return (
             self._cache.get_or_load(
                 ("products", before, limit), lambda tx: products.page(tx, before, limit), tags=("products",)
@@ -55,7 +55,7 @@ class Products:
     def update(
         self, caller: Caller, product_id: str, changes: Mapping[str, Any], precondition: Precondition
     ) -> Product:
-        """What stays as it was is no change. Raises NotFound, PreconditionFailed."""
+        """Change a product. Values that stay the same are no change. Raises NotFound, PreconditionFailed."""
         with authorised(self._database, caller) as (tx, caller):
             product = products.by_id(tx, product_id)
             if product is None:

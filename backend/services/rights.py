@@ -1,8 +1,8 @@
-"""Rights hold at the commit: a write looks at its caller again, under the write lock, before it writes anything.
+"""Rights hold at the commit: a write checks its caller again, under the write lock, before it writes anything.
 
 A request is authenticated before it gets the lock and may wait seconds for it. Meanwhile another request can end its
-session, deactivate its user or take the admin role. Every service opens the transaction of a caller's request here, so
-that no write can be committed after the commit that took away the right to it.
+session, deactivate its user or take away the admin role. Every service opens the transaction of a caller's request
+here, so no write commits after a commit that took away the right to make it.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def authorised(database: Database, caller: Caller, patient: bool = False) -> Ite
 
 
 def as_admin(caller: Caller) -> Caller:
-    """The caller of something that the admin role alone permits, now and at the commit. Raises Forbidden."""
+    """The caller, marked so that the admin role is checked again at the commit. Raises Forbidden without the role."""
     if not caller.is_admin:
         raise Forbidden
     return replace(caller, as_admin=True)

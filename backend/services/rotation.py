@@ -1,8 +1,9 @@
-"""Refresh rotation: each refresh token works once, a lost answer can be had again, a stolen token ends the family.
+"""Refresh rotation: each refresh token works once. Using it again revokes the family: it may have been stolen.
 
-Only hashes are stored. So that the very same successor can still be given again within the grace, it is deterministic:
-its `jti` is an HMAC, under a key of this service, of the old token and a nonce stored when that was used; `iat`, `exp`
-and `kid` are stored with the successor's hash. The database alone can make no token, nor can the old token's thief.
+Within a short grace, repeating the request gives the same successor again, because the first answer may have been lost.
+Only hashes of tokens are stored, so the successor is computed again: its `jti` is an HMAC of the old token and a nonce
+that is stored when that token is used, and `iat`, `exp` and `kid` are stored with the successor's hash. To compute it
+takes the old token, the database and a secret of this service; any two of them are not enough.
 """
 
 import hashlib
@@ -17,19 +18,19 @@ from backend.infrastructure.transaction import Tx
 from backend.repositories import sessions
 from backend.repositories.sessions import Login, RefreshToken
 
-LOGIN_SECONDS = 30 * 86_400  # however often it is refreshed
+LOGIN_SECONDS = 30 * 86_400  # the longest life of a login, however often it is refreshed
 
 
 @dataclass(frozen=True)
 class Issued:
-    """A refresh token, and what is kept of it."""
+    """A refresh token, and what is stored of it."""
 
     token: str
     kept: RefreshToken
 
 
 class Rotation:
-    """Thread-safe; everything happens in the transaction it is given."""
+    """Thread-safe. Reads and writes only in the transactions that it is given."""
 
     def __init__(self, tokens: Tokens, keyring: Keyring, refresh_seconds: int, grace_seconds: int) -> None:
         self._tokens = tokens
@@ -38,13 +39,13 @@ class Rotation:
         self._grace = grace_seconds * 1000
 
     def first(self, login: Login, now: Timestamp) -> Issued:
-        """A new login's first refresh token."""
+        """The first refresh token of a new login."""
         return self._issue(login, secrets.token_hex(32), now // 1000, self._end(login, now), self._keyring.signing_id)
 
     def issued(self, tx: Tx, token: str) -> RefreshToken:
-        """What is kept of a token. Raises Unauthorized `invalid` unless exactly this text was issued.
+        """What is stored of a token. Raises Unauthorized `invalid` unless exactly this token was issued.
 
-        A signature alone does not prove that: the database may have been restored since, or a secret may be known.
+        A good signature does not prove that: the database may have been restored, or a secret may have leaked.
         """
         kept = sessions.token_by_hash(tx, _hash(token))
         if kept is None:
@@ -52,10 +53,11 @@ class Rotation:
         return kept
 
     def rotate(self, tx: Tx, login: Login, used: RefreshToken, token: str) -> str | None:
-        """The successor of `token`, issued to this live login as `used`. None if it was reused: the login must end.
+        """The successor of `token`, which is stored as `used` and belongs to this live login.
 
-        Raises Unauthorized `invalid` within the grace if the key of the successor is not in this keyring: withdrawn, or
-        known to newer workers only. That is no reuse, so it ends nothing.
+        Returns None if the token is reused: the caller must end the login. Raises Unauthorized `invalid` within the
+        grace if the successor's key is not in this keyring: it was withdrawn, or only newer workers have it. That is
+        no reuse and ends nothing.
         """
         if used.used_at is not None:
             return self._again(tx, login, used, token)
@@ -70,7 +72,7 @@ class Rotation:
         return successor.token
 
     def _again(self, tx: Tx, login: Login, used: RefreshToken, token: str) -> str | None:
-        """The same successor once more, within the grace and only while it is itself unused."""
+        """The same successor again, within the grace and while it is itself unused; otherwise None."""
         kept = sessions.token_by_hash(tx, used.successor or b"")
         if kept is None or kept.used_at is not None or used.used_at is None or used.nonce is None:
             return None

@@ -1,7 +1,7 @@
 """Users: sign-up, profile, administration."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from backend.domain import Caller, Precondition, User, UserWithOrders
@@ -22,7 +22,7 @@ from backend.services.rights import as_admin, authorised
 ADMIN_ONLY = {"roles", "active"}
 UNMATCHED = "!"  # matches no password: not a bcrypt hash
 ERASED = 1000  # sessions in one transaction
-NO_DOMAIN = "invalid"  # RFC 2606; of one label, so nobody can sign up with such an address and have it first
+NO_DOMAIN = "invalid"  # RFC 2606. Sign-up refuses domains of one label, so no user can take such an address first
 
 
 class Users:
@@ -35,12 +35,13 @@ class Users:
         self._events = events
 
     def sign_up(self, email: str, password: str, name: str) -> User:
-        """A new user. Raises Conflict if the e-mail is taken, Unavailable if too many passwords wait."""
+        """Create a user. Raises Conflict if the e-mail is taken, Unavailable if too many passwords wait."""
         password_hash = self._passwords.hash(password)
         with self._database.transaction(patient=True) as tx:
             return self.create(tx, email, password_hash, name)
 
     def create(self, tx: Tx, email: str, password_hash: str, name: str) -> User:
+        """Raises Conflict if the e-mail is taken."""
         user = User(new_id(), email, name, ("user",), True, 1, tx.now, tx.now)
         try:
             users.insert(tx, user, password_hash)
@@ -61,28 +62,27 @@ class Users:
     def page(
         self, *, q: str | None, role: str | None, sort: str, with_orders: bool, limit: int, offset: int
     ) -> tuple[Sequence[User], int]:
-        """A page of all users, and how many there are; with each one's ten newest orders, or without.
+        """A page of users and the number of all that match, with each user's newest orders if wanted.
 
-        A fixed number of statements either way.
+        Runs a fixed number of statements.
         """
         with self._database.snapshot() as tx:
-            found, total = users.page(tx, q=q, role=role, sort=sort, limit=limit, offset=offset)
+            shown, total = users.page(tx, q=q, role=role, sort=sort, limit=limit, offset=offset)
             if not with_orders:
-                return found, total
-            theirs = orders.of_users(tx, [user.id for user in found])
-        shown = [{field.name: getattr(user, field.name) for field in fields(User)} for user in found]
-        return [UserWithOrders(**user, orders=theirs[user["id"]]) for user in shown], total
+                return shown, total
+            orders_of = orders.of_users(tx, [user.id for user in shown])
+        return [UserWithOrders(**asdict(user), orders=orders_of[user.id]) for user in shown], total
 
     def update(
         self, caller: Caller, user_id: str, changes: Mapping[str, Any], precondition: Precondition,
         current_password: str | None = None, wrong: Count | None = None,
     ) -> User:  # fmt: skip
-        """Change a profile; what stays as it was is no change.
+        """Change a profile. Values that stay the same are no change.
 
-        `current_password` is checked only if the caller's own e-mail changes (`changes_own_email`), and required then:
-        raises ValidationFailed without it, Unauthorized `credentials` for a wrong one, which `wrong` counts,
-        RateLimited if that count is full, Unavailable if too many passwords wait. Raises Forbidden, NotFound,
-        PreconditionFailed, and Conflict for a taken e-mail or the last active admin.
+        Callers who change their own e-mail must give `current_password`: raises ValidationFailed without it,
+        Unauthorized `credentials` if it is wrong (`wrong` counts that), RateLimited if that count is full, Unavailable
+        if too many passwords wait. Raises Forbidden, NotFound, PreconditionFailed, and Conflict for an e-mail that is
+        taken or the last active admin.
         """
         if ADMIN_ONLY & changes.keys():
             caller = as_admin(caller)
@@ -91,20 +91,20 @@ class Users:
         with authorised(self._database, caller, patient=needs_password) as (tx, caller):
             user = _required(users.by_id(tx, user_id), precondition)
             changed = replace(user, **changes)
-            changed = replace(changed, roles=tuple(sorted(changed.roles)))  # the order they came in means nothing
+            changed = replace(changed, roles=tuple(sorted(changed.roles)))  # their order has no meaning
             if changed == user:
                 return user
-            if changed.email != user.email and user_id == caller.user.id:
-                if proof is None:  # the e-mail was the same before this transaction
+            if changes_own_email(caller, user_id, changes):
+                if proof is None:  # the e-mail was still the same at the first look, before this transaction
                     raise _password_required()
                 check_unchanged(tx, proof)
             return self._save(tx, caller, user, changed)
 
     def delete(self, caller: Caller, user_id: str, precondition: Precondition) -> None:
-        """Deactivate, make anonymous, end logins and erase where they came from; ledger and orders stay. Idempotent.
+        """Deactivate and anonymise the user, and revoke all sessions; ledger and orders stay. Idempotent.
 
-        A user may have had any number of logins. Those that are too many for one transaction are erased by further ones
-        before this returns; if one of them raises Unavailable, the same call again completes the work.
+        Erases where the sessions came from, too: the first ERASED in the same transaction, the others in further ones.
+        If one of those raises Unavailable, the same call again completes the work.
         """
         with authorised(self._database, caller) as (tx, caller):
             user = _required(users.by_id(tx, user_id), precondition)
@@ -114,27 +114,27 @@ class Users:
                 users.set_password(tx, user_id, UNMATCHED)
                 mails.delete_all(tx, user_id)
                 self._events.publish(tx, "user.deleted", ("user", user_id), caller.user.id)
-            erased = sessions.erase_origins(tx, user_id, ERASED)
-        if erased == ERASED:
+            more = sessions.erase_origins(tx, user_id, ERASED) == ERASED
+        if more:
             self._erase_origins(user_id)
 
     def _erase_origins(self, user_id: str) -> None:
-        """What is left of a deletion, which needs no caller's rights any more."""
-        erased = ERASED
-        while erased == ERASED:
+        """The rest of a deletion. It has been committed, so no rights are checked again."""
+        more = True
+        while more:
             with self._database.transaction() as tx:
-                erased = sessions.erase_origins(tx, user_id, ERASED)
+                more = sessions.erase_origins(tx, user_id, ERASED) == ERASED
 
     def create_admin(self, email: str, password: str, name: str) -> None:
-        """A new user with the admin role, in one transaction. Raises Conflict if the e-mail is taken, Unavailable."""
+        """Create a user with the admin role. Raises Conflict if the e-mail is taken, Unavailable."""
         password_hash = self._passwords.hash(password)
         with self._database.transaction() as tx:
             self.grant_admin(tx, self.create(tx, email, password_hash, name).id)
 
     def promote(self, email: str) -> None:
-        """Give an existing user the admin role and end all of that user's logins, which may be another person's.
+        """Give the user with this e-mail the admin role and end all logins, some of which may be an intruder's.
 
-        Raises NotFound, and Conflict for a deactivated user.
+        Raises NotFound, and Conflict if the user is deactivated.
         """
         with self._database.transaction() as tx:
             found = users.credentials_by_email(tx, email)
@@ -147,7 +147,7 @@ class Users:
             self._events.publish(tx, "session.all_ended", ("user", found.user.id), None)
 
     def grant_admin(self, tx: Tx, user_id: str) -> None:
-        """Give the role (the command line does: there is no caller to ask for rights). Raises NotFound."""
+        """Give the role without a check of rights: the command line has no caller. Idempotent. Raises NotFound."""
         user = _required(users.by_id(tx, user_id))
         if "admin" in user.roles:
             return
@@ -155,7 +155,7 @@ class Users:
         self._events.publish(tx, "user.updated", ("user", user.id), None, {"changed": ["roles"]})
 
     def _proof(self, caller: Caller, password: str | None, wrong: Count | None) -> Credentials:
-        """The caller's credentials, which `password` has matched."""
+        """The caller's credentials, which `password` matches. Raises as `update`."""
         if password is None:
             raise _password_required()
         with self._database.snapshot() as tx:
@@ -165,22 +165,23 @@ class Users:
         return found
 
     def _save(self, tx: Tx, caller: Caller, before: User, after: User) -> User:
+        """Write the change and what follows from it: ended logins and resets, the event, a notice by mail."""
         loses_admin = _is_active_admin(before) and not _is_active_admin(after)
         if loses_admin and not users.count_other_active_admins(tx, after.id):
             raise Conflict("The last active admin must stay one.")
+        changed = [field.name for field in fields(User) if getattr(before, field.name) != getattr(after, field.name)]
+        deactivated = before.active and not after.active
         after = replace(after, version=before.version + 1, updated_at=tx.now)
         try:
             users.update(tx, after)
         except Duplicate:
             raise _email_taken() from None
-        if before.active and not after.active:
+        if deactivated:
             users.raise_token_version(tx, after.id)
             sessions.end_all(tx, after.id)
-        if not after.active or after.email != before.email:
+        if deactivated or "email" in changed:
             password_resets.end_all(tx, after.id)  # a mailed token must not outlive its address
-        name = "user.deactivated" if before.active and not after.active else "user.updated"
-        changed = [f.name for f in fields(User) if getattr(before, f.name) != getattr(after, f.name)]
-        changed = [field for field in changed if field not in ("version", "updated_at")]
+        name = "user.deactivated" if deactivated else "user.updated"
         event = self._events.publish(tx, name, ("user", after.id), caller.user.id, {"changed": changed})
         if "email" in changed and not before.email.endswith(f"@{NO_DOMAIN}"):
             owe_mail(tx, event, before)
@@ -188,11 +189,12 @@ class Users:
 
 
 def changes_own_email(caller: Caller, user_id: str, changes: Mapping[str, Any]) -> bool:
-    """True if these changes give the caller another e-mail, be it in upper and lower case alone."""
+    """Whether these changes give the caller another e-mail. One that differs only in case is another."""
     return user_id == caller.user.id and changes.get("email", caller.user.email) != caller.user.email
 
 
 def _required(user: User | None, precondition: Precondition = lambda _: True) -> User:
+    """The user. Raises NotFound, PreconditionFailed."""
     if user is None:
         raise NotFound
     if not precondition(user.version):
