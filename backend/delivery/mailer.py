@@ -1,12 +1,12 @@
-"""Mail: what is sent to users when something has happened to their account.
+"""Mail to users about their account: reset tokens, and notices of changes.
 
-By SMTP_URL, encrypted: by TLS from the beginning or by STARTTLS, and in clear only to a server on this machine. Without
-it, in development, into files of the folder `outbox` beside the database. In either case the log says that there was a
-mail, and nothing that is in it. The relay may call twice: the message id tells a repetition, and a file is overwritten
-by it.
+Mails go to the server at SMTP_URL, encrypted by TLS or STARTTLS; only a server on this machine may go without.
+If SMTP_URL is not set, development writes them to files in the folder `outbox` beside the database. The log says that
+there was a mail, but not what is in it. A mail may be sent twice, because the relay delivers at least once: both have
+the same Message-ID, and a file is overwritten.
 
-A mail is put together as text. The address is the envelope's only recipient, and no library reads the headers again:
-`email`, for one, would decode an encoded word in an address into other addresses.
+The message is built as text, and the user's address is the only recipient of the SMTP envelope. No library parses the
+headers: `email` would decode an encoded word in an address, which could yield other addresses.
 """
 
 import ipaddress
@@ -28,7 +28,7 @@ from backend.services.credentials import UserCredentials
 from backend.services.events import DeliveryFailed, Subscriber
 from backend.settings import Settings
 
-TIMEOUT_SECONDS = 5.0  # of each step of the conversation
+TIMEOUT_SECONDS = 5.0  # for each step of the SMTP dialogue
 
 
 class Template(NamedTuple):
@@ -52,7 +52,7 @@ TEMPLATES = {
     ),
     "password.changed": PASSWORD_CHANGED,
     "password.reset": PASSWORD_CHANGED,
-    "user.updated": EMAIL_CHANGED,  # these two only if the e-mail is among what has changed
+    "user.updated": EMAIL_CHANGED,  # this and the next one only if the e-mail has changed
     "user.deactivated": EMAIL_CHANGED,
 }  # fmt: skip
 
@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
 
 
 class Mailer:
-    """Sends reset tokens, and notices of changes. Thread-safe."""
+    """Sends mails. Thread-safe."""
 
     def __init__(self, settings: Settings, database: Database, credentials: UserCredentials) -> None:
         self._url = settings.smtp_url
@@ -72,10 +72,10 @@ class Mailer:
         self._credentials = credentials
 
     def subscriber(self) -> Subscriber:
-        return Subscriber("mailer", self.deliver, wants=_is_told)
+        return Subscriber("mailer", self.deliver, wants=_has_mail)
 
     def deliver(self, event: Event) -> None:
-        """Send the mail that follows the event, if one does: no token that is of no use any more.
+        """Send the mail that follows the event, if there is one. A reset that is no longer open is not mailed.
 
         Raises DeliveryFailed, OSError or smtplib.SMTPException.
         """
@@ -95,7 +95,7 @@ class Mailer:
         log.info("mail to user %s: %s", event.resource_id, what)
 
     def _message(self, event: Event, to: str, subject: str, text: str) -> str:
-        """RFC 5322, in ASCII. Its headers, too, are the same whenever the event is delivered again."""
+        """The mail as ASCII text (RFC 5322), the same for each delivery of the event."""
         date = format_datetime(datetime.fromtimestamp(event.created_at // 1000, UTC))
         headers = {
             "To": to, "From": self._sender, "Subject": subject, "Date": date,
@@ -105,8 +105,8 @@ class Mailer:
         return "".join(f"{name}: {value}\n" for name, value in headers.items()) + f"\n{text}\n"
 
 
-def _is_told(event: Event) -> bool:
-    """Of the changes of a user, a new e-mail address is."""
+def _has_mail(event: Event) -> bool:
+    """Whether a mail may follow the event. Of the changes of a user, only that of the e-mail has one."""
     changed = event.payload.get("changed")
     return event.name in TEMPLATES and (not isinstance(changed, list) or "email" in changed)
 
@@ -120,9 +120,9 @@ def keep(message: str, path: Path) -> None:
 
 
 def send(url: str, sender: str, to: str, message: str) -> None:
-    """Hand the message to the server at `url`: smtp://[user:password@]host:port or smtps://…
+    """Send the message through the server at `url`: smtp://[user:password@]host:port or smtps://…
 
-    Raises DeliveryFailed, before anything is told, if that would go out in clear.
+    Raises DeliveryFailed, before it sends credentials or the message, if the connection would not be encrypted.
     """
     parts = urlsplit(url)
     host, user = parts.hostname or "", unquote(parts.username or "")
@@ -140,7 +140,7 @@ def send(url: str, sender: str, to: str, message: str) -> None:
 
 
 def _encrypt(server: smtplib.SMTP, tls: ssl.SSLContext) -> None:
-    """By STARTTLS, where it is offered; else only a server on this machine may go without."""
+    """Use STARTTLS if the server offers it. Raises DeliveryFailed if it does not and is on another machine."""
     server.ehlo_or_helo_if_needed()
     if server.has_extn("starttls"):
         server.starttls(context=tls)

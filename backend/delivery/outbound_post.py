@@ -1,10 +1,11 @@
 """POST to a URL that is not under our control, without letting it reach our own network (SSRF).
 
-The name is resolved once, every address it has is judged, and the connection goes to one that passed: a name that says
-something else the next time (DNS rebinding) gains nothing. The Host header, and the name that TLS must prove, stay the
-URL's. Only public unicast addresses pass, and those in `allowed` but a cloud provider's metadata servers. So none of
-loopback, private, link-local, multicast and reserved ones does, nor any IPv6 address that stands for an IPv4 one
-(mapped, NAT64, 6to4, Teredo, ISATAP). No redirect is followed, no proxy used, and of the answer only the head is read.
+The host name is resolved once, its addresses are checked, and the connection goes to one that passed. So a name that
+resolves to another address the next time (DNS rebinding) gains nothing. The Host header and the name that TLS verifies
+stay the URL's. Two kinds of addresses pass: public unicast addresses, and those in `allowed` except the metadata
+servers of cloud providers. All others are refused: loopback, private, link-local, multicast, reserved, and IPv6
+addresses that stand for an IPv4 address (mapped, NAT64, 6to4, Teredo, ISATAP). No redirect is followed, no proxy is
+used, and only the head of the response is read.
 
 One deadline covers everything: a timer shuts the connection down, even if single bytes keep arriving. Only the
 system's resolver has time-outs of its own; nothing is sent if it returns after the deadline.
@@ -31,7 +32,7 @@ NOT_HOSTS = Networks(
     "192.0.0.0/24, 192.31.196.0/24, 192.52.193.0/24, 192.88.99.0/24, 192.175.48.0/24, "
     "2001::/23, 2620:4f:8000::/48, 3fff::/20"
 )
-# They hand out the machine's credentials to anything that can reach them, and lie within networks that are allowed for
+# They give the machine's credentials to every client that reaches them, and lie in networks that may be allowed for
 # other reasons: AWS, Google, OpenStack and others; ECS; EKS; Scaleway; Azure; Alibaba; Oracle.
 METADATA_SERVERS = Networks(
     "169.254.169.254, fd00:ec2::254, fd20:ce::254, 169.254.170.2, 169.254.170.23, fd00:ec2::23, "
@@ -71,7 +72,7 @@ def post(
 
 
 def is_public(address: str) -> bool:
-    """Whether this is the address of one host on the public internet, in its plain form."""
+    """Whether this is the plain address of one host on the public internet."""
     ip = ipaddress.ip_address(address)
     if not ip.is_global or ip.is_multicast or address in NOT_HOSTS or address in METADATA_SERVERS:
         return False
@@ -81,7 +82,7 @@ def is_public(address: str) -> bool:
 
 
 def _connected(found: list[Any], allowed: Networks, end: float) -> socket.socket:
-    """Connect to the first address that is allowed and answers."""
+    """Connect to the first address that is allowed and accepts."""
     problem: OSError = AddressRefused("not a public address")
     for family, kind, protocol, _, address in found:
         if not is_public(address[0]) and (address[0] not in allowed or address[0] in METADATA_SERVERS):

@@ -130,7 +130,7 @@ class Relay:
                 work()
             except Unavailable:
                 self._stopping.wait(POLL_SECONDS)  # the database has logged why
-            except BaseException:  # also MemoryError, on which logging may fail too, and SystemExit
+            except BaseException:  # also SystemExit, and MemoryError, after which logging may fail as well
                 with suppress(BaseException):
                     try:
                         log.exception("unforeseen error")
@@ -139,23 +139,24 @@ class Relay:
         self._database.close()
 
     def _serve(self, subscriber: Subscriber) -> None:
-        """Look once; handle a batch if something is due; pause."""
-        if self._due(subscriber, 1):
-            if subscriber.record:
-                self._record(subscriber, subscriber.record)
-            more = subscriber.record is None and self._deliver(subscriber)
-            self._stopping.wait(SHORT_PAUSE_SECONDS if more else PAUSE_SECONDS)
-        else:
+        """Look once. Handle a batch if something is due, then pause; else wait for the bell."""
+        if not self._due(subscriber, 1):
             bell = self._bells[subscriber.name]
             bell.wait(POLL_SECONDS)
             bell.clear()
+        elif subscriber.record:
+            self._record(subscriber, subscriber.record)
+            self._stopping.wait(PAUSE_SECONDS)
+        else:
+            more = self._deliver(subscriber)
+            self._stopping.wait(SHORT_PAUSE_SECONDS if more else PAUSE_SECONDS)
 
     def _due(self, subscriber: Subscriber, limit: int) -> Sequence[Delivery]:
         with self._database.snapshot() as tx:
             return outbox.due(tx, subscriber.name, LONGEST_WAIT, limit)
 
     def _record(self, subscriber: Subscriber, record: Recorder) -> None:
-        """Record a batch."""
+        """Record a batch, in the transaction that deletes its deliveries."""
         with self._database.transaction() as tx:
             due = outbox.due(tx, subscriber.name, LONGEST_WAIT, RECORDED)
             record(tx, [delivery.event for delivery in due])

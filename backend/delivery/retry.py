@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def attempt(subscriber: Subscriber, event: Event) -> str:
-    """Deliver the event. Returns what went wrong, or "". Of foreign errors only the type: a text may hold a secret."""
+    """Deliver the event. Returns the problem, or "". Of foreign errors only the type: the text may hold a secret."""
     try:
         if subscriber.deliver is not None:
             subscriber.deliver(event)

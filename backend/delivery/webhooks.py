@@ -1,4 +1,4 @@
-"""Webhooks: events, posted to the addresses of WEBHOOK_URLS as Standard Webhooks 1.0 specifies.
+"""Webhooks: events are posted to WEBHOOK_URLS as Standard Webhooks 1.0 specifies.
 
 `Webhook-Id` is the id of the event, the same for every try, so that a receiver can recognise a repetition.
 `Webhook-Timestamp` is the time of the try. `Webhook-Signature` is `v1,` and the base64 of HMAC-SHA256 over
