@@ -1,15 +1,15 @@
-"""Whether there is room for what is still to be written."""
+"""The readiness check for disk space."""
 
 import shutil
 from pathlib import Path
 
 from backend.errors import Unavailable
 
-LEAST = 32 * 2**20  # bytes: some write-ahead log and the next checkpoint
+LEAST = 32 * 2**20  # bytes: room for the write-ahead log and the next checkpoint
 
 
 def check_disk_space(path: Path) -> None:
-    """Raises Unavailable if the disk that holds `path` is nearly full."""
+    """Raise Unavailable if the disk that holds `path` is nearly full."""
     free = shutil.disk_usage(path.parent).free
     if free < LEAST:
         raise Unavailable(f"{free // 2**20} MB are free, {LEAST // 2**20} needed.")

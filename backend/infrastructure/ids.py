@@ -1,7 +1,8 @@
-"""UUIDv7 (RFC 9562 §5.7, method 3): ids that sort by the time they were made.
+"""UUIDv7 (RFC 9562 §5.7, method 3): ids that sort by the time of their creation.
 
-48 bits of milliseconds, 12 bits of their fraction (a quarter of a microsecond), 62 random bits. Within a process each
-id is greater than the last, also when the clock steps back; between processes the fraction keeps the order of writes.
+An id has 48 bits of milliseconds, 12 bits for their fraction (a quarter of a microsecond) and 62 random bits. Within a
+process, each id is greater than the one before, even if the clock is set back. Between processes, ids that are made
+under the write lock sort in the order of the writes.
 """
 
 import os
@@ -18,7 +19,7 @@ _last = 0
 
 def new_id(clock: Callable[[], int] = time.time_ns) -> str:
     """A new id. Thread-safe."""
-    global _last  # noqa: PLW0603 - monotonic in a process means state of the process
+    global _last  # noqa: PLW0603 - ids rise within a process, so this is state of the process
     milliseconds, rest = divmod(clock(), 1_000_000)
     with _lock:
         _last = ticks = max(milliseconds << 12 | (rest << 12) // 1_000_000, _last + 1)
@@ -29,5 +30,5 @@ def new_id(clock: Callable[[], int] = time.time_ns) -> str:
 
 
 def is_id(text: str) -> bool:
-    """True for a canonical, lowercase UUID of any version."""
+    """Whether the text is a canonical, lowercase UUID of any version."""
     return CANONICAL.fullmatch(text) is not None

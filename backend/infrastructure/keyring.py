@@ -1,8 +1,8 @@
-"""The service's secrets, and every key that is derived from them.
+"""The secrets of the service, and the keys that are derived from them.
 
-The first secret signs, all verify, so a secret is rotated by putting a new one in front. Cursors, refresh successors
-and reset tokens are signed with keys derived by labelled HMAC: the database, its outbox and its backups hold nothing
-that could be used, and no two purposes share a key.
+The first secret signs and all verify, so a secret is rotated by putting a new one in front. Cursors, refresh successors
+and reset tokens are signed with keys that are derived by labelled HMAC. So no two purposes share a key, and neither the
+database nor its backups hold a usable token.
 """
 
 import contextlib
@@ -31,15 +31,15 @@ class Keyring:
         return key_id in self._by_id if isinstance(key_id, str) else False
 
     def __getitem__(self, key_id: str) -> bytes:
-        """The secret of that id; KeyError for an unknown one."""
+        """The secret with this id. Raises KeyError."""
         return self._by_id[key_id]
 
     def sign(self, label: str, message: bytes, key_id: str | None = None) -> bytes:
-        """32 bytes of HMAC-SHA-256 under the key that `label` derives from the signing (or the named) secret."""
+        """32 bytes: HMAC-SHA-256 under the key that `label` derives from the secret `key_id`, else the signing one."""
         return _mac(_mac(self._by_id[key_id or self.signing_id], label.encode()), message)
 
     def verifies(self, label: str, message: bytes, signature: bytes) -> bool:
-        """True if any of the secrets made `signature`, which may be cut to its first 16 bytes. Constant time."""
+        """Whether `signature`, or its first 16 bytes or more, was made with any of the secrets. Constant time."""
         length = max(len(signature), 16)
         made = [self.sign(label, message, key_id)[:length] for key_id in self._by_id]
         return True in [hmac.compare_digest(one, signature) for one in made]
@@ -50,15 +50,15 @@ def _mac(key: bytes, message: bytes) -> bytes:
 
 
 def signing_secrets(settings: Settings) -> Sequence[str]:
-    """JWT_SECRETS, or else the secret that is kept beside the database. Raises SettingsError."""
+    """JWT_SECRETS, or else the secret in the file beside the database. Raises SettingsError."""
     return settings.jwt_secrets or (generated_secret(settings.database_path.parent / "jwt-secret"),)
 
 
-@cache  # so that workers that are forked later have the secret of the first ones, whatever becomes of the file
+@cache  # the server's master reads it before it forks, so all workers have the same one, even if the file is replaced
 def generated_secret(path: Path) -> str:
-    """The secret kept in the file at `path`, made there once, also when several processes start at once.
+    """The secret in the file at `path`, which is created once, even if several processes start at the same time.
 
-    Raises SettingsError unless that is a file of mode 0600 (or less) that holds what JWT_SECRETS may hold.
+    Raises SettingsError unless it is a file with mode 0600 (or stricter) that holds a valid secret.
     """
     try:
         if not path.exists():
@@ -69,7 +69,7 @@ def generated_secret(path: Path) -> str:
             return jwt_secret(path.read_text(encoding="utf-8"))
     except OSError as error:
         was = error.strerror or str(error)
-    except ValueError:  # no text, or too short; its own message would show the secret
+    except ValueError:  # no text, or too short; the message of this error would show the secret
         pass
     must_be = "a file of mode 0600 that holds one line of text of at least 32 bytes"
     raise SettingsError(f"JWT_SECRETS was empty, and {path} was: {was}; it must be {must_be}") from None
@@ -84,7 +84,7 @@ def _make_secret(path: Path) -> None:
             file.write(secrets.token_urlsafe(48))
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):  # another process was faster: its secret is the one
+        with contextlib.suppress(FileExistsError):  # another process was faster; its secret counts
             os.link(draft, path)
     finally:
         draft.unlink()

@@ -1,8 +1,8 @@
-"""The files of the service are for its own user alone: mode 0600, in folders of mode 0700, whatever the umask.
+"""The files of the service are readable for its own user only: mode 0600, in folders of mode 0700, whatever the umask.
 
-To read the database is to read every password hash, and to open the gate or the `-shm` is enough to lock all writers
-out. Each file is made with its mode; SQLite gives `-wal`, `-shm` and `-journal` that of the database. A looser mode
-that is found is reported and left as it is: an operator may have set it.
+The database holds every password hash, and a process that can open the gate or the `-shm` can lock all writers out.
+Each file is created with its mode; SQLite gives `-wal`, `-shm` and `-journal` the mode of the database. A looser mode
+is reported but not changed, because an operator may have set it.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ COMPANIONS = ("", "-wal", "-shm", "-journal", "-gate")
 
 
 class LooseMode(NamedTuple):
-    """A file or folder that admits other users of the machine."""
+    """A file or folder that other users of the machine can access."""
 
     path: Path
     mode: int
@@ -24,7 +24,7 @@ class LooseMode(NamedTuple):
 
     @property
     def exposes(self) -> bool:
-        """Whether other users get at its contents; False for a folder that they may only list."""
+        """Whether other users can read or change contents. False for a folder that they can only list."""
         return self.wanted == FILE or bool(self.mode & WRITE)
 
     def __str__(self) -> str:
@@ -32,17 +32,17 @@ class LooseMode(NamedTuple):
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder, and those above it that are missing. (`mkdir(parents=True)` makes the latter by the umask.)"""
+    """Create the folder and its missing parents. (`mkdir(parents=True)` would create the parents by the umask.)"""
     for folder in [*reversed(path.parents), path]:
         folder.mkdir(mode=FOLDER, exist_ok=True)
 
 
 def loose_modes(database: Path) -> list[LooseMode]:
-    """Every file beside `database` that is the service's and its folders, if their modes admit other users."""
+    """The files and folders of the service beside `database` that other users of the machine can access."""
     files = [database.with_name(f"{database.name}{suffix}") for suffix in COMPANIONS]
     wanted = {database.parent: FOLDER, database.parent / "outbox": FOLDER, **dict.fromkeys(files, FILE)}
     found = []
     for path, mode in wanted.items():
-        with contextlib.suppress(OSError):  # not there, or no longer
+        with contextlib.suppress(OSError):  # absent
             found.append(LooseMode(path, stat.S_IMODE(path.stat().st_mode), mode))
     return [loose for loose in found if loose.mode & OTHERS]
