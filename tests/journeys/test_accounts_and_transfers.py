@@ -1,4 +1,4 @@
-"""Accounts and money over HTTP: who may see and move what, and the bounds of amounts."""
+"""Accounts and money over HTTP: rights to see and move money, and the bounds of amounts."""
 
 import pytest
 
@@ -8,7 +8,7 @@ WAYS = ["deposits", "withdrawals", "transfers"]
 
 
 def refusal(answer):
-    """Status, code and which details of an answer that is no success."""
+    """Status, code and the keys of the details of an error."""
     error = answer.json["error"]
     return answer.status_code, error["code"], set(error.get("details", {}))
 
@@ -22,19 +22,19 @@ NOT_FOUND = (404, "NOT_FOUND", set())
 
 @pytest.fixture
 def purse(api, ada, admin):
-    """An account of Ada's with 1000 cents."""
+    """An account of Ada with 1000 cents."""
     return api.account(ada, balance=1000, admin=admin)
 
 
 @pytest.fixture
 def other(api, grace):
-    """An empty account of Grace's."""
+    """An empty account of Grace."""
     return api.account(grace)
 
 
 @pytest.fixture
 def move(api, admin, ada, purse, other):
-    """Money goes in or out of Ada's purse, or from there to Grace: `move("deposits", amount=…)`."""
+    """Deposit to, withdraw from or transfer from Ada's account: `move("deposits", amount=…)`."""
 
     def move(way, **body):
         if way == "transfers":
@@ -50,13 +50,13 @@ def set_balance(api, account, balance):
 
 
 def internal_account(api, admin):
-    """The ids of the system and the shop account, which everything between users and the house has opened."""
+    """The ids of the system and the shop account, created by a deposit and an order."""
     accounts = api.get("/accounts?limit=100", admin).json["data"]
     return [account["id"] for account in accounts if account["ownerId"] is None]
 
 
-def test_a_user_opens_as_many_accounts_as_he_likes(api, ada):
-    """201 with Location and nothing in it; a second of the same currency is another account."""
+def test_a_user_can_open_any_number_of_accounts(api, ada):
+    """201 with Location and balance 0; a second one in the same currency is another account."""
     first, second = (api.post("/accounts", ada, {"currency": "JPY"}) for _ in range(2))
     account = first.json["data"]
     assert first.status_code == second.status_code == 201
@@ -82,7 +82,7 @@ def test_an_account_needs_an_active_currency_and_nothing_else(api, ada, body, fi
 
 
 def test_money_comes_in_and_goes_out_through_the_system_account(api, admin, ada, purse):
-    """201 with Location; what was deposited is owed by the system account, which shows it as less than nothing."""
+    """201 with Location; the system account's balance is minus what was deposited."""
     (system,) = internal_account(api, admin)
     answer = api.post(f"/accounts/{purse}/withdrawals", admin, {"amount": 400, "memo": "cash"})
     out = answer.json["data"]
@@ -108,7 +108,7 @@ def test_a_transfer_is_on_both_statements_and_both_owners_see_it(api, ada, grace
         assert api.get(f"/transactions/{moved['id']}", person).json["data"] == moved
 
 
-def test_one_can_transfer_between_accounts_of_ones_own(api, ada, purse):
+def test_a_user_can_transfer_between_own_accounts(api, ada, purse):
     savings = api.account(ada)
     body = {"fromAccountId": purse, "toAccountId": savings, "amount": 1000}
     assert api.post("/transfers", ada, body).status_code == 201
@@ -136,8 +136,8 @@ def test_the_largest_amount_can_be_moved(api, admin, ada, purse, move, way):
 
 
 @pytest.mark.parametrize("way", ["withdrawals", "transfers"])
-def test_nobody_can_spend_more_than_he_has(api, ada, grace, purse, other, move, way):
-    """422; the last cent can be spent, and then not one more."""
+def test_a_user_cannot_spend_more_than_the_balance(api, ada, grace, purse, other, move, way):
+    """422; the last cent can be spent, and no further one."""
     assert refusal(move(way, amount=1001)) == (422, "INSUFFICIENT_FUNDS", set())
     assert (api.balance(purse, ada), api.balance(other, grace)) == (1000, 0)
     assert move(way, amount=1000).status_code == 201
@@ -164,7 +164,7 @@ def test_all_wrong_fields_are_named_at_once(move, way):
 
 
 @pytest.mark.parametrize("field", ["fromAccountId", "toAccountId"])
-def test_what_is_no_id_is_a_wrong_field_of_a_transfer(move, field):
+def test_an_invalid_id_is_a_wrong_field_of_a_transfer(move, field):
     for value in (None, 7, "", "nonsense", ABSENT.upper()):
         assert refusal(move("transfers", amount=1, **{field: value})) == wrong(field), value
 
@@ -182,8 +182,8 @@ def test_currencies_do_not_mix(api, ada, grace, purse):
     assert (api.balance(purse, ada), api.balance(dollars, grace)) == (1000, 0)
 
 
-def test_money_leaves_only_ones_own_accounts_and_goes_to_users_only(api, ada, grace, admin, purse, other):
-    """404 from another's account, for admins too, from or to an absent one, and from or to one of the house's."""
+def test_a_transfer_goes_from_an_own_account_to_a_users_account(api, ada, grace, admin, purse, other):
+    """404 from another user's account, for admins too, and from or to an absent or internal account."""
     api.account(admin, balance=500, admin=admin)
     product = api.product(admin, price=1)
     api.post("/orders", ada, {"accountId": purse, "items": [{"productId": product, "quantity": 1}]})
@@ -200,7 +200,7 @@ def test_money_leaves_only_ones_own_accounts_and_goes_to_users_only(api, ada, gr
 
 
 def test_the_system_account_takes_no_deposit_from_itself(api, admin, purse):
-    """422, and nothing changes."""
+    """422, and no effect."""
     (system,) = internal_account(api, admin)
     for way in ("deposits", "withdrawals"):
         assert refusal(api.post(f"/accounts/{system}/{way}", admin, {"amount": 1}))[:2] == (422, "VALIDATION_ERROR")
@@ -209,7 +209,7 @@ def test_the_system_account_takes_no_deposit_from_itself(api, admin, purse):
 
 @pytest.mark.parametrize("way", ["deposits", "transfers"])
 def test_a_balance_stays_within_64_bits(api, ada, grace, admin, purse, other, move, way):
-    """422 details.amount for one cent too many; the last one that fits is taken."""
+    """422 with details.amount for one cent too many; the last cent that fits is accepted."""
     target, owner = (purse, ada) if way == "deposits" else (other, grace)
     set_balance(api, target, MAX_BALANCE - 5)
     assert refusal(move(way, amount=6)) == wrong("amount")
@@ -218,7 +218,7 @@ def test_a_balance_stays_within_64_bits(api, ada, grace, admin, purse, other, mo
     assert api.balance(target, owner) == MAX_BALANCE
 
 
-def test_what_the_system_account_owes_stays_within_64_bits(api, admin, purse, move):
+def test_the_debt_of_the_system_account_stays_within_64_bits(api, admin, purse, move):
     (system,) = internal_account(api, admin)
     set_balance(api, system, 4 - MAX_BALANCE)
     assert refusal(move("deposits", amount=5)) == wrong("amount")

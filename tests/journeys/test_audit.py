@@ -1,4 +1,4 @@
-"""The audit log: who did what, when, in which request."""
+"""The audit log: actor, action, resource, request and time of every event."""
 
 import pytest
 
@@ -19,12 +19,12 @@ def owed(api):
 
 
 def settled(api, admin, query=""):
-    """The rows, once every event so far has its own."""
+    """The rows, once every event so far has one."""
     wait_until(lambda: not owed(api), seconds=5)
     return rows(api, admin, query)
 
 
-def test_a_row_tells_who_did_what_when_in_which_request(api, admin, ada, clock):
+def test_a_row_has_actor_action_resource_request_and_time(api, admin, ada, clock):
     answer = api.post("/accounts", ada, {"currency": "EUR"}, headers={"X-Request-ID": "request-of-ada"})
     account = answer.json["data"]
     (row,) = settled(api, admin, "?action=account.created")
@@ -34,8 +34,8 @@ def test_a_row_tells_who_did_what_when_in_which_request(api, admin, ada, clock):
     }  # fmt: skip
 
 
-def test_everything_that_happens_is_there_once_and_the_newest_comes_first(api, admin, ada):
-    """One row an event, in the order in which it happened."""
+def test_every_event_has_one_row_newest_first(api, admin, ada):
+    """In the order of the events."""
     account, product = api.account(ada, balance=1000, admin=admin), api.product(admin)
     order = api.post("/orders", ada, {"accountId": account, "items": [{"productId": product, "quantity": 2}]})
     api.post(f"/orders/{order.json['data']['id']}/cancel", ada)
@@ -49,8 +49,8 @@ def test_everything_that_happens_is_there_once_and_the_newest_comes_first(api, a
     ]  # fmt: skip
 
 
-def test_a_change_and_a_reset_of_a_password_are_told(api, admin, ada, settings):
-    """Each once, as what the user did to itself; a refused one is not told."""
+def test_a_change_and_a_reset_of_a_password_have_rows(api, admin, ada, settings):
+    """One each, with the user as the actor; a refused one has none."""
     change = {"currentPassword": PASSWORD, "newPassword": "another good one"}
     assert [api.post("/auth/password", ada, change).status_code for _ in range(2)] == [204, 401]
     token = Mailbox(settings.database_path.parent / "outbox").reset_token(api, ada.email)
@@ -62,8 +62,8 @@ def test_a_change_and_a_reset_of_a_password_are_told(api, admin, ada, settings):
         assert (row["userId"], row["resourceType"], row["resourceId"]) == (ada.id, "user", ada.id)
 
 
-def test_only_an_active_user_asks_for_a_reset(api, admin, ada, grace):
-    """A request for an unknown or deactivated user is answered alike, and is no event."""
+def test_only_a_reset_of_an_active_user_has_a_row(api, admin, ada, grace):
+    """A request for an unknown or deactivated user gets the same answer and is no event."""
     api.patch(f"/users/{grace.id}", admin, {"active": False})
     for email in (grace.email, "nobody@example.com", ada.email):
         request = {"X-Request-ID": f"request-{email}".replace("@", "-at-")}
@@ -72,8 +72,8 @@ def test_only_an_active_user_asks_for_a_reset(api, admin, ada, grace):
     assert (row["resourceId"], row["requestId"]) == (ada.id, "request-ada-at-example.com")
 
 
-def test_what_did_not_happen_is_not_there(api, admin, ada):
-    """A refused request, a replayed one, a reader."""
+def test_what_has_no_effect_has_no_row(api, admin, ada):
+    """A refused request, a replay, a read."""
     body = {"currency": "EUR"}
     api.post("/accounts", ada, {"currency": "nothing"})
     for _ in range(2):
@@ -83,7 +83,7 @@ def test_what_did_not_happen_is_not_there(api, admin, ada):
 
 
 def test_an_event_that_is_delivered_again_makes_no_second_row(api, admin, ada):
-    """Delivery is at least once: as if the process had been killed before it could mark it."""
+    """Delivery is at least once. The test acts as if the process was killed before it could settle."""
     before = settled(api, admin)
     with api.app.database.transaction() as tx:
         tx.run("INSERT INTO deliveries (seq, subscriber, tries, due_at) SELECT seq, 'audit', 0, 0 FROM outbox")
@@ -92,7 +92,7 @@ def test_an_event_that_is_delivered_again_makes_no_second_row(api, admin, ada):
     assert (after[1:], len(after)) == (before, len(before) + 1)
 
 
-def test_rows_are_found_by_actor_and_by_action(api, admin, ada, grace):
+def test_the_log_can_be_filtered_by_actor_and_by_action(api, admin, ada, grace):
     for person in (ada, ada, grace):
         api.post("/accounts", person, {"currency": "EUR"})
     settled(api, admin)
@@ -104,7 +104,7 @@ def test_rows_are_found_by_actor_and_by_action(api, admin, ada, grace):
 
 
 def test_the_log_is_read_page_by_page(api, admin, ada):
-    """Each row once, although more come in meanwhile; a cursor is good for its filter only."""
+    """Each row appears once, although more are written meanwhile. A cursor is bound to its filter."""
     for _ in range(7):
         api.post("/accounts", ada, {"currency": "EUR"})
     wanted = [row["id"] for row in settled(api, admin, "?action=account.created")]
@@ -136,7 +136,7 @@ def test_a_wrong_parameter_is_named(api, admin, wrong):
     assert (answer.status_code, list(answer.json["error"]["details"])) == (422, [wrong.partition("=")[0]])
 
 
-def test_nothing_secret_is_in_it(api, admin, ada):
+def test_the_log_holds_no_secrets(api, admin, ada):
     api.post("/auth/password", ada, {"currentPassword": PASSWORD, "newPassword": "another pass phrase"})
     api.post("/auth/password-reset", json={"email": ada.email})
     told = str(settled(api, admin))

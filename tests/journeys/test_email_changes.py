@@ -1,4 +1,4 @@
-"""Changing an e-mail address: one's own only with the current password, which a thief of a token does not have."""
+"""Changing an e-mail address: the user's own needs the current password, which a thief of a token does not have."""
 
 import bcrypt
 import pytest
@@ -13,7 +13,7 @@ OWN_PATHS = ("/users/me", "/users/{id}")
 
 @pytest.fixture
 def runs(monkeypatch):
-    """Every bcrypt run from now on."""
+    """Every bcrypt run from here on."""
     seen = []
     for name in ("checkpw", "hashpw"):
         run = getattr(bcrypt, name)
@@ -36,8 +36,8 @@ def details(answer, status):
 
 @pytest.mark.parametrize("who", ["ada", "admin"])
 @pytest.mark.parametrize("path", OWN_PATHS)
-def test_ones_own_address_changes_only_with_the_current_password(api, request, who, path):
-    """Without it 422, with a wrong one 401 `credentials`, an admin's own too; nothing sent along is changed either."""
+def test_a_users_own_address_changes_only_with_the_current_password(api, request, who, path):
+    """422 without it, 401 `credentials` with a wrong one, for admins too; the other fields do not change either."""
     person = request.getfixturevalue(who)
     assert details(change(api, person, path, name="New"), 422).keys() == {"currentPassword"}
     for wrong in ("a wrong password", PASSWORD.upper(), f"{PASSWORD} "):
@@ -50,7 +50,7 @@ def test_ones_own_address_changes_only_with_the_current_password(api, request, w
 
 
 def test_a_wrong_current_password_is_one_line_in_the_log_with_the_users_id(api, ada, caplog):
-    """For a new e-mail and for a new password."""
+    """For a change of the e-mail and of the password."""
     assert change(api, ada, currentPassword="typed here").status_code == 401
     body = {"currentPassword": "typed here", "newPassword": "another good one"}
     assert api.post("/auth/password", ada, body).status_code == 401
@@ -67,13 +67,13 @@ def test_a_change_of_case_alone_needs_the_password_too(api, ada):
 
 @pytest.mark.parametrize("changes", [{"name": "New"}, {"email": "ada@example.com"}, {}])
 def test_without_a_change_of_address_no_password_is_needed_or_checked(api, ada, runs, changes):
-    """A wrong one is ignored: else it could be guessed here."""
+    """A wrong one is ignored; otherwise passwords could be guessed here."""
     for password in ({}, {"currentPassword": "a wrong password"}):
         assert api.patch("/users/me", ada, {**changes, **password}).status_code == 200
     assert runs == []
 
 
-def test_an_admin_changes_anothers_address_without_any_password(api, admin, ada, runs):
+def test_an_admin_changes_another_users_address_without_a_password(api, admin, ada, runs):
     answers = [
         api.patch(f"/users/{ada.id}", admin, {"email": NEW}),
         api.patch(f"/users/{ada.id}", admin, {"email": ada.email, "currentPassword": "a wrong password"}),
@@ -83,7 +83,7 @@ def test_an_admin_changes_anothers_address_without_any_password(api, admin, ada,
 
 
 @pytest.mark.parametrize("password", ["", None, 5, "x" * 257, "nul\0"])
-def test_what_is_no_password_is_told_with_all_other_wrong_fields(api, ada, runs, password):
+def test_an_invalid_password_is_named_with_all_other_wrong_fields(api, ada, runs, password):
     answer = change(api, ada, email="nobody", currentPassword=password)
     assert details(answer, 422).keys() == {"email", "currentPassword"}
     assert runs == []
@@ -96,8 +96,8 @@ def test_a_refused_change_of_rights_costs_no_bcrypt(api, ada, runs):
 
 @pytest.mark.parametrize("path", OWN_PATHS)
 @pytest.mark.parametrize("act", ["logout", "change", "deactivation"])
-def test_what_ends_while_the_password_is_checked_ends_the_change(api, admin, ada, monkeypatch, path, act):
-    """Logged out, password changed from another login, deactivated: the address stays."""
+def test_a_change_is_refused_if_its_right_ends_while_the_password_is_checked(api, admin, ada, monkeypatch, path, act):
+    """By logout, a password change from another login, deactivation: the address stays."""
     device, new = api.log_in(ada.email), "another good password"
     acts = {
         "logout": lambda: api.post("/auth/logout", json={"refreshToken": ada.refresh}),
@@ -111,8 +111,8 @@ def test_what_ends_while_the_password_is_checked_ends_the_change(api, admin, ada
     assert api.get(f"/users/{ada.id}", admin).json["data"]["email"] == ada.email
 
 
-def test_an_address_that_changes_while_its_own_is_sent_is_not_changed_back_without_a_password(api, ada, monkeypatch):
-    """What was no change when the request came would be one when it is made."""
+def test_an_address_that_another_request_changes_is_not_changed_back_without_a_password(api, ada, monkeypatch):
+    """A value that was no change when the request arrived is one when it is written."""
     decide = users.changes_own_email
 
     def interrupted(*given):

@@ -1,4 +1,4 @@
-"""Every kind of event: its name, what it is about, who did it and what it says, as a receiver and an auditor get it."""
+"""Every kind of event: its name, resource, actor and payload, as webhooks and the audit log get it."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ def api(make_api, receiver):
 
 
 class Told:
-    """What should have been told so far: name, resource type, resource id, user id, payload."""
+    """The events that should have been published so far: name, resource type, resource id, user id, payload."""
 
     def __init__(self):
         self.events = []
@@ -64,7 +64,7 @@ def done(answer):
 
 
 def users_and_sessions(api, told, clock, mailbox):
-    """Everything that can happen to a user: an admin and Ada, who remains."""
+    """Everything that can happen to a user, done by an admin and by Ada, who remains."""
     admin = told.signed_up(api, "Root")
     with api.app.database.transaction() as tx:
         api.app.users.grant_admin(tx, admin.id)
@@ -136,8 +136,8 @@ def newest_transaction(api, account, by):
     return done(api.get(f"/accounts/{account}/transactions?limit=1", by))[0]["id"]
 
 
-def test_every_event_tells_what_happened_to_what_by_whom(api, receiver, clock, settings):
-    """A receiver of webhooks gets its payload, and the events of one resource in order; the audit log has it, too."""
+def test_every_event_has_its_name_resource_actor_and_payload(api, receiver, clock, settings):
+    """Webhooks get the payload, and the events of one resource in order; the audit log has a row for each."""
     told = Told()
     admin, ada = users_and_sessions(api, told, clock, Mailbox(settings.database_path.parent / "outbox"))
     money_and_goods(api, told, admin, ada)
@@ -170,7 +170,7 @@ def test_every_event_of_the_services_is_the_subject_of_a_journey():
 
 
 def names_in_the_services():
-    """Every event that the services can publish."""
+    """Every event that the services can publish. A new one has to be added to this walk."""
     texts = "".join(file.read_text() for file in SERVICES.glob("*.py"))
     literal = set(re.findall(r'"([a-z]+\.[a-z_]+)"', texts))
     types = ("deposit", "withdrawal", "transfer", "payment", "refund")

@@ -1,7 +1,7 @@
-"""The walking skeleton: one person through every layer."""
+"""The walking skeleton: one user through every layer."""
 
 
-def test_a_person_signs_up_logs_in_and_sees_herself(api):
+def test_a_user_signs_up_logs_in_and_reads_the_own_profile(api):
     """201 with a Location, then a token pair, then the same user again."""
     made = api.post("/users", json={"email": "Ada@Example.com", "password": "correct horse", "name": " Ada "})
     assert made.status_code == 201
@@ -12,7 +12,7 @@ def test_a_person_signs_up_logs_in_and_sees_herself(api):
     assert (me.json["data"]["email"], me.json["data"]["name"]) == ("Ada@Example.com", "Ada")
 
 
-def test_money_moves_from_one_person_to_another(api, admin, ada, grace):
+def test_money_moves_from_one_user_to_another(api, admin, ada, grace):
     """Ada's 1000 become 750, and Grace's 250 are on her statement."""
     source, target = api.account(ada, balance=1000, admin=admin), api.account(grace)
     moved = api.post("/transfers", ada, {"fromAccountId": source, "toAccountId": target, "amount": 250, "memo": "tea"})
@@ -21,7 +21,7 @@ def test_money_moves_from_one_person_to_another(api, admin, ada, grace):
     assert api.get(f"/accounts/{target}/transactions", grace).json["data"] == [moved.json["data"]]
 
 
-def test_an_order_takes_stock_and_money_and_gives_them_back_when_cancelled(api, admin, ada):
+def test_an_order_takes_stock_and_money_and_a_cancellation_returns_them(api, admin, ada):
     account, product = api.account(ada, balance=1000, admin=admin), api.product(admin, price=250, stock=10)
     placed = api.post("/orders", ada, {"accountId": account, "items": [{"productId": product, "quantity": 3}]})
     assert placed.status_code == 201, placed.text

@@ -1,4 +1,4 @@
-"""Idempotency keys over HTTP: the same request again has no second effect, and the first answer."""
+"""Idempotency keys over HTTP: a repeated request has no second effect and gets the first answer."""
 
 import json
 import sqlite3
@@ -37,7 +37,7 @@ def tea(api, admin):
 
 @pytest.fixture
 def requests(api, ada, grace, admin, purse, tea):
-    """A request to each route that takes a key: path, who sends it, body."""
+    """A request to each route that takes a key: path, user, body."""
     other = api.account(grace)
     placing = {"accountId": purse, "items": [{"productId": tea, "quantity": 1}]}
     order = api.post("/orders", ada, placing).json["data"]["id"]
@@ -54,7 +54,7 @@ def requests(api, ada, grace, admin, purse, tea):
 
 @pytest.fixture
 def attempt(api, requests):
-    """Send one of the requests: `attempt("transfers", key="k")`, perhaps by somebody else or with another body."""
+    """Send one of the requests: `attempt("transfers", key="k")`, with another user or body if given."""
 
     def attempt(route, by=None, **changed):
         path, person, body = requests[route]
@@ -77,7 +77,7 @@ def everything(api):
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_the_same_request_again_has_no_second_effect_and_the_first_answer(attempt, everything, route):
-    """Status, Location and data byte for byte, marked as a replay; however often it comes."""
+    """Status, Location and data byte for byte, marked as a replay, however often it is sent."""
     first = attempt(route, key="k")
     assert first.status_code in (200, 201), first.text
     assert not is_replay(first)
@@ -98,8 +98,8 @@ def test_without_a_key_or_under_another_each_request_has_its_effect(attempt, rou
 
 
 @pytest.mark.parametrize(("first", "then"), [("cancel", "fulfil"), ("fulfil", "cancel")])
-def test_a_replay_tells_what_was_not_what_is(api, admin, attempt, first, then):
-    """The account as it was opened, though there is money in it by now; the order as it was settled."""
+def test_a_replay_shows_the_first_answer_not_the_present_state(api, admin, attempt, first, then):
+    """The account as it was opened, although it holds money now; the order as it was settled."""
     opened = attempt("accounts", key="a")
     api.post(f"{opened.headers['Location'].removeprefix('/api/v1')}/deposits", admin, {"amount": 7})
     assert replayable(attempt("accounts", key="a")) == replayable(opened)
@@ -110,7 +110,7 @@ def test_a_replay_tells_what_was_not_what_is(api, admin, attempt, first, then):
 
 @pytest.mark.parametrize("route", ["accounts", "deposits", "withdrawals", "transfers", "orders"])
 def test_another_body_under_the_key_is_refused(attempt, requests, everything, route):
-    """422 for another meaning, and for the same in other bytes: they are what counts."""
+    """422 for another meaning, and for the same meaning in other bytes."""
     _, _, body = requests[route]
     other = {**body, "currency": "USD"} if route == "accounts" else {**body, "amount": 6}
     if route == "orders":
@@ -124,13 +124,13 @@ def test_another_body_under_the_key_is_refused(attempt, requests, everything, ro
     assert everything() == after_one
 
 
-def test_no_body_and_an_empty_object_are_two_bodies(attempt):
+def test_no_body_and_an_empty_object_are_different_bodies(attempt):
     assert attempt("cancel", key="k").status_code == 200
     assert refusal(attempt("cancel", key="k", json={})) == REUSED
 
 
 def test_another_route_under_the_key_is_refused(attempt, everything):
-    """Each of them, and the same route of another account or order as well."""
+    """Each other route, and the same route of another account or order."""
     attempt("deposits", key="k")
     attempt("accounts", key="k")
     before = everything()
@@ -149,7 +149,7 @@ def test_the_same_body_for_another_account_is_another_request(api, admin, ada, p
 
 
 def test_users_do_not_share_keys(api, ada, grace):
-    """The same key, route and body of another user is a request of its own."""
+    """The same key, route and body of another user is another request."""
     answers = [api.post("/accounts", person, {"currency": "EUR"}, key="k") for person in (ada, grace)]
     assert [answer.json["data"]["ownerId"] for answer in answers] == [ada.id, grace.id]
     assert not any(map(is_replay, answers))
@@ -158,15 +158,15 @@ def test_users_do_not_share_keys(api, ada, grace):
 @pytest.mark.parametrize(
     ("route", "broken"), [("deposits", {"amount": 0}), ("transfers", {"amount": 1}), ("accounts", {"currency": "?"})]
 )
-def test_an_attempt_that_was_wrong_leaves_no_key(attempt, route, broken):
-    """422, and the key is still free for the right body."""
+def test_an_invalid_request_leaves_no_key(attempt, route, broken):
+    """422, and the key is still free for a valid body."""
     assert refusal(attempt(route, key="k", json=broken)) == (422, "VALIDATION_ERROR")
     answer = attempt(route, key="k")
     assert (answer.status_code, is_replay(answer)) == (201, False)
 
 
-def test_an_attempt_that_failed_by_the_rules_leaves_no_key(api, ada, grace, admin, purse, tea, everything):
-    """Too little money, then too little stock: the very same request under the same key succeeds once there is."""
+def test_a_request_refused_by_a_rule_leaves_no_key(api, ada, grace, admin, purse, tea, everything):
+    """First money, then stock is short: the same request with the same key succeeds once there is enough."""
     order = {"accountId": purse, "items": [{"productId": tea, "quantity": 11}]}
     before = everything()
     assert refusal(api.post("/orders", ada, order, key="k")) == (409, "OUT_OF_STOCK")
@@ -179,8 +179,8 @@ def test_an_attempt_that_failed_by_the_rules_leaves_no_key(api, ada, grace, admi
     assert replayable(api.post("/orders", ada, order, key="k")) == replayable(placed)
 
 
-def test_an_attempt_that_the_service_could_not_serve_leaves_no_key(make_api, database_path):
-    """503 while another program holds the database; then the same attempt has its effect."""
+def test_a_request_that_was_answered_503_leaves_no_key(make_api, database_path):
+    """While another program holds the database; afterwards the same request has its effect."""
     api = make_api(busy_timeout_seconds=0.05)
     ada = api.sign_up("Ada")
     with closing(sqlite3.connect(database_path, isolation_level=None)) as outsider:
@@ -194,7 +194,7 @@ def test_an_attempt_that_the_service_could_not_serve_leaves_no_key(make_api, dat
 
 
 def test_a_key_lives_24_hours_by_the_clock(api, ada, clock):
-    """A replay a minute before; then the same request has its effect again, and no trace is left of the old key."""
+    """A replay a minute before the end; then the request has its effect again, and the old key is overwritten."""
     first = api.post("/accounts", ada, {"currency": "EUR"}, key="k")
     clock.advance(DAY - 60)
     assert replayable(api.post("/accounts", api.log_in(ada.email), {"currency": "EUR"}, key="k")) == replayable(first)
@@ -215,8 +215,8 @@ def test_a_key_is_any_visible_ascii(attempt, key):
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_what_cannot_be_a_key_is_refused(attempt, everything, route):
-    """400 BAD_REQUEST, and nothing happens; two header lines arrive joined by a comma."""
+def test_an_invalid_key_is_refused(attempt, everything, route):
+    """400 BAD_REQUEST, and no effect. Two header lines arrive joined by a comma."""
     before = everything()
     for key in ("", " ", "a b", "a,b", "a, b", ",", "0" * 256, "ü", "a\tb", "a\x7f", "\x00"):
         answer = attempt(route, environ_overrides={"HTTP_IDEMPOTENCY_KEY": key})
@@ -224,8 +224,8 @@ def test_what_cannot_be_a_key_is_refused(attempt, everything, route):
     assert everything() == before
 
 
-def test_on_other_routes_a_key_means_nothing(api, admin, ada, tea):
-    """It is neither checked nor kept."""
+def test_other_routes_ignore_the_key(api, admin, ada, tea):
+    """It is neither checked nor stored."""
     new = {"sku": "CUP", "name": "Cup", "unitPrice": 1, "currency": "EUR", "stock": 1}
     assert [api.post("/products", admin, new, key="k").status_code for _ in range(2)] == [201, 409]
     for stock in (3, 4):

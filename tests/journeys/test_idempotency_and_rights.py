@@ -1,4 +1,4 @@
-"""Idempotency keys and rights: whoever has lost the right to a request has lost it to its replay."""
+"""Idempotency keys and rights: a user who may no longer make a request gets no replay of it either."""
 
 
 def refusal(answer):
@@ -6,7 +6,7 @@ def refusal(answer):
 
 
 def test_a_replay_needs_a_good_token(api, ada, grace, admin):
-    """401 without one, after logging out and once deactivated."""
+    """401 without one, after the logout and after the deactivation."""
     body = {"currency": "EUR"}
     for person in (ada, grace):
         assert api.post("/accounts", person, body, key="k").status_code == 201
@@ -17,7 +17,7 @@ def test_a_replay_needs_a_good_token(api, ada, grace, admin):
 
 
 def test_a_replay_needs_the_role_that_its_route_needs(api, ada, admin):
-    """403 for a deposit, a withdrawal and a fulfilment of who is no admin any more; a replay again once he is."""
+    """403 for a deposit, a withdrawal and a fulfilment without the admin role; a replay once it is given back."""
     deputy = api.admin("Deputy")
     account = api.account(ada, balance=10, admin=admin)
     order = {"accountId": account, "items": [{"productId": api.product(admin, price=1), "quantity": 1}]}
@@ -38,8 +38,8 @@ def test_a_replay_needs_the_role_that_its_route_needs(api, ada, admin):
         assert again.headers["Idempotency-Replayed"] == "true"
 
 
-def test_a_replay_needs_to_see_what_it_is_about(api, ada, admin):
-    """404: who was an admin cancelled a user's order, which now does not exist to him."""
+def test_a_replay_needs_the_right_to_see_the_resource(api, ada, admin):
+    """404: a former admin who cancelled a user's order can no longer see that order."""
     deputy = api.admin("Deputy")
     account = api.account(ada, balance=10, admin=admin)
     order = {"accountId": account, "items": [{"productId": api.product(admin, price=1), "quantity": 1}]}
@@ -49,8 +49,8 @@ def test_a_replay_needs_to_see_what_it_is_about(api, ada, admin):
     assert refusal(api.post(cancel, deputy, key="k")) == (404, "NOT_FOUND")
 
 
-def test_rights_come_before_the_key(api, ada, admin):
-    """401, 403 and 404 although the key cannot be one."""
+def test_rights_are_checked_before_the_key(api, ada, admin):
+    """401, 403 and 404 even though the key is invalid."""
     account = api.account(ada)
     bad = {"environ_overrides": {"HTTP_IDEMPOTENCY_KEY": ","}}
     deposits = f"/accounts/{account}/deposits"
@@ -60,8 +60,8 @@ def test_rights_come_before_the_key(api, ada, admin):
     assert refusal(api.post(absent, admin, {"amount": 1}, **bad)) == (404, "NOT_FOUND")
 
 
-def test_anothers_key_gives_nothing_away(api, ada, grace, admin):
-    """Whoever knows key and body of another's transfer gets what he would get without the key: 404."""
+def test_another_users_key_reveals_nothing(api, ada, grace, admin):
+    """Key and body of another user's transfer give the same answer as without the key: 404."""
     purse, other = api.account(ada, balance=10, admin=admin), api.account(grace)
     body = {"fromAccountId": purse, "toAccountId": other, "amount": 5}
     assert api.post("/transfers", ada, body, key="k").status_code == 201

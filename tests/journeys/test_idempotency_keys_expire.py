@@ -1,4 +1,4 @@
-"""Idempotency keys live 24 hours, and a keyed write costs the same however many have expired."""
+"""Idempotency keys live 24 hours, and the cost of a keyed write does not depend on the number of expired keys."""
 
 import sqlite3
 import time
@@ -28,7 +28,7 @@ def clock() -> Stopped:
 
 @pytest.fixture
 def keys(database_path):
-    """The keys that are kept; `keys(old=20)` adds so many that have expired, older ones first, of Ada."""
+    """The stored keys. `keys(old=20)` first adds as many expired ones of Ada, the oldest first."""
 
     def keys(user_id="", old=0, created_at=0):
         with closing(sqlite3.connect(database_path)) as connection, connection:
@@ -47,7 +47,7 @@ def open_account(api, person, key):
 
 @pytest.mark.parametrize(("seconds", "replayed"), [(DAY - 0.001, True), (DAY, False)])
 def test_a_key_of_exactly_24_hours_has_expired(api, ada, clock, seconds, replayed):
-    """A millisecond earlier it is still good."""
+    """A millisecond earlier it is still valid."""
     first, _ = open_account(api, ada, "k")
     clock.advance(seconds)
     again, marked = open_account(api, api.log_in(ada.email), "k")
@@ -55,7 +55,7 @@ def test_a_key_of_exactly_24_hours_has_expired(api, ada, clock, seconds, replaye
 
 
 def test_a_keyed_write_removes_the_five_that_expired_first_and_no_more(api, ada, keys):
-    """However many there are: else one write would run into its deadline, and every one after it."""
+    """However many there are: otherwise one write could run into its deadline, and so would every later one."""
     keys(ada.id, old=2000)
     open_account(api, ada, "k")
     assert keys() == [*(f"old-{n}" for n in range(5, 2000)), "k"]
@@ -64,15 +64,15 @@ def test_a_keyed_write_removes_the_five_that_expired_first_and_no_more(api, ada,
 
 
 def test_keys_that_have_not_expired_are_not_removed(api, ada, keys, clock):
-    """A batch that is not full takes none of them."""
+    """A batch is not filled up with them."""
     now = int(clock() * 1000)
     keys(ada.id, old=4, created_at=now - DAY * 1000 - 2)  # the first three have expired
     open_account(api, ada, "k")
     assert keys() == ["old-3", "k"]
 
 
-def test_an_expired_key_of_ones_own_is_taken_over(api, ada, keys, clock):
-    """Though it is not among those that are removed: the request has its effect, and that answer is replayed."""
+def test_an_expired_key_is_overwritten_by_the_next_request(api, ada, keys, clock):
+    """Even if it is not among those that are deleted: the request has its effect, and its answer is replayed."""
     keys(ada.id, old=20)
     first, _ = open_account(api, ada, "old-19")
     assert open_account(api, ada, "old-19") == (first, "true")

@@ -1,4 +1,4 @@
-"""Logging in, the list of one's logins, ending them."""
+"""Logging in, the list of logins, ending them."""
 
 import sqlite3
 from contextlib import closing
@@ -41,7 +41,7 @@ def log_out(api, token):
 
 
 def test_a_login_gives_a_pair_of_tokens(api, ada):
-    """The access token for 15 minutes with every claim promised, the refresh token for 7 days; of one session."""
+    """An access token for 15 minutes with every claim, and a refresh token for 7 days, of one session."""
     answer = log_in(api, "ADA@Example.com")
     pair = answer.json["data"]
     assert answer.status_code == 200 and answer.headers["Cache-Control"] == "no-store"
@@ -59,8 +59,8 @@ def test_a_login_gives_a_pair_of_tokens(api, ada):
         assert header["alg"] == "HS256" and header["kid"]
 
 
-def test_unknown_wrong_deactivated_and_deleted_are_answered_alike(api, admin, ada, grace):
-    """401 `credentials` with the same body and headers, even with the right password of a deactivated user."""
+def test_every_failed_login_gets_the_same_answer(api, admin, ada, grace):
+    """401 `credentials` with the same body and headers, even for the right password of a deactivated user."""
     api.sign_up("Gone")
     api.patch(f"/users/{grace.id}", admin, {"active": False})
     api.delete(f"/users/{api.log_in('gone@example.com').id}", admin)
@@ -77,7 +77,10 @@ def test_unknown_wrong_deactivated_and_deleted_are_answered_alike(api, admin, ad
 
 
 def test_a_failed_login_is_one_line_with_user_and_client_and_no_row(api, admin, ada, grace, database_path, caplog):
-    """Unknown e-mail, wrong password, deactivated user; never what was typed. A login that succeeds is no warning."""
+    """For an unknown e-mail, a wrong password and a deactivated user, without what was typed.
+
+    A successful login logs no warning.
+    """
     api.patch(f"/users/{grace.id}", admin, {"active": False})
     api.app.relay.stop()  # to deliver an event is a write
     outsider = sqlite3.connect(database_path)
@@ -99,7 +102,7 @@ def test_a_failed_login_is_one_line_with_user_and_client_and_no_row(api, admin, 
     assert caplog.records == []
 
 
-def test_a_login_of_a_user_who_is_deactivated_meanwhile_is_a_failed_one(api, admin, ada, monkeypatch, caplog):
+def test_a_login_of_a_user_who_is_deactivated_meanwhile_fails(api, admin, ada, monkeypatch, caplog):
     meanwhile(monkeypatch, lambda: api.patch(f"/users/{ada.id}", admin, {"active": False}))
     assert log_in(api, ada.email, address="192.0.2.7").status_code == 401
     assert f"failed login: user {ada.id}, client 192.0.2.7" in caplog.messages
@@ -110,7 +113,7 @@ BODIES = ["login", "refresh", "logout", "password-reset", "password-reset/confir
 
 @pytest.mark.parametrize("path", BODIES)
 def test_a_body_is_read_strictly(api, ada, path):
-    """415 for another type, 400 for what is no JSON, 422 for no object and naming each unknown or missing field."""
+    """415 for another type, 400 for what is no JSON, 422 for no object, naming each unknown or missing field."""
 
     def code(**body):
         answer = api.post(f"/auth/{path}", ada if path == "password" else None, **body)
@@ -136,7 +139,7 @@ def test_sessions_are_for_users(api, method):
 
 
 def test_each_login_is_a_session_newest_first(api, ada, grace, clock):
-    """With its fields, and none of anybody else; `current` marks the one that asks."""
+    """With all fields, and no sessions of other users; `current` marks the one that makes the request."""
     clock.advance(60)
     log_in(api, ada.email, address="192.0.2.7", headers={"User-Agent": "Browser/1.0 (été)"})
     second, first = sessions_of(api, ada)
@@ -202,7 +205,7 @@ TOLD = ["/auth/sessions", "/users/me", "/users/{ada}"]  # what a stolen access t
 
 @pytest.mark.parametrize("since", [0, 1, 4000])
 def test_nothing_that_an_access_token_can_read_tells_when_its_refresh_token_was_used(make_api, clock, since):
-    """Data and headers are the same right before and right after, also for the first use in an hour."""
+    """Data and headers are the same right before and right after a refresh, also after the first one in an hour."""
     api = make_api(access_token_seconds=WEEK)
     ada = api.sign_up("Ada")
     to_the_next_hour(clock, since)
@@ -230,7 +233,7 @@ def test_a_second_refresh_in_an_hour_shows_in_no_login(make_api, clock):
 
 
 def test_expired_sessions_are_neither_listed_nor_ended(api, ada, clock):
-    """After 7 days without a refresh a login is gone: not in the list, 404 to end."""
+    """A login that is not refreshed for 7 days is not in the list, and 404 to end."""
     old = sessions_of(api, ada)[0]["id"]
     clock.advance(WEEK + 1)
     now = api.log_in(ada.email)
@@ -238,8 +241,8 @@ def test_expired_sessions_are_neither_listed_nor_ended(api, ada, clock):
     assert api.delete(f"/auth/sessions/{old}", now).status_code == 404
 
 
-def test_a_user_ends_one_of_his_logins(api, ada):
-    """204; that login's tokens are dead at once, the others live; a second time it is not found."""
+def test_a_user_ends_one_login(api, ada):
+    """204; its tokens stop working at once, the others do not; the second time it is 404."""
     other = api.log_in(ada.email)
     path = f"/auth/sessions/{claims_of(other.access)['sid']}"
     answer = api.delete(path, ada)
@@ -250,13 +253,13 @@ def test_a_user_ends_one_of_his_logins(api, ada):
     assert api.delete(path, ada).status_code == 404
 
 
-def test_a_user_ends_the_login_he_uses(api, ada):
+def test_a_user_ends_the_current_login(api, ada):
     assert api.delete(f"/auth/sessions/{claims_of(ada.access)['sid']}", ada).status_code == 204
     assert reason(api.get("/auth/sessions", ada)) == "revoked"
 
 
 def test_logins_of_others_are_not_found(api, admin, ada, grace):
-    """404 and no harm done, for an admin too: ids leak nothing."""
+    """404 and no effect, for an admin too."""
     theirs = claims_of(grace.access)["sid"]
     for by in (ada, admin):
         for session_id in (theirs, new_id(), "not-an-id", theirs.upper()):
@@ -265,8 +268,8 @@ def test_logins_of_others_are_not_found(api, admin, ada, grace):
     assert api.get("/users/me", grace).status_code == 200
 
 
-def test_a_user_ends_all_his_logins(api, ada, grace):
-    """204; this one too; nobody else's."""
+def test_a_user_ends_all_logins(api, ada, grace):
+    """204; the current one as well, and none of other users."""
     other = api.log_in(ada.email)
     assert api.delete("/auth/sessions", ada).status_code == 204
     for person in (ada, other):
@@ -276,8 +279,8 @@ def test_a_user_ends_all_his_logins(api, ada, grace):
     assert len(sessions_of(api, api.log_in(ada.email))) == 1
 
 
-def test_a_logout_ends_its_login_alone(api, ada):
-    """Access and refresh token are dead at once; a second logout says 204 as well."""
+def test_a_logout_ends_only_its_login(api, ada):
+    """Access and refresh token stop working at once; a second logout is 204 as well."""
     other = api.log_in(ada.email)
     log_out(api, ada.refresh)
     assert reason(api.get("/users/me", ada)) == "revoked"
@@ -287,7 +290,7 @@ def test_a_logout_ends_its_login_alone(api, ada):
 
 
 def test_a_logout_with_a_rotated_token_ends_its_login_too(api, ada, clock):
-    """Within and after the grace: whoever has an old token of a login may end it."""
+    """Within the grace and after it."""
     for wait in (0, 60):
         person = api.log_in(ada.email)
         pair = api.post("/auth/refresh", json={"refreshToken": person.refresh}).json["data"]
@@ -297,7 +300,7 @@ def test_a_logout_with_a_rotated_token_ends_its_login_too(api, ada, clock):
 
 
 def test_a_logout_with_a_token_that_cannot_be_verified_does_nothing(api, ada, clock):
-    """204 for an access token, a forged one, one of other secrets, garbage, another spelling of the token."""
+    """204 for an access token, a forged one, one of other secrets, garbage, another encoding of the token."""
     head, body, signature = ada.refresh.split(".")
     forged = f"{head}.{body}.{signature[::-1]}"
     foreign = jwt.encode(claims_of(ada.refresh), "another secret of more than 32 bytes", headers={"kid": "x"})
@@ -307,7 +310,7 @@ def test_a_logout_with_a_token_that_cannot_be_verified_does_nothing(api, ada, cl
 
 
 def test_a_logout_with_a_dead_token_is_a_success(api, admin, ada, grace, clock):
-    """204 after the login ended otherwise, after its user is gone, and after the token's own time."""
+    """204 after the login was ended, after its user was deleted, and after the token expired."""
     api.delete("/auth/sessions", ada)
     api.delete(f"/users/{grace.id}", admin)
     log_out(api, ada.refresh)
@@ -317,7 +320,7 @@ def test_a_logout_with_a_dead_token_is_a_success(api, admin, ada, grace, clock):
 
 
 def test_a_login_ends_once(api, ada, grace):
-    """However often it is logged out, and by which of its tokens: its end is told once."""
+    """However often it is logged out and with any of its tokens, there is one event."""
     newer = api.post("/auth/refresh", json={"refreshToken": ada.refresh}).json["data"]["refreshToken"]
     for token in (ada.refresh, newer, ada.refresh):
         assert api.post("/auth/logout", json={"refreshToken": token}).status_code == 204
@@ -326,7 +329,10 @@ def test_a_login_ends_once(api, ada, grace):
 
 
 def test_a_user_has_a_hundred_live_logins_and_the_next_ends_the_oldest(api, ada, grace, clock):
-    """The first that was made, whichever was used last. Its tokens are dead at once; those of others live."""
+    """The one that was opened first, whichever was used last.
+
+    Its tokens stop working at once; those of the others do not.
+    """
     for _ in range(99):
         assert log_in(api, ada.email).status_code == 200
     clock.advance(60)
@@ -342,7 +348,7 @@ def test_a_user_has_a_hundred_live_logins_and_the_next_ends_the_oldest(api, ada,
     assert api.get("/users/me", grace).status_code == 200
 
 
-def test_the_end_of_the_oldest_login_is_told_as_every_end_is(api, ada):
+def test_the_end_of_the_oldest_login_is_an_event_as_every_end_is(api, ada):
     for _ in range(100):
         log_in(api, ada.email)
     with api.app.database.snapshot() as tx:
@@ -351,7 +357,7 @@ def test_the_end_of_the_oldest_login_is_told_as_every_end_is(api, ada):
 
 
 def test_expired_and_ended_logins_do_not_count_among_the_hundred(api, ada, clock):
-    """A login that is older than 120 others, but is still refreshed, stays."""
+    """A login that is older than 120 others but is still refreshed stays."""
     for _ in range(60):
         log_in(api, ada.email)
     for _ in range(60):
@@ -367,7 +373,7 @@ def test_expired_and_ended_logins_do_not_count_among_the_hundred(api, ada, clock
 
 
 def test_a_list_of_logins_holds_a_hundred_whatever_the_database_holds(api, ada, database_path):
-    """And each login brings a user who has more of them nearer to that, at a bounded cost."""
+    """Each login of a user who has more brings the number nearer to that, at a bounded cost."""
     with closing(sqlite3.connect(database_path)) as connection, connection:
         connection.executemany(
             f"INSERT INTO sessions (id, {COLUMNS}) SELECT ?, {COLUMNS} FROM sessions WHERE user_id = ? LIMIT 1",

@@ -1,4 +1,4 @@
-"""What becomes of a placed order: cancelled by its owner or an admin, or fulfilled by an admin."""
+"""The states of an order: placed, cancelled by its owner or an admin, or fulfilled by an admin."""
 
 import pytest
 
@@ -12,7 +12,7 @@ BODIES = [
 
 
 def refusal(answer):
-    """Status, code and which details of an answer that is no success."""
+    """Status, code and the keys of the details of an error."""
     error = answer.json["error"]
     return answer.status_code, error["code"], set(error.get("details", {}))
 
@@ -29,7 +29,7 @@ def tea(api, admin):
 
 @pytest.fixture
 def placed(api, ada, purse, tea):
-    """Ada's order of two teas for 500, as answered."""
+    """Ada's order of two teas for 500, as the API answered it."""
     body = {"accountId": purse, "items": [{"productId": tea, "quantity": 2}]}
     return api.post("/orders", ada, body).json["data"]
 
@@ -41,7 +41,7 @@ def stock(api, tea):
 
 @pytest.fixture
 def everything(api):
-    """All that a settled order can change."""
+    """All that settling an order can change."""
 
     def everything():
         with api.app.database.snapshot() as tx:
@@ -52,8 +52,8 @@ def everything(api):
 
 
 @pytest.mark.parametrize("who", ["ada", "admin"])
-def test_a_cancel_gives_back_money_and_stock(request, api, ada, admin, clock, purse, tea, placed, stock, who):
-    """200 with the order; the refund is what was paid, to the account that paid, whatever the price is now."""
+def test_a_cancellation_refunds_and_restocks(request, api, ada, admin, clock, purse, tea, placed, stock, who):
+    """200 with the order. The refund is what was paid, to the account that paid, whatever the price is now."""
     api.patch(f"/products/{tea}", admin, {"unitPrice": 1})
     clock.advance(5)
     answer = api.post(f"/orders/{placed['id']}/cancel", request.getfixturevalue(who))
@@ -68,8 +68,8 @@ def test_a_cancel_gives_back_money_and_stock(request, api, ada, admin, clock, pu
     assert refund["toAccountId"] == purse
 
 
-def test_a_cancel_gives_back_the_stock_of_every_item(api, ada, admin, purse):
-    """Each its own quantity."""
+def test_a_cancellation_restocks_every_item(api, ada, admin, purse):
+    """Each with its own quantity."""
     stocks = {api.product(admin, f"SKU-{n}", price=1, stock=10): n for n in (1, 2, 3)}
     items = [{"productId": product, "quantity": quantity} for product, quantity in stocks.items()]
     order = api.post("/orders", ada, {"accountId": purse, "items": items}).json["data"]["id"]
@@ -83,8 +83,8 @@ def test_a_cancel_gives_back_the_stock_of_every_item(api, ada, admin, purse):
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_cancel_never_takes_a_stock_beyond_its_bound(api, ada, admin, purse, everything, which):
-    """409 that names the SKU, and nothing has changed; up to the bound it works."""
+def test_a_cancellation_never_takes_a_stock_beyond_its_bound(api, ada, admin, purse, everything, which):
+    """409 that names the SKU, and no effect; up to the bound it works."""
     made = [api.product(admin, sku, price=1, stock=10) for sku in ("A", "B")]
     items = [{"productId": product, "quantity": 2} for product in made]
     order = api.post("/orders", ada, {"accountId": purse, "items": items}).json["data"]["id"]
@@ -98,7 +98,7 @@ def test_a_cancel_never_takes_a_stock_beyond_its_bound(api, ada, admin, purse, e
     assert api.get(f"/products/{made[which]}").json["data"]["stock"] == MAX_STOCK
 
 
-def test_to_fulfil_an_order_moves_nothing(api, ada, admin, purse, placed, stock):
+def test_fulfilling_an_order_moves_no_money_and_no_stock(api, ada, admin, purse, placed, stock):
     answer = api.post(f"/orders/{placed['id']}/fulfil", admin)
     fulfilled = answer.json["data"]
     assert answer.status_code == 200, answer.text
@@ -110,7 +110,7 @@ def test_to_fulfil_an_order_moves_nothing(api, ada, admin, purse, placed, stock)
 @pytest.mark.parametrize("first", ["cancel", "fulfil"])
 @pytest.mark.parametrize("then", ["cancel", "fulfil"])
 def test_an_order_is_settled_once(api, ada, admin, purse, placed, stock, first, then):
-    """409 for every further try, and it stays as it is."""
+    """409 for every further attempt, and the order does not change."""
     settled = api.post(f"/orders/{placed['id']}/{first}", admin).json["data"]
     before = api.balance(purse, ada), stock()
     assert refusal(api.post(f"/orders/{placed['id']}/{then}", admin)) == (409, "CONFLICT", set())
@@ -119,14 +119,14 @@ def test_an_order_is_settled_once(api, ada, admin, purse, placed, stock, first, 
 
 
 def test_only_its_owner_and_admins_cancel_an_order(api, grace, placed):
-    """404 for another user, as for an order that is not there; 401 for nobody."""
+    """404 for another user, as for an absent order; 401 without a token."""
     for which in (placed["id"], ABSENT, "nonsense"):
         assert refusal(api.post(f"/orders/{which}/cancel", grace)) == NOT_FOUND
         assert refusal(api.post(f"/orders/{which}/cancel"))[0] == 401
 
 
 def test_only_admins_fulfil_an_order(api, ada, grace, admin, placed):
-    """403 for users, its owner too, before the id is looked at."""
+    """403 for users, the owner included, before the id is looked at."""
     for which in (placed["id"], ABSENT, "nonsense"):
         for person in (ada, grace):
             assert refusal(api.post(f"/orders/{which}/fulfil", person)) == (403, "FORBIDDEN", set())
@@ -137,7 +137,7 @@ def test_only_admins_fulfil_an_order(api, ada, grace, admin, placed):
 
 @pytest.mark.parametrize("action", ["cancel", "fulfil"])
 @pytest.mark.parametrize("body", BODIES)
-def test_neither_takes_a_body_nor_wants_a_content_type(api, admin, placed, action, body):
+def test_neither_route_takes_a_body_or_needs_a_content_type(api, admin, placed, action, body):
     assert api("POST", f"/orders/{placed['id']}/{action}", admin, **body).status_code == 200
 
 
@@ -150,13 +150,13 @@ def test_neither_takes_a_body_nor_wants_a_content_type(api, admin, placed, actio
         ({"query_string": "reason=late"}, (422, "VALIDATION_ERROR", {"reason"})),
     ],
 )  # fmt: skip
-def test_what_is_sent_nevertheless_is_refused(api, admin, placed, action, body, refused):
+def test_a_body_with_fields_is_refused(api, admin, placed, action, body, refused):
     assert refusal(api("POST", f"/orders/{placed['id']}/{action}", admin, **body)) == refused
     assert api.get(f"/orders/{placed['id']}", admin).json["data"] == placed
 
 
-def test_a_shop_that_is_broke_cannot_refund(api, ada, admin, purse, placed, stock):
-    """422, and the order stays placed, money and stock where they are; once the shop has money again it works."""
+def test_a_shop_account_without_money_cannot_refund(api, ada, admin, purse, placed, stock):
+    """422, and order, money and stock do not change; once the shop account has money again, it works."""
     payment = api.get(f"/accounts/{purse}/transactions", ada).json["data"][0]
     shop = payment["toAccountId"]
     assert api.post(f"/accounts/{shop}/withdrawals", admin, {"amount": 1}).status_code == 201

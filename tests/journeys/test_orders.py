@@ -1,4 +1,4 @@
-"""Orders over HTTP: placing, cancelling and fulfilling them, and who sees which."""
+"""Orders over HTTP: placing them, and the right to see them."""
 
 import pytest
 
@@ -8,7 +8,7 @@ NOT_FOUND = (404, "NOT_FOUND", set())
 
 
 def refusal(answer):
-    """Status, code and which details of an answer that is no success."""
+    """Status, code and the keys of the details of an error."""
     error = answer.json["error"]
     return answer.status_code, error["code"], set(error.get("details", {}))
 
@@ -23,7 +23,7 @@ def item(product, quantity=1):
 
 @pytest.fixture
 def purse(api, ada, admin):
-    """An account of Ada's with 1000 cents."""
+    """An account of Ada with 1000 cents."""
     return api.account(ada, balance=1000, admin=admin)
 
 
@@ -34,7 +34,7 @@ def tea(api, admin):
 
 @pytest.fixture
 def order(api, ada, purse):
-    """Ada orders: `order(item(tea, 2), …)`."""
+    """Place an order of Ada: `order(item(tea, 2), …)`."""
     return lambda *items, account=purse: api.post("/orders", ada, {"accountId": account, "items": list(items)})
 
 
@@ -51,7 +51,7 @@ def everything(api):
 
 
 def test_an_order_is_paid_at_the_products_prices(api, admin, ada, purse, tea, order, everything):
-    """201 with Location, the items in the order asked; a payment to the shop that names the order, and an event."""
+    """201 with Location, the items in the order of the request, a payment that names the order, and an event."""
     cup = api.product(admin, "CUP", price=100, stock=1)
     answer = order(item(tea, 2), item(cup))
     placed = answer.json["data"]
@@ -72,8 +72,8 @@ def test_an_order_is_paid_at_the_products_prices(api, admin, ada, purse, tea, or
     assert [event[2] for event in everything()["outbox"]][-1] == "order.placed"
 
 
-def test_items_stay_in_the_order_asked_and_as_they_were_sold(api, admin, ada, purse, order):
-    """Up to 50 of them; a later change of name or price does not reach them."""
+def test_items_keep_the_order_of_the_request_and_the_state_when_sold(api, admin, ada, purse, order):
+    """Up to 50 of them. A later change of name or price does not change them."""
     made = [api.product(admin, f"SKU-{n}", price=n % 7 + 1, stock=n) for n in range(50, 0, -1)]
     products = made[1::2] + made[::2]
     placed = order(*map(item, products)).json["data"]
@@ -97,7 +97,7 @@ def test_items_stay_in_the_order_asked_and_as_they_were_sold(api, admin, ada, pu
     ],
 )  # fmt: skip
 def test_a_wrong_item_is_named_by_its_path(api, ada, items, field):
-    """The price is not the client's to say; no product stands there twice."""
+    """Clients do not set prices, and no product may occur twice."""
     assert refusal(api.post("/orders", ada, {"accountId": ABSENT, "items": items})) == wrong(field)
 
 
@@ -108,15 +108,15 @@ def test_all_wrong_fields_of_an_order_are_named_at_once(api, ada):
     assert refusal(api.post("/orders", ada, {})) == wrong("accountId", "items")
 
 
-def test_absent_products_are_named_by_their_place(tea, order, everything):
+def test_absent_products_are_named_by_their_path(tea, order, everything):
     before = everything()
     other = ABSENT.replace("a", "b")
     assert refusal(order(item(ABSENT), item(tea), item(other))) == wrong("items[0].productId", "items[2].productId")
     assert everything() == before
 
 
-def test_an_order_may_cost_as_much_as_a_movement_and_no_more(api, admin, purse, order, everything):
-    """422 details.items; the greatest total that is allowed can be paid by who has it."""
+def test_the_total_of_an_order_has_the_bound_of_an_amount(api, admin, purse, order, everything):
+    """422 details.items beyond it; the greatest total can be paid."""
     dear = api.product(admin, "DEAR", price=MAX_AMOUNT // 10, stock=1000)
     api.post(f"/accounts/{purse}/deposits", admin, {"amount": MAX_AMOUNT})
     before = everything()
@@ -126,8 +126,8 @@ def test_an_order_may_cost_as_much_as_a_movement_and_no_more(api, admin, purse, 
     assert order(item(dear, 10)).json["data"]["total"] == MAX_AMOUNT
 
 
-def test_an_order_that_has_become_dearer_than_the_client_allows_is_refused(api, ada, admin, tea, purse, everything):
-    """The product is read at 2.50, its price rises, and `maxTotal` is still what two of them cost before."""
+def test_an_order_that_costs_more_than_max_total_is_refused(api, ada, admin, tea, purse, everything):
+    """The client reads a price of 2.50, the price rises, and `maxTotal` is still the former total."""
     body = {"accountId": purse, "items": [item(tea, 2)], "maxTotal": 500}
     api.patch(f"/products/{tea}", admin, {"unitPrice": 251})
     before = everything()
@@ -138,7 +138,7 @@ def test_an_order_that_has_become_dearer_than_the_client_allows_is_refused(api, 
     assert api.post("/orders", ada, body).json["data"]["total"] == 500
 
 
-def test_a_refusal_for_its_price_leaves_no_key_and_a_replay_asks_for_no_price(api, ada, admin, tea, purse):
+def test_a_refusal_by_max_total_leaves_no_key_and_a_replay_checks_no_price(api, ada, admin, tea, purse):
     body = {"accountId": purse, "items": [item(tea, 2)], "maxTotal": 499}
     assert refusal(api.post("/orders", ada, body, key="tea")) == (409, "CONFLICT", {"total"})
     first = api.post("/orders", ada, {**body, "maxTotal": 500}, key="tea")
@@ -155,14 +155,14 @@ def test_a_max_total_is_an_amount(api, ada, tea, purse, most):
 
 
 def test_what_is_out_of_stock_is_named_by_sku_and_nothing_is_written(api, admin, tea, order, everything):
-    """409 with every product that is short; the others are not sold either."""
+    """409 with every product that is short; no other item is sold either."""
     cups, pots = api.product(admin, "CUP", price=1, stock=1), api.product(admin, "POT", price=1, stock=0)
     before = everything()
     assert refusal(order(item(tea), item(cups, 2), item(pots))) == (409, "OUT_OF_STOCK", {"CUP", "POT"})
     assert everything() == before
 
 
-def test_who_cannot_pay_gets_nothing_and_nothing_is_written(tea, order, everything):
+def test_without_enough_money_nothing_is_written(tea, order, everything):
     before = everything()
     assert refusal(order(item(tea, 5))) == (422, "INSUFFICIENT_FUNDS", set())
     assert everything() == before
@@ -178,8 +178,8 @@ def test_a_product_is_paid_in_its_own_currency(api, admin, ada, tea, order, ever
     assert {**everything(), "products": before["products"], "outbox": before["outbox"]} == before
 
 
-def test_nobody_pays_from_anothers_account(api, ada, grace, admin, purse, tea, everything):
-    """404, for admins too, and from the house's or an absent account."""
+def test_an_order_is_paid_from_an_own_account_only(api, ada, grace, admin, purse, tea, everything):
+    """404 for another user's account, for admins too, and for an internal or absent one."""
     house = next(a["id"] for a in api.get("/accounts", admin).json["data"] if a["ownerId"] is None)
     before = everything()
     for person, account in ((grace, purse), (admin, purse), (admin, house), (ada, house), (ada, ABSENT)):
@@ -193,8 +193,8 @@ def test_without_a_token_there_are_no_orders(api, method, path):
     assert refusal(api(method, path))[0] == 401
 
 
-def test_an_order_is_for_its_owner_and_admins(api, ada, grace, admin, tea, order):
-    """404 for others, word for word as for an absent one."""
+def test_only_its_owner_and_admins_see_an_order(api, ada, grace, admin, tea, order):
+    """404 for others, with the same body as for an absent one."""
     placed = order(item(tea)).json["data"]
     for person in (ada, admin):
         assert api.get(f"/orders/{placed['id']}", person).json["data"] == placed
@@ -205,7 +205,7 @@ def test_an_order_is_for_its_owner_and_admins(api, ada, grace, admin, tea, order
 
 
 def test_users_list_their_orders_and_admins_all(api, ada, grace, admin, tea, order):
-    """Newest first with their items, by status and for admins by user; a wrong filter is named."""
+    """Newest first with their items, filtered by status and for admins by user; a wrong filter is named."""
     other = api.account(grace, balance=500, admin=admin)
     orders = [order(item(tea)).json["data"] for _ in range(3)]
     theirs = api.post("/orders", grace, {"accountId": other, "items": [item(tea)]}).json["data"]
@@ -234,7 +234,7 @@ def test_users_list_their_orders_and_admins_all(api, ada, grace, admin, tea, ord
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_of_the_list_is_named(api, ada, query, field):
-    """`userId` is known to admins alone."""
+    """Only admins may use `userId`."""
     assert refusal(api.get(f"/orders?{query}", ada)) == wrong(field)
 
 

@@ -1,6 +1,6 @@
-"""What bcrypt costs: the same for everybody who fails, today's cost after the next login, and never the other routes.
+"""The cost of bcrypt: the same for every failed login, the current cost after the next login, none for other routes.
 
-Where a test must know what bcrypt does, or hold it back, it does so at bcrypt's own two functions.
+Tests that observe bcrypt or hold it back replace its own two functions.
 """
 
 import os
@@ -16,7 +16,7 @@ from tests.meanwhile import meanwhile
 
 @pytest.fixture
 def runs(monkeypatch):
-    """The cost of every bcrypt run from now on, in order."""
+    """The cost of every bcrypt run from here on, in order."""
     seen = []
     checkpw, hashpw = bcrypt.checkpw, bcrypt.hashpw
 
@@ -43,7 +43,7 @@ def stored_hash(api):
 
 
 def test_every_failed_login_costs_one_run(api, admin, ada, runs):
-    """Unknown, wrong, deactivated, deleted: one run of today's cost each, so that time tells nothing."""
+    """For an unknown, wrong, deactivated or deleted user: one run of the current cost, so the time reveals nothing."""
     off, gone = api.sign_up("Off"), api.sign_up("Gone")
     api.patch(f"/users/{off.id}", admin, {"active": False})
     api.delete(f"/users/{gone.id}", admin)
@@ -68,7 +68,7 @@ def test_after_a_change_of_the_cost_every_failed_login_does_the_same_work(make_a
     assert [*work, work_of(ada.email)] == [2**6] * 3
 
 
-def test_what_is_refused_before_costs_no_run(api, ada, runs):
+def test_an_invalid_request_costs_no_run(api, ada, runs):
     """Wrong fields, bad tokens and bad resets never reach bcrypt."""
     bad = {"Authorization": "Bearer x"}
     change = {"currentPassword": PASSWORD, "newPassword": "another good one"}
@@ -85,8 +85,8 @@ def test_what_is_refused_before_costs_no_run(api, ada, runs):
 
 
 @pytest.mark.parametrize("rounds", [5, 6])
-def test_the_next_login_brings_a_hash_to_todays_cost(api, make_api, ada, rounds):
-    """Once; logins, among them those of before, go on undisturbed; a failed login changes nothing."""
+def test_the_next_login_raises_a_hash_to_the_current_cost(api, make_api, ada, rounds):
+    """Once. Other logins, also earlier ones, go on; a failed login changes nothing."""
     later = make_api(bcrypt_rounds=rounds)
     before = stored_hash(api)
     assert log_in(later, ada.email, "a wrong password").status_code == 401
@@ -100,7 +100,7 @@ def test_the_next_login_brings_a_hash_to_todays_cost(api, make_api, ada, rounds)
 
 
 def test_two_first_logins_at_a_new_cost_both_succeed(make_api, ada, monkeypatch):
-    """The other worker stores its new hash of the same password while this one is at its own: no reason to refuse."""
+    """Another worker stores its new hash of the same password while this one computes its own: no reason to refuse."""
     one, other = make_api(bcrypt_rounds=5), make_api(bcrypt_rounds=5)
     inner = []
     meanwhile(monkeypatch, lambda: inner.append(log_in(other, ada.email).status_code))
@@ -109,7 +109,7 @@ def test_two_first_logins_at_a_new_cost_both_succeed(make_api, ada, monkeypatch)
 
 
 def test_a_login_at_a_new_cost_does_not_disturb_a_password_change(make_api, ada, monkeypatch):
-    """The right current password stays right while a login elsewhere hashes it anew; the change ends that login."""
+    """The current password stays valid while a login elsewhere hashes it anew; the change ends that login."""
     one, other = make_api(bcrypt_rounds=5), make_api(bcrypt_rounds=5)
     change = {"currentPassword": PASSWORD, "newPassword": "another good one"}
     inner = []
@@ -119,8 +119,8 @@ def test_a_login_at_a_new_cost_does_not_disturb_a_password_change(make_api, ada,
     assert log_in(one, ada.email, "another good one").status_code == 200
 
 
-def test_of_a_storm_of_logins_what_finds_no_place_is_turned_away_at_once_and_all_else_served(api, ada, monkeypatch):
-    """While bcrypt is held back, 64 logins wait and those after them are 503 with Retry-After; other requests go on."""
+def test_of_a_storm_of_logins_the_surplus_gets_503_at_once_and_other_requests_are_served(api, ada, monkeypatch):
+    """While bcrypt is held back, 64 logins wait and later ones get 503 with Retry-After; other requests go on."""
     checkpw, opened, done = bcrypt.checkpw, threading.Event(), threading.Semaphore(0)
     places = (os.cpu_count() or 1) + 64
 

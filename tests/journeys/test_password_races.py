@@ -1,4 +1,4 @@
-"""What happens while bcrypt runs counts: what began with a password, session or token that is gone is refused."""
+"""What is committed while bcrypt runs counts: a request is refused if its password, session or token has ended."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +39,7 @@ def reason(answer):
 
 
 def opens(api, person):
-    """The passwords that open the door."""
+    """The passwords with which a login succeeds."""
     return [password for password in (PASSWORD, SLOW, FAST) if log_in(api, person, password).status_code == 200]
 
 
@@ -68,7 +68,7 @@ def test_a_change_from_a_login_that_has_ended_is_refused(api, ada, monkeypatch, 
 @pytest.mark.parametrize("during", ["checkpw", "hashpw"])
 @pytest.mark.parametrize("changes_before", [0, 1, 2])
 def test_of_two_changes_from_one_login_the_later_is_refused(api, ada, monkeypatch, changes_before, during):
-    """It was begun with a password that is no longer the current one; the login goes on."""
+    """It began with a password that is no longer the current one. The login goes on."""
     for _ in range(changes_before):
         assert change(api, ada, PASSWORD).status_code == 204
     inner = []
@@ -81,8 +81,8 @@ def test_of_two_changes_from_one_login_the_later_is_refused(api, ada, monkeypatc
 
 @pytest.mark.parametrize("how_often", [1, 2, 3])
 @pytest.mark.parametrize("act", ["change", "reset"])
-def test_a_login_with_the_password_of_before_is_refused(api, ada, reset_token, monkeypatch, act, how_often):
-    """Each time, not only the first: nothing tells the login that its password was replaced but a counter."""
+def test_a_login_with_the_former_password_is_refused(api, ada, reset_token, monkeypatch, act, how_often):
+    """Each time, not only the first: a counter tells the login that the password was replaced."""
     current = PASSWORD
     for number in range(how_often):
         new = f"{FAST} {number}"
@@ -109,9 +109,7 @@ def test_a_login_of_a_user_who_was_deactivated_is_refused(api, admin, ada, monke
 
 
 @pytest.mark.parametrize("act", ["reset", "deactivation", "deletion"])
-def test_a_change_that_a_reset_or_the_end_of_its_user_has_overtaken_is_refused(
-    api, admin, ada, reset_token, monkeypatch, act
-):
+def test_a_change_is_refused_after_a_reset_or_the_end_of_its_user(api, admin, ada, reset_token, monkeypatch, act):
     token, done = reset_token(ada), []
     acts = {
         "reset": lambda: confirm(api, token, FAST),
@@ -125,7 +123,7 @@ def test_a_change_that_a_reset_or_the_end_of_its_user_has_overtaken_is_refused(
 
 
 def test_of_two_uses_of_a_reset_token_the_later_is_refused(api, ada, reset_token, monkeypatch):
-    """Both have found the token good; the one that commits first has used it up."""
+    """Both have found the token valid; the one that commits first has used it."""
     token, inner = reset_token(ada), []
     meanwhile(monkeypatch, lambda: inner.append(confirm(api, token, FAST).status_code), "hashpw")
     later = confirm(api, token, SLOW)
@@ -150,8 +148,10 @@ def test_a_reset_whose_token_has_become_void_is_refused(api, admin, ada, reset_t
 
 
 @pytest.mark.parametrize("act", ["login", "sign-up", "change", "reset", "e-mail"])
-def test_what_has_hashed_a_password_waits_for_the_database_to_the_end(make_api, ada, database_path, monkeypatch, act):
-    """Its thread is no other request's. Of three other writers one at least is refused after a tenth of the time."""
+def test_a_request_that_has_hashed_a_password_waits_for_the_database_to_the_end(
+    make_api, ada, database_path, monkeypatch, act
+):
+    """No other request needs its thread. Of three other writers, at least one is refused after a tenth of the time."""
     api, hashed = make_api(threads=2, busy_timeout_seconds=20), threading.Event()
     token = Mailbox(database_path.parent / "outbox").reset_token(api, ada.email)
     acts = {

@@ -1,4 +1,4 @@
-"""A forgotten password: asking for a reset, the mail, setting a new one with its token."""
+"""A forgotten password: requesting a reset, the mail, setting a new one with its token."""
 
 import sqlite3
 import time
@@ -31,7 +31,7 @@ def confirm(api, token, password=NEW):
 
 
 def all_delivered(api):
-    """True once every request has been looked up, every mail was sent, and the relay has no more to write."""
+    """Whether every request has been looked up, every mail was sent, and the relay has nothing more to write."""
     with api.app.database.snapshot() as tx:
         return not tx.rows("SELECT 1 FROM deliveries")
 
@@ -41,7 +41,7 @@ def log_in(api, email, password=NEW):
 
 
 def is_refused(answer):
-    """True if it was the token that was wrong, and it alone."""
+    """Whether the token, and only the token, was wrong."""
     code, details = answer.json["error"]["code"], answer.json["error"]["details"]
     return (answer.status_code, code, details.keys()) == (422, "VALIDATION_ERROR", {"token"})
 
@@ -56,7 +56,7 @@ def test_known_and_unknown_addresses_are_answered_alike(api, admin, ada, grace):
 
 
 def parted(answer):
-    """Status, body and headers of an answer, but for what every answer has of its own."""
+    """Status, body and headers of an answer, without what differs in every answer."""
     body = {name: part for name, part in answer.json.items() if name != "meta"}
     return answer.status_code, body, {**answer.headers, "X-Request-ID": ""}
 
@@ -71,7 +71,7 @@ def test_a_busy_database_answers_alike_for_known_and_unknown_addresses(make_api,
 
 
 class Recorder(sqlite3.Connection):
-    """A connection that keeps what it was asked for."""
+    """A connection that records the statements it executes."""
 
     seen: ClassVar[list[str]] = []
 
@@ -80,8 +80,8 @@ class Recorder(sqlite3.Connection):
         return super().execute(sql, parameters)
 
 
-def test_the_same_is_done_for_every_address_before_the_answer(make_api, admin, ada, grace, monkeypatch):
-    """Statement by statement: known, unknown, deactivated, and one that has had its three mails. So is the time."""
+def test_the_same_statements_run_for_every_address_before_the_answer(make_api, admin, ada, grace, monkeypatch):
+    """For a known, unknown and deactivated one, and one that has got its three mails. So the time is the same, too."""
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *given, **more: connect(*given, **more, factory=Recorder))
     api = make_api()
@@ -101,13 +101,13 @@ def test_the_same_is_done_for_every_address_before_the_answer(make_api, admin, a
 
 
 @pytest.mark.parametrize("email", [None, 5, "", "nobody", f"{'a' * 250}@b.de"])
-def test_what_is_no_address_is_refused(api, email):
+def test_an_invalid_address_is_refused(api, email):
     answer = ask(api, email)
     assert (answer.status_code, answer.json["error"]["details"].keys()) == (422, {"email"})
 
 
 def test_only_active_users_get_mail(api, admin, ada, grace, mailbox):
-    """Ada's mail, asked for last, is the only one that comes; it is to her, at the address as typed at sign-up."""
+    """Ada's request is the last, and hers is the only mail: to her address as typed at sign-up."""
     api.patch(f"/users/{grace.id}", admin, {"active": False})
     for email in (grace.email, "nobody@example.com"):
         ask(api, email)
@@ -115,14 +115,14 @@ def test_only_active_users_get_mail(api, admin, ada, grace, mailbox):
     assert mailbox.next_after(set()).startswith(f"To: {ada.email}\n")
 
 
-def test_the_mail_is_for_its_owner_alone(api, ada, mailbox):
-    """Folder and file are readable by nobody else."""
+def test_only_the_owner_can_read_the_mails_in_files(api, ada, mailbox):
+    """Folder and files admit no other user of the machine."""
     mailbox.reset_token(api, ada.email)
     (file,) = mailbox.folder.iterdir()
     assert (mailbox.folder.stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o700, 0o600)
 
 
-def test_outside_of_development_no_mail_lies_about(make_api, mailbox):
+def test_outside_of_development_no_mail_is_written_to_a_file(make_api, mailbox):
     api = make_api(development=False)
     ada = api.sign_up("Ada")
     assert ask(api, ada.email).status_code == 202
@@ -130,7 +130,7 @@ def test_outside_of_development_no_mail_lies_about(make_api, mailbox):
 
 
 def test_a_reset_sets_the_password_and_ends_every_login(api, ada, grace, mailbox):
-    """204; the new password opens, the old does not; all tokens of before are dead, nobody else's are."""
+    """204; the new password logs in, the old one does not; earlier tokens of this user alone are revoked."""
     device = api.log_in(ada.email)
     answer = confirm(api, mailbox.reset_token(api, ada.email))
     assert (answer.status_code, answer.data) == (204, b"")
@@ -142,7 +142,7 @@ def test_a_reset_sets_the_password_and_ends_every_login(api, ada, grace, mailbox
     assert api.get("/users/me", grace).status_code == 200
 
 
-def test_asking_for_a_reset_changes_nothing_yet(api, ada, mailbox):
+def test_a_request_for_a_reset_changes_nothing_yet(api, ada, mailbox):
     mailbox.reset_token(api, ada.email)
     assert api.get("/users/me", ada).status_code == 200
     assert log_in(api, ada.email, PASSWORD) == 200
@@ -163,7 +163,7 @@ def test_of_two_uses_at_once_one_counts(api, ada, mailbox):
     assert [log_in(api, ada.email, new) == 200 for new in passwords] == [a.status_code == 204 for a in answers]
 
 
-def test_a_bad_password_does_not_use_the_token_up(api, ada, mailbox):
+def test_a_weak_password_does_not_use_the_token(api, ada, mailbox):
     token = mailbox.reset_token(api, ada.email)
     for bad in ("short", "password1", ada.email):
         assert confirm(api, token, bad).json["error"]["details"].keys() == {"newPassword"}
@@ -171,7 +171,7 @@ def test_a_bad_password_does_not_use_the_token_up(api, ada, mailbox):
 
 
 @pytest.mark.parametrize(("age", "good"), [(HALF_AN_HOUR - 5, True), (HALF_AN_HOUR, False), (7 * 86_400, False)])
-def test_a_token_is_good_for_half_an_hour(api, ada, mailbox, clock, age, good):
+def test_a_token_is_valid_for_half_an_hour(api, ada, mailbox, clock, age, good):
     token = mailbox.reset_token(api, ada.email)
     clock.advance(age)
     answer = confirm(api, token)
@@ -186,8 +186,8 @@ def test_half_an_hour_is_exact_to_the_millisecond(api, ada, mailbox, clock, monk
     assert confirm(api, token).status_code == status
 
 
-def test_asked_for_again_the_same_token_goes_out_again(api, ada, grace, mailbox, clock):
-    """A stranger who asks voids no mail that is under way. It ends when it would have, and another user has another."""
+def test_a_second_request_mails_the_same_token_again(api, ada, grace, mailbox, clock):
+    """So a stranger's request does not void a mail under way. The lifetime stays, and another user's token differs."""
     token = mailbox.reset_token(api, ada.email)
     clock.advance(HALF_AN_HOUR - 60)
     assert mailbox.reset_token(api, ada.email.upper()) == token
@@ -213,7 +213,7 @@ def resets_mailed(api, mailbox):
 
 
 def test_a_mailbox_gets_three_reset_mails_an_hour(api, ada, grace, mailbox, clock):
-    """However often it is asked for, and in whichever spelling; each answer is the same 202, and others get theirs."""
+    """However often they are requested and in whichever case. Each answer is 202, and other mailboxes get theirs."""
     spellings = [
         ada.email,
         ada.email.upper(),
@@ -236,7 +236,7 @@ def test_a_mailbox_gets_three_reset_mails_an_hour(api, ada, grace, mailbox, cloc
 
 
 def test_a_mailbox_gets_no_more_for_an_address_that_passes_from_user_to_user(api, mailbox):
-    """Anyone may sign up with it: what counts is the mailbox, not the user."""
+    """The mailbox counts, not the user, because a user can take an address that is not the user's own."""
     for number, email in enumerate(("victim@example.com", "VICTIM@example.com", "Victim@Example.com")):
         body = {"email": email, "password": PASSWORD, "name": "Mallory"}
         assert api.post("/users", json=body).status_code == 201
@@ -250,8 +250,8 @@ def test_a_mailbox_gets_no_more_for_an_address_that_passes_from_user_to_user(api
 
 
 @pytest.mark.parametrize("act", ["deactivation", "deletion"])
-def test_the_token_of_a_user_who_is_gone_is_void(api, admin, ada, mailbox, act):
-    """And stays so when he is activated again."""
+def test_the_token_of_a_deactivated_or_deleted_user_is_void(api, admin, ada, mailbox, act):
+    """Also after the user is activated again."""
     token, path = mailbox.reset_token(api, ada.email), f"/users/{ada.id}"
     api.delete(path, admin) if act == "deletion" else api.patch(path, admin, {"active": False})
     assert is_refused(confirm(api, token))
@@ -260,7 +260,7 @@ def test_the_token_of_a_user_who_is_gone_is_void(api, admin, ada, mailbox, act):
 
 
 def test_forged_and_other_tokens_are_refused(api, ada, mailbox):
-    """422 `details.token`: another id or signature, parts of it, a JWT; the true one is still good afterwards."""
+    """422 `details.token` for another id or signature, parts of the token, a JWT; the true token stays valid."""
     token = mailbox.reset_token(api, ada.email)
     reset_id, _, signature = token.partition(".")
     forged = [

@@ -1,4 +1,4 @@
-"""Passwords: which may be chosen, that every character counts, and changing one's own."""
+"""Passwords: which ones are accepted, that every character counts, and how a user changes one."""
 
 import unicodedata
 
@@ -34,7 +34,7 @@ def refresh(api, token):
 
 @pytest.fixture(params=["sign-up", "change", "reset"])
 def choose(request, api, settings):
-    """The three ways to choose a password for mary@example.com: each answers, and knows its field's name."""
+    """The three ways to set a password for mary@example.com. Each answers, and knows the name of its field."""
     if request.param == "sign-up":
         return lambda password: (sign_up(api, password), "password")
     mary = api.sign_up("Mary")
@@ -58,8 +58,8 @@ def choose(request, api, settings):
         "\u200b" * 8, "\u3164" * 8, "\u2800 " * 4, "\ufe0f\u2060" * 4,
     ],
 )  # fmt: skip
-def test_a_bad_password_cannot_be_chosen(choose, password):
-    """422 that names the field: too short or long once it is NFC, NUL, a common one or the e-mail in any case."""
+def test_a_weak_password_is_refused(choose, password):
+    """422 that names the field: too short or too long after NFC, with NUL, a common one, or the e-mail in any case."""
     answer, field = choose(password)
     assert (answer.status_code, answer.json["error"]["code"]) == (422, "VALIDATION_ERROR"), answer.text
     assert answer.json["error"]["details"].keys() == {field}
@@ -100,7 +100,7 @@ def test_a_password_is_not_the_name_where_that_has_no_letters(api):
         "a\ttab in it",
     ],
 )  # fmt: skip
-def test_a_good_password_can_be_chosen_and_opens_the_door(api, choose, password):
+def test_a_good_password_is_accepted_and_logs_in(api, choose, password):
     answer, _ = choose(password)
     assert answer.status_code in (201, 204), answer.text
     assert log_in(api, password) == 200
@@ -114,7 +114,7 @@ def test_the_new_password_replaces_the_old(api, choose):
 
 @pytest.mark.parametrize("length", [72, 73, 100, 256])
 def test_every_character_counts_beyond_bcrypts_72_bytes(api, length):
-    """One other character anywhere, the last included, is another password; so is one less."""
+    """Another character anywhere, the last one included, or one fewer makes another password."""
     password = "p" * length
     sign_up(api, password)
     for place in (0, 70, 71, length - 1):
@@ -124,7 +124,7 @@ def test_every_character_counts_beyond_bcrypts_72_bytes(api, length):
 
 
 def test_composed_and_decomposed_characters_are_the_same(api):
-    """NFC and NFD of one password log in either way; without its accents it does not."""
+    """NFC and NFD of one password both log in; without its accents it does not."""
     composed = "crème brûlée à Zürich"
     decomposed = unicodedata.normalize("NFD", composed)
     sign_up(api, composed, "nfc@example.com")
@@ -141,7 +141,7 @@ def test_white_space_and_case_count(api, other):
 
 
 def test_a_change_ends_every_other_login_and_keeps_this_one(api, ada, grace):
-    """204; the one who changed it goes on with access and refresh token as they are, and refreshes from there."""
+    """204; the login that changed it goes on with its access and refresh token, and can refresh."""
     device = api.log_in(ada.email)
     answer = change(api, ada)
     assert (answer.status_code, answer.data) == (204, b"")
@@ -153,8 +153,8 @@ def test_a_change_ends_every_other_login_and_keeps_this_one(api, ada, grace):
     assert api.get("/users/me", grace).status_code == 200
 
 
-def test_a_password_is_changed_as_often_as_one_likes(api, ada):
-    """Each time the others end, those of after the last change too, and this login goes on."""
+def test_a_password_can_be_changed_again_and_again(api, ada):
+    """Each change ends the other logins, also those opened since the last change, and this login goes on."""
     for current, new in ((PASSWORD, NEW), (NEW, "a third password"), ("a third password", NEW)):
         device = api.log_in(ada.email, current)
         assert change(api, ada, new, current).status_code == 204
@@ -165,7 +165,7 @@ def test_a_password_is_changed_as_often_as_one_likes(api, ada):
 
 @pytest.mark.parametrize("wrong", ["a wrong password", "x", PASSWORD.upper(), f"{PASSWORD} "])
 def test_a_wrong_current_password_changes_nothing(api, ada, wrong):
-    """401 `credentials`; every login goes on, the old password too."""
+    """401 `credentials`; every login and the old password stay valid."""
     device = api.log_in(ada.email)
     assert reason(change(api, ada, current=wrong)) == "credentials"
     assert api.get("/users/me", device).status_code == 200
@@ -184,7 +184,7 @@ def test_a_change_of_password_is_no_change_of_the_user(api, ada):
 
 @pytest.mark.parametrize("number", range(3))
 def test_of_two_changes_at_once_one_wins(api, ada, number):
-    """Both know the current password; the second is refused, its login ended, and the first one's password stands."""
+    """Both have the current password; the second is refused and its login ended, and the first one's password stands."""
     device = api.log_in(ada.email)
     news = {"first new password": ada, "other new password": device}
     answers = at_once([lambda new=new, by=by: change(api, by, new) for new, by in news.items()])

@@ -1,4 +1,4 @@
-"""Products over HTTP: the catalogue, its upkeep by admins, and its versions."""
+"""Products over HTTP: the catalogue, its changes by admins, and its versions."""
 
 import re
 
@@ -9,7 +9,7 @@ ABSENT = "01890000-0000-7000-8000-00000000000a"
 
 
 def details(answer, status=422, code="VALIDATION_ERROR"):
-    """The details of a refusal that must be this one."""
+    """The details of an error that must be this one."""
     assert (answer.status_code, answer.json["error"]["code"]) == (status, code), answer.text
     return answer.json["error"].get("details", {})
 
@@ -19,7 +19,10 @@ def shown(api, product):
 
 
 def test_an_admin_adds_a_product_and_anyone_sees_it(api, admin):
-    """201 with Location; the same product for anyone, with the version as ETag, to be asked again for each time."""
+    """201 with Location.
+
+    Every client gets the same product, with its version as an ETag and to be revalidated each time.
+    """
     made = api.post("/products", admin, NEW)
     product = made.json["data"]
     assert made.status_code == 201, made.text
@@ -33,7 +36,7 @@ def test_an_admin_adds_a_product_and_anyone_sees_it(api, admin):
     assert (seen.headers["ETag"], seen.headers["Cache-Control"]) == ('"1"', "no-cache")
 
 
-def test_who_has_the_present_version_is_not_sent_it_again(api, admin):
+def test_the_present_version_is_not_sent_again(api, admin):
     """304 without a body, also for a weak tag; the full answer once the product has changed."""
     product = api.product(admin)
     for tag in ('"1"', 'W/"1"', '"7", "1"', "*"):
@@ -44,7 +47,7 @@ def test_who_has_the_present_version_is_not_sent_it_again(api, admin):
 
 
 def test_the_catalogue_is_newest_first_and_its_pages_neither_repeat_nor_skip(api, admin):
-    """Also when a product is added and one changed between two pages."""
+    """Also if a product is added and one is changed between two pages."""
     products = [api.product(admin, f"SKU-{n}") for n in range(5)]
     first = api.get("/products?limit=2")
     api.product(admin, "SKU-9")
@@ -69,7 +72,7 @@ def test_a_wrong_parameter_of_the_catalogue_is_named(api, query, field):
     assert details(api.get(f"/products?{query}")).keys() == {field}
 
 
-def test_a_cursor_of_another_list_is_none_of_this(api, admin, ada):
+def test_a_cursor_of_another_list_is_refused(api, admin, ada):
     for _ in range(2):
         api.account(ada)
     cursor = api.get("/accounts?limit=1", ada).json["meta"]["pagination"]["nextCursor"]
@@ -111,7 +114,7 @@ def test_a_wrong_field_of_a_change_is_named_and_nothing_changes(api, admin, fiel
 
 
 @pytest.mark.parametrize("field", ["sku", "currency"])
-def test_sku_and_currency_stay_what_they_are(api, admin, field):
+def test_sku_and_currency_cannot_change(api, admin, field):
     assert details(api.patch(f"/products/{api.product(admin)}", admin, {field: NEW[field]})).keys() == {field}
 
 
@@ -121,14 +124,14 @@ def test_all_wrong_fields_are_named_at_once(api, admin):
 
 
 @pytest.mark.parametrize(("price", "stock"), [(1, 0), (10**12, 10**9)])
-def test_the_bounds_themselves_are_good(api, admin, price, stock):
+def test_the_bounds_themselves_are_accepted(api, admin, price, stock):
     product = api.product(admin, sku="x" * 96, price=price, stock=stock)  # and the name has 100 characters
     assert len(shown(api, product)["name"]) == 100
     assert (shown(api, product)["unitPrice"], shown(api, product)["stock"]) == (price, stock)
 
 
 def test_a_taken_sku_is_a_conflict_and_another_case_another_sku(api, admin):
-    """409 with details.sku; the product there is stays as it was."""
+    """409 with details.sku; the existing product does not change."""
     product = api.product(admin, "TEA-1")
     assert details(api.post("/products", admin, {**NEW, "sku": " TEA-1 "}), 409, "CONFLICT").keys() == {"sku"}
     assert api.post("/products", admin, {**NEW, "sku": "tea-1"}).status_code == 201
@@ -137,7 +140,7 @@ def test_a_taken_sku_is_a_conflict_and_another_case_another_sku(api, admin):
 
 @pytest.mark.parametrize("change", [{"name": "Black tea"}, {"unitPrice": 1}, {"stock": 0}, {"name": "B", "stock": 3}])
 def test_each_change_raises_the_version_by_one(api, admin, clock, change):
-    """200 with the changed product and its new ETag; the very next read shows it, in the list too."""
+    """200 with the changed product and its new ETag; the next read shows it, in the list too."""
     product = api.product(admin)
     before = shown(api, product)
     assert api.get("/products").json["data"] == [before]
@@ -163,7 +166,7 @@ def test_orders_and_cancels_raise_the_version_as_they_change_the_stock(api, admi
     assert shown(api, product)["version"] == 3
 
 
-def test_a_change_to_the_same_is_none(api, admin):
+def test_a_change_to_the_same_values_is_no_change(api, admin):
     product = api.product(admin, stock=7)
     for body in ({}, {"stock": 7}):
         answer = api.patch(f"/products/{product}", admin, body)
@@ -172,7 +175,7 @@ def test_a_change_to_the_same_is_none(api, admin):
 
 @pytest.mark.parametrize(("tag", "status"), [('"1"', 200), ('"3", "1"', 200), ("*", 200), ('"2"', 412), ('W/"1"', 412)])
 def test_a_change_can_name_the_version_it_was_made_for(api, admin, tag, status):
-    """412 for another one, and for a weak tag; nothing has changed then."""
+    """412 for another one and for a weak tag, and no effect."""
     product = api.product(admin)
     answer = api.patch(f"/products/{product}", admin, {"stock": 1}, headers={"If-Match": tag})
     assert answer.status_code == status
@@ -182,7 +185,7 @@ def test_a_change_can_name_the_version_it_was_made_for(api, admin, tag, status):
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/products"), ("PATCH", "/products/{id}")])
-def test_the_catalogue_is_for_admins_to_change(api, admin, ada, method, path):
+def test_only_admins_change_the_catalogue(api, admin, ada, method, path):
     """401 without a token, 403 for a user, before the id is looked at."""
     for product in (api.product(admin), ABSENT, "nonsense"):
         where = path.replace("{id}", product)
@@ -192,7 +195,7 @@ def test_the_catalogue_is_for_admins_to_change(api, admin, ada, method, path):
 
 @pytest.mark.parametrize("product", [ABSENT, ABSENT.upper(), "7", "nonsense"])
 def test_an_absent_product_is_not_found(api, admin, product):
-    """404, whether the id is one or not; asked twice, the second time from the cache."""
+    """404, whether or not the id is a UUID, twice: the second time from the cache."""
     for _ in range(2):
         assert details(api.get(f"/products/{product}"), 404, "NOT_FOUND") == {}
     assert details(api.patch(f"/products/{product}", admin, {"stock": "wrong"}), 404, "NOT_FOUND") == {}

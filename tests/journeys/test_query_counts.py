@@ -1,4 +1,4 @@
-"""No N+1: a list takes as many SQL statements for thirty rows as for one, whatever hangs on each row."""
+"""No N+1: a list takes as many SQL statements for thirty rows as for one, whatever belongs to each row."""
 
 import pytest
 
@@ -10,7 +10,7 @@ STEPS_AT_ONCE = 10
 
 @pytest.fixture
 def api(make_api):
-    """Without a cache: every request asks the database for everything that it needs."""
+    """Without a cache: every request reads all that it needs from the database."""
     return make_api(cache_size=0)
 
 
@@ -54,7 +54,7 @@ def movements(api, admin, ada):
 
 
 def orders(api, admin, ada, person=None):
-    """Ada's, or of whoever else, each of two products."""
+    """Place orders, each of two products, as Ada or another user."""
     person = person or ada
     wanted = [{"productId": api.product(admin, f"{person.id}-{n}", stock=1000), "quantity": 1} for n in range(2)]
     account = api.account(person, balance=100_000, admin=admin)
@@ -111,8 +111,8 @@ def test_an_order_of_many_items_takes_no_more_statements(api, admin, ada):
     assert counts[0] == counts[1]
 
 
-def test_what_the_cache_knows_takes_no_statement_but_the_question_for_news(make_api):
-    """For a product and the list of them; a token's user and session are known as well."""
+def test_a_cached_answer_takes_no_statement_but_the_look_for_invalidations(make_api):
+    """For a product and the list of products. Session and user of the token are cached as well."""
     api = make_api()
     admin = api.admin()
     product = api.product(admin)
@@ -132,8 +132,11 @@ def test_what_the_cache_knows_takes_no_statement_but_the_question_for_news(make_
         (movements, "/accounts/{made}/transactions"),
     ],
 )
-def test_what_others_have_makes_ones_own_list_no_longer_to_read(api, admin, ada, fill, path):
-    """By the steps of SQLite's machine. The server's loop runs these lists: none may grow with the business."""
+def test_rows_of_others_do_not_slow_a_users_own_lists_down(api, admin, ada, fill, path):
+    """Measured in steps of SQLite's machine.
+
+    The server runs these lists in its loop, so none may grow with the business.
+    """
     made = fill(api, admin, ada)
     alone = steps(api, path.format(made=made), ada)
     for status in ("placed", "fulfilled"):
@@ -156,7 +159,7 @@ def test_what_others_have_makes_ones_own_list_no_longer_to_read(api, admin, ada,
     ],
 )
 def test_a_short_page_reads_no_more_than_it_shows(api, admin, ada, fill, path, who):
-    """Not the whole list, of which it would throw away the rest."""
+    """It does not read the whole list and drop the rest."""
     made = fill(api, admin, ada)
     by = {"admin": admin, "ada": ada, None: None}[who]
     path = f"{path}{'&' if '?' in path else '?'}limit=".format(made=made)
@@ -164,7 +167,7 @@ def test_a_short_page_reads_no_more_than_it_shows(api, admin, ada, fill, path, w
 
 
 def steps(api, path, by):
-    """How many steps SQLite's machine takes for a request, about."""
+    """The approximate number of steps that SQLite's machine takes for a request."""
     seen = []
     api.get(path, by)
     with api.app.database.snapshot() as tx:

@@ -1,4 +1,4 @@
-"""Twenty at the same moment, from threads of one application and over two applications that share the database."""
+"""Twenty requests at the same moment, in threads of one application and over two that share the database."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ CROWD = 20
 
 @pytest.fixture(params=[1, 2], ids=["one application", "two applications"])
 def apis(request, make_api):
-    """One or two workers; whoever waits for the lock waits long enough."""
+    """One or two workers. Requests wait long enough for the lock."""
     return [make_api(busy_timeout_seconds=60.0) for _ in range(request.param)]
 
 
@@ -29,20 +29,20 @@ def crowd(apis):
 
 @pytest.fixture(autouse=True)
 def balanced_books(apis):
-    """Whatever has raced, every currency adds up to 0 and every balance to its entries."""
+    """Afterwards every currency adds up to 0 and every balance to its entries."""
     yield
     with apis[0].app.database.snapshot() as tx:
         assert transactions.unbalanced(tx) == []
 
 
 def outcomes(answers):
-    """How often each status and code was answered."""
+    """The number of answers with each status and code."""
     return Counter((answer.status_code, answer.json.get("error", {}).get("code")) for answer in answers)
 
 
 @pytest.mark.parametrize("way", ["transfers", "withdrawals"])
 def test_an_account_is_drained_to_exactly_nothing(api, crowd, admin, ada, grace, way):
-    """1000 cents are ten times 100: ten succeed, ten are told that there is not enough."""
+    """1000 cents are ten times 100: ten succeed, ten get INSUFFICIENT_FUNDS."""
     purse, other = api.account(ada, balance=1000, admin=admin), api.account(grace)
 
     def spend(api, _):
@@ -56,7 +56,7 @@ def test_an_account_is_drained_to_exactly_nothing(api, crowd, admin, ada, grace,
 
 
 def test_money_that_crosses_neither_blocks_nor_gets_lost(api, crowd, admin, ada, grace):
-    """Ten from Ada to Grace, ten from Grace to Ada, all of different amounts: each arrives."""
+    """Ten transfers from Ada to Grace and ten from Grace to Ada, all of different amounts: each arrives."""
     hers, theirs = api.account(ada, balance=1000, admin=admin), api.account(grace, balance=1000, admin=admin)
 
     def cross(api, n):
@@ -69,7 +69,7 @@ def test_money_that_crosses_neither_blocks_nor_gets_lost(api, crowd, admin, ada,
 
 
 def test_nothing_is_sold_twice(api, crowd, admin, ada):
-    """Of 7 in stock 7 are sold, whatever the other 13 hoped for; each sale raised the version."""
+    """Of 7 in stock 7 are sold, and the other 13 orders are refused; each sale raises the version."""
     purse, product = api.account(ada, balance=10_000, admin=admin), api.product(admin, "TEA", price=250, stock=7)
     order = {"accountId": purse, "items": [{"productId": product, "quantity": 1}]}
     answers = crowd(lambda api, _: api.post("/orders", ada, order))
@@ -81,8 +81,8 @@ def test_nothing_is_sold_twice(api, crowd, admin, ada):
 
 
 @pytest.mark.parametrize("route", ["/transfers", "/orders", "/accounts", "/accounts/{purse}/deposits"])
-def test_one_idempotency_key_has_one_effect_and_everybody_gets_its_answer(api, crowd, admin, ada, grace, route):
-    """Twenty answers alike, byte for byte; all but one are marked as replays."""
+def test_one_idempotency_key_has_one_effect_and_all_requests_get_its_answer(api, crowd, admin, ada, grace, route):
+    """Twenty equal answers, byte for byte; all but one are marked as replays."""
     purse, other = api.account(ada, balance=1000, admin=admin), api.account(grace)
     bodies = {
         "/transfers": {"fromAccountId": purse, "toAccountId": other, "amount": 100},
@@ -101,14 +101,14 @@ def test_one_idempotency_key_has_one_effect_and_everybody_gets_its_answer(api, c
 
 
 def test_one_key_for_different_requests_stands_for_the_first_of_them(api, crowd, ada):
-    """Ten want euros, ten dollars, all under one key: one account is opened, and the others' key is taken."""
+    """Ten ask for euros, ten for dollars, all with one key: one account is opened, and the others are refused."""
     answers = crowd(lambda api, n: api.post("/accounts", ada, {"currency": ("EUR", "USD")[n % 4 < 2]}, key="k"))
     assert outcomes(answers) == {(201, None): 10, (422, "IDEMPOTENCY_KEY_REUSED"): 10}
     assert len(api.get("/accounts", ada).json["data"]) == 1
 
 
 def test_an_order_is_cancelled_or_fulfilled_and_only_once(api, crowd, admin, ada):
-    """Ten cancels and ten fulfilments of one order: one wins, and money and stock are as it says."""
+    """Ten cancellations and ten fulfilments of one order: one wins, and money and stock match it."""
     purse, product = api.account(ada, balance=1000, admin=admin), api.product(admin, "TEA", price=300, stock=5)
     order = {"accountId": purse, "items": [{"productId": product, "quantity": 2}]}
     placed = api.post("/orders", ada, order).json["data"]["id"]
@@ -127,8 +127,8 @@ def test_one_sku_is_one_product(api, crowd, admin):
     assert len(api.get("/products").json["data"]) == 1
 
 
-def test_of_changes_made_for_one_version_one_is_taken(api, crowd, admin):
-    """412 for the others: no update is lost without being told."""
+def test_of_many_changes_of_one_version_one_is_made(api, crowd, admin):
+    """The others get 412: no update is lost silently."""
     product = api.product(admin, stock=0)
     answers = crowd(
         lambda api, n: api.patch(f"/products/{product}", admin, {"stock": n + 1}, headers={"If-Match": '"1"'})
@@ -138,7 +138,7 @@ def test_of_changes_made_for_one_version_one_is_taken(api, crowd, admin):
     assert api.get(f"/products/{product}").json["data"]["stock"] == stock
 
 
-def test_a_currency_has_one_system_account_whoever_pays_in_first(api, crowd, admin, ada):
+def test_a_currency_has_one_system_account_after_deposits_at_once(api, crowd, admin, ada):
     account = api.account(ada, "CHF")
     answers = crowd(lambda api, _: api.post(f"/accounts/{account}/deposits", admin, {"amount": 1}))
     assert outcomes(answers) == {(201, None): CROWD}

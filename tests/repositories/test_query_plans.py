@@ -67,7 +67,7 @@ Statements = set[str]
 
 
 class Recorder(sqlite3.Connection):
-    """A connection that keeps what it was asked for."""
+    """A connection that records the statements it executes."""
 
     seen: typing.ClassVar[Statements] = set()
 
@@ -131,7 +131,7 @@ def template(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def of_repositories(template: Path) -> Statements:
-    """What the functions of the repositories run."""
+    """The statements of the repositories' functions."""
     path = shutil.copy(template, template.with_name("repositories.db"))
     with closing(sqlite3.connect(path, isolation_level=None, factory=Recorder)) as connection:
         connection.seen = set()
@@ -143,7 +143,7 @@ def of_repositories(template: Path) -> Statements:
 
 @pytest.fixture(scope="module")
 def of_the_application(template: Path) -> Statements:
-    """What runs when every route is requested once, the repositories' statements among it."""
+    """The statements that run when every route is requested once, over each wiring."""
     world = build_world(Path(shutil.copy(template, template.with_name("world.db"))))
     settings = Settings(world.path, (SECRET,), bcrypt_rounds=4, rate_limit_default=None, rate_limit_auth=None)
     seen: Statements = set()
@@ -176,7 +176,7 @@ def database(request: pytest.FixtureRequest, template: Path) -> Iterator[sqlite3
 
 
 def add_statistics(connection: sqlite3.Connection) -> None:
-    """What ANALYZE would have found: how many rows, and how many share the first column of an index, the first two …"""
+    """Write what ANALYZE would find: the number of rows, and how many share the first columns of each index."""
     connection.execute("ANALYZE")  # makes the table
     connection.execute("DELETE FROM sqlite_stat1")
     for table in tables_of(connection):
@@ -200,7 +200,7 @@ def tables_of(connection: sqlite3.Connection) -> list[str]:
 
 
 def unique_keys(connection: sqlite3.Connection) -> list[set[str]]:
-    """The columns that find one row at most."""
+    """The sets of columns that find one row at most."""
     keys = [{"rowid"}]
     for table in tables_of(connection):
         for _, index, unique, _, partial in connection.execute(f"PRAGMA index_list({table})").fetchall():
@@ -232,15 +232,15 @@ def test_no_statement_reads_more_than_it_finds(statements, database):
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_statements_are_all_that_there_are(of_repositories):
-    """Each SQL text in the source of a repository was run: what depends on rows cannot hide."""
+def test_every_statement_in_the_source_was_recorded(of_repositories):
+    """Each SQL text of a repository was executed, so a statement that depends on rows is not overlooked."""
     written = [(module.__name__, pattern) for module in MODULES for pattern in patterns_in(module)]
     assert len(written) > 40
     assert [each for each in written if not any(re.fullmatch(each[1], sql) for sql in of_repositories)] == []
 
 
 def patterns_in(module: types.ModuleType) -> Iterator[str]:
-    """Each text that begins like a statement, as a pattern of what is run; `.*` for what is filled in."""
+    """Each text that begins like a statement, as a pattern of executed ones; `.*` is for what is filled in."""
     nodes = list(ast.walk(ast.parse(inspect.getsource(module))))
     inner = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in nodes:

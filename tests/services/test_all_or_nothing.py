@@ -1,4 +1,4 @@
-"""When any statement of a request fails, the request has done nothing: every table is as before, nobody was told."""
+"""A request of which one statement fails has no effect: every table is as before, and no listener was called."""
 
 import sqlite3
 from contextlib import closing
@@ -25,7 +25,7 @@ REQUESTS = {
 
 @pytest.fixture
 def send(api, ada, grace, admin):
-    """One of the requests, by its name."""
+    """Send one of the requests, by its name."""
     purse, other = api.account(ada, balance=1000, admin=admin), api.account(grace)
     tea, cup = api.product(admin, "TEA", price=100, stock=5), api.product(admin, "CUP", price=50, stock=5)
     order = {"accountId": purse, "items": [{"productId": tea, "quantity": 2}, {"productId": cup, "quantity": 1}]}
@@ -61,7 +61,7 @@ def everything(api):
 
 @pytest.mark.parametrize(("request_name", "table"), [(name, table) for name in REQUESTS for table in REQUESTS[name]])
 def test_a_request_that_cannot_write_one_of_its_rows_writes_none(send, everything, database_path, request_name, table):
-    """500 with the one sentence, every table as before; with the obstacle gone the same request succeeds."""
+    """The answer is 500 and every table is as before; once the obstacle is gone, the same request succeeds."""
     before = everything()
     with closing(sqlite3.connect(database_path, isolation_level=None)) as outsider:
         for verb in ("INSERT", "UPDATE"):
@@ -80,8 +80,8 @@ def test_a_request_that_cannot_write_one_of_its_rows_writes_none(send, everythin
     assert everything() != before
 
 
-def test_nobody_is_told_of_what_was_rolled_back(app):
-    """A listener hears of an event when its transaction is there to be read, and of a failed one never."""
+def test_no_listener_is_called_for_what_was_rolled_back(app):
+    """A listener is called when the transaction can be read, and never for one that failed."""
     events, heard = EventBus(), []
 
     def listen(event):

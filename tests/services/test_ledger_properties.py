@@ -1,4 +1,4 @@
-"""Whatever is done in whatever order, no money appears or vanishes, and the stock is what was not sold."""
+"""Whatever is done in whatever order, no money appears or vanishes, and stock plus sales stay the same."""
 
 import shutil
 import tempfile
@@ -29,10 +29,10 @@ AMOUNTS = st.integers(1, 60)
 
 @pytest.fixture(autouse=True, scope="module")
 def template(migrated):
-    House.template = migrated
+    Shop.template = migrated
 
 
-class House:
+class Shop:
     """The services on a database of their own, with two users and, in each currency, two products."""
 
     template: Path  # a migrated database
@@ -66,7 +66,7 @@ class House:
 
 
 def done(problem, work):
-    """What `work()` made; if there is a problem with it, it must raise that, and made nothing."""
+    """The result of `work()`; if there is a problem, `work()` must raise it and have no effect."""
     if problem is None:
         return work().encoded
     with pytest.raises(problem):
@@ -75,13 +75,13 @@ def done(problem, work):
 
 
 class AnyCourseOfEvents(RuleBasedStateMachine):
-    """Opens accounts, moves money, places and settles orders, and keeps its own books beside the ledger's."""
+    """Opens accounts, moves money, places and settles orders, and compares the ledger with its own books."""
 
     opened, placed = Bundle("opened"), Bundle("placed")
 
     def __init__(self) -> None:
         super().__init__()
-        self.house = House()
+        self.house = Shop()
         self.owner, self.currency = {}, {}
         self.balance, self.stock = Counter(), Counter(dict.fromkeys(self.house.prices, STOCK))
         self.sold = {}  # order → account, total, items; these are None once it is settled
