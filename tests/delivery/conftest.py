@@ -7,7 +7,7 @@ from tests.delivery.relaying import Process
 
 @pytest.fixture
 def process(database_path, clock):
-    """`process(inbox, …)`: one more process on the test's database, as far as a relay can tell."""
+    """`process(inbox, …)`: another process on the test's database, as far as a relay can tell."""
     made = []
 
     def make(*inboxes, **more):

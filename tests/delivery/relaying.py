@@ -1,4 +1,4 @@
-"""What tests of the relay are made of: subscribers that keep what they get, and processes as a relay sees them."""
+"""Helpers of the relay's tests: subscribers that keep what they get, and processes as a relay sees them."""
 
 import os
 import threading
@@ -10,7 +10,7 @@ from backend.services.events import DeliveryFailed, EventBus, Subscriber
 
 
 class Inbox:
-    """A subscriber that keeps what it gets, and fails or hangs when a test says so."""
+    """A subscriber that keeps what it gets, and fails or hangs when a test wants it to."""
 
     def __init__(self, name="inbox", **more):
         self.called = False
@@ -52,7 +52,7 @@ class Journal:
         return [int(number) for resource, _, number in self.all() if resource == resource_id]
 
     def first_arrivals(self):
-        """The ids of the events of each resource, each where it came first."""
+        """The ids of the events of each resource, in the order of their first arrival."""
         found = defaultdict(dict)
         for resource_id, event_id, _ in self.all():
             found[resource_id][event_id] = None
@@ -60,7 +60,7 @@ class Journal:
 
 
 class Process:
-    """What one process has: a database, a bus and a relay. `wakes`: the relay hears of the process's own commits."""
+    """What one process has: a database, a bus and a relay. `wakes`: the relay is woken by the process's own commits."""
 
     def __init__(self, path, clock, *inboxes, wakes=True, monotonic=None, busy_timeout=2.0):
         self.database = Database(path, busy_timeout, clock, patient=16)

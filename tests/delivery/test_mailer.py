@@ -1,4 +1,4 @@
-"""Mail: a reset token or a notice goes to its user, encrypted, and nowhere else."""
+"""Mail: a reset token or a notice goes to its user, encrypted, and to no other mailbox."""
 
 import logging
 import re
@@ -41,7 +41,7 @@ def change_email(api, person, email):
 
 
 def told(server):
-    """To whom which mails went, in order."""
+    """Recipient and subject of the mails, in order."""
     messages = [message_from_string(mail) for mail in server.mails]
     return [(message["To"], message["Subject"]) for message in messages]
 
@@ -59,7 +59,7 @@ def owed(api):
 
 
 def deliver_again(api):
-    """As if the relay had been killed before it could mark the mail."""
+    """Deliver as if the relay had been killed before it could settle."""
     with api.app.database.transaction() as tx:
         tx.run("""INSERT INTO deliveries (seq, subscriber, tries, due_at)
                   SELECT seq, 'mailer', 0, 0 FROM outbox WHERE name = 'password.reset_requested'""")
@@ -77,8 +77,8 @@ def test_a_token_that_was_mailed_sets_a_new_password(make_api, server):
     api.log_in(ada.email, NEW)
 
 
-def test_the_server_is_told_who_we_are_if_it_wants_to_know(make_api, server):
-    """User and password as the URL has them, percent-encoded."""
+def test_the_credentials_of_the_url_are_sent_to_the_server(make_api, server):
+    """User and password are percent-encoded in the URL."""
     api = make_api(smtp_url=url(server, user=f"{quote('mail@example.com', safe='')}:{quote('p@ss:w/rd', safe='')}@"))
     ask(api, api.sign_up("Ada"))
     wait_until(lambda: len(server.mails) == 1)
@@ -86,7 +86,7 @@ def test_the_server_is_told_who_we_are_if_it_wants_to_know(make_api, server):
 
 
 def check_headers(mail, person, sender):
-    """What RFC 5322 demands, each once, and whatever makes the mail one message."""
+    """Check what RFC 5322 demands: each header once, and one message."""
     message = message_from_string(mail, policy=default)
     names = [name for name, _ in message.items()]
     assert len(names) == len(set(names))
@@ -97,7 +97,7 @@ def check_headers(mail, person, sender):
 
 
 def test_a_mail_has_a_date_a_sender_and_an_id(make_api, server, clock):
-    """The date is that of the request, in UTC, also when the mail goes out later."""
+    """The date is that of the request, in UTC, also if the mail is sent later."""
     clock.advance(86_400)
     ada, began = (api := make_api(smtp_url=url(server))).sign_up("Ada"), int(clock())
     ask(api, ada)
@@ -113,7 +113,7 @@ def test_a_mail_in_a_file_has_them_too(make_api, settings, clock, mail_from, sen
 
 
 def test_the_sender_can_be_set(make_api, server):
-    """In the header and in what the server is told."""
+    """In the header and in the SMTP envelope."""
     ada = (api := make_api(smtp_url=url(server), mail_from="accounts@shop.example")).sign_up("Ada")
     ask(api, ada)
     wait_until(lambda: len(server.mails) == 1)
@@ -122,7 +122,7 @@ def test_the_sender_can_be_set(make_api, server):
 
 
 def test_the_mail_holds_the_link_that_is_set(make_api, settings):
-    """With the token in its place, in one piece, instead of the bare token."""
+    """With the token inserted, on one line, in place of the bare token."""
     mailbox = Mailbox(settings.database_path.parent / "outbox")
     before, after = "https://shop.example/{x}/%7B?next=/a&token=", "&from=mail#reset={"
     api = make_api(password_reset_url=f"{before}{{token}}{after}")
@@ -137,8 +137,8 @@ def test_the_mail_holds_the_link_that_is_set(make_api, settings):
 
 
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
-def test_what_is_said_is_encrypted_where_that_can_be(make_api, certificate_of, scheme):
-    """By STARTTLS where it is offered, before anybody logs in; by TLS from the beginning where the URL says so."""
+def test_the_connection_is_encrypted_where_possible(make_api, certificate_of, scheme):
+    """By STARTTLS, before credentials are sent, if the server has it; by TLS from the beginning for `smtps`."""
     with mail_server(certificate_of("IP:127.0.0.1"), implicit=scheme == "smtps") as server:
         api = make_api(smtp_url=url(server, scheme, "ada:secret@"))
         ask(api, api.sign_up("Ada"))
@@ -148,7 +148,7 @@ def test_what_is_said_is_encrypted_where_that_can_be(make_api, certificate_of, s
 
 
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
-def test_a_server_that_cannot_prove_its_name_gets_nothing(make_api, certificate_of, caplog, scheme):
+def test_a_server_with_a_wrong_certificate_gets_nothing(make_api, certificate_of, caplog, scheme):
     with mail_server(certificate_of("DNS:other.example"), implicit=scheme == "smtps") as server:
         api = make_api(smtp_url=url(server, scheme))
         ask(api, api.sign_up("Ada"))
@@ -157,8 +157,8 @@ def test_a_server_that_cannot_prove_its_name_gets_nothing(make_api, certificate_
 
 
 @pytest.mark.parametrize("user", ["", "ada:secret@"])
-def test_a_server_elsewhere_without_starttls_gets_nothing(make_api, server, clock, monkeypatch, caplog, user):
-    """Neither our password nor the token, nor who is written to; the mail goes out once the server has STARTTLS."""
+def test_a_server_on_another_machine_without_starttls_gets_nothing(make_api, server, clock, monkeypatch, caplog, user):
+    """Neither password nor token nor recipient. The mail is sent once the server has STARTTLS."""
     monkeypatch.setattr(relay, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(mailer, "is_loopback", lambda address: address != "127.0.0.1")  # which stands for elsewhere
     api = make_api(smtp_url=url(server, user=user))
@@ -178,7 +178,7 @@ def test_a_server_elsewhere_without_starttls_gets_nothing(make_api, server, cloc
         ("93.184.216.34", False), ("2001:db8::1", False),
     ],
 )  # fmt: skip
-def test_loopback_is_this_machine_alone(address, loopback):
+def test_only_loopback_addresses_are_this_machine(address, loopback):
     assert mailer.is_loopback(address) is loopback
 
 
@@ -192,9 +192,9 @@ HOSTILE = [
 
 @pytest.mark.parametrize("address", HOSTILE)
 def test_a_mail_goes_to_the_address_as_it_stands(make_api, server, address):
-    """No part of it is read as something else: not in the envelope, not in the header.
+    """No part of it is parsed as another address, neither in the envelope nor in the header.
 
-    The first ones can no longer be registered; a database may hold them from before.
+    Some of these addresses can no longer be registered, but an older database may hold them.
     """
     api = make_api(smtp_url=url(server))
     ada = api.sign_up("Ada")
@@ -220,8 +220,8 @@ def test_a_mail_that_is_refused_is_sent_later(make_api, server, clock, monkeypat
     assert ada.email not in caplog.text
 
 
-def test_each_new_password_is_told_by_mail(make_api, server):
-    """Changed or reset; without a token, and not if it was refused."""
+def test_each_new_password_is_followed_by_a_notice(make_api, server):
+    """Changed or reset. The notice holds no token, and a refused change has none."""
     api = make_api(smtp_url=url(server))
     ada = api.sign_up("Ada")
     change_password(api, ada)
@@ -238,8 +238,8 @@ def test_each_new_password_is_told_by_mail(make_api, server):
 
 
 @pytest.mark.parametrize("by_admin", [False, True])
-def test_a_new_address_is_told_to_the_old_one(make_api, server, by_admin):
-    """Also if an admin has changed it. A changed name is not told, and no change that was refused."""
+def test_a_change_of_the_address_is_notified_to_the_old_one(make_api, server, by_admin):
+    """Also if an admin has changed it. A changed name and a refused change have no notice."""
     api = make_api(smtp_url=url(server))
     admin, ada = api.admin(), api.sign_up("Ada")
     api.patch("/users/me", ada, {"name": "Countess"})
@@ -254,7 +254,7 @@ def test_a_new_address_is_told_to_the_old_one(make_api, server, by_admin):
 
 
 def test_a_notice_goes_to_the_address_of_its_time_however_late(make_api, server, clock, monkeypatch, caplog):
-    """A thief who changes the password and then the address must not have the notice of the first."""
+    """So a thief who changes the password and then the address does not get the notice of the first change."""
     monkeypatch.setattr(relay, "POLL_SECONDS", 0.02)
     server.refuse = "MAIL"
     api = make_api(smtp_url=url(server))
@@ -268,7 +268,7 @@ def test_a_notice_goes_to_the_address_of_its_time_however_late(make_api, server,
 
 
 def test_three_notices_of_a_kind_an_hour_reach_a_mailbox(make_api, server, clock):
-    """Anyone may sign up with a mailbox that is another's, and change password and address all day."""
+    """Otherwise a user with an address that belongs to another person could flood that mailbox."""
     api = make_api(smtp_url=url(server))
     ada = api.sign_up("Ada")
     for current, new in [(PASSWORD, NEW), (NEW, PASSWORD)] * 3:
@@ -287,7 +287,7 @@ def test_three_notices_of_a_kind_an_hour_reach_a_mailbox(make_api, server, clock
 
 
 def test_the_address_of_a_deleted_user_is_nowhere_and_gets_no_mail(make_api, server, settings, caplog):
-    """Not with the mails that were owed, or sent; the placeholder that takes its place gets none either."""
+    """Not in mails that are owed or were sent. Its placeholder gets no mail either."""
     server.refuse = "MAIL"
     api = make_api(smtp_url=url(server))
     admin, ada = api.admin(), api.sign_up("Ada")
@@ -308,7 +308,7 @@ def test_the_address_of_a_deleted_user_is_nowhere_and_gets_no_mail(make_api, ser
     assert ada.email not in left and "second@example.com" not in left
 
 
-def test_addresses_that_were_mailed_are_forgotten_with_their_events(make_api, server, clock):
+def test_mailed_addresses_are_deleted_with_their_events(make_api, server, clock):
     """After a week."""
     api = make_api(smtp_url=url(server))
     ada = api.sign_up("Ada")
@@ -325,7 +325,7 @@ def test_addresses_that_were_mailed_are_forgotten_with_their_events(make_api, se
 
 
 def test_no_webhook_and_no_event_holds_an_address(make_api, server):
-    """The old address is in none of what receivers and admins may read."""
+    """Nothing that receivers and admins can read holds the old address."""
     api = make_api(smtp_url=url(server))
     ada = api.sign_up("Ada")
     change_email(api, ada, "new@example.com")
@@ -337,8 +337,8 @@ def test_no_webhook_and_no_event_holds_an_address(make_api, server):
     assert "@example.com" not in told_to_others
 
 
-def test_a_token_that_is_of_no_use_any_more_is_not_mailed(make_api, server, clock, caplog):
-    """Too old, or its user gone: there is nothing to send."""
+def test_a_token_that_is_no_longer_valid_is_not_mailed(make_api, server, clock, caplog):
+    """Too old, or its user is deleted."""
     api = make_api(smtp_url=url(server))
     admin, people = api.admin(), [api.sign_up(name) for name in ("Old", "Gone", "New")]
     server.refuse = "MAIL"
@@ -358,7 +358,7 @@ def test_a_token_that_is_of_no_use_any_more_is_not_mailed(make_api, server, cloc
 
 
 def test_a_repeated_mail_has_the_same_id(make_api, server):
-    """The relay may deliver twice; a mail program then shows it once."""
+    """The relay may deliver twice; a mail program then shows one mail."""
     api = make_api(smtp_url=url(server))
     ask(api, api.sign_up("Ada"))
     wait_until(lambda: not owed(api))
@@ -370,7 +370,7 @@ def test_a_repeated_mail_has_the_same_id(make_api, server):
 
 
 def test_without_a_server_a_developer_finds_the_mail_in_a_file(make_api, settings, caplog):
-    """That only its owner may read; the log says there was one, and not what was in it."""
+    """Only its owner can read it. The log says that there was a mail, and not what is in it."""
     caplog.set_level(logging.INFO)
     api = make_api()
     ada = api.sign_up("Ada")
@@ -388,7 +388,7 @@ def test_without_a_server_a_developer_finds_the_mail_in_a_file(make_api, setting
     assert api.post("/auth/password-reset/confirm", json={"token": token, "newPassword": NEW}).status_code == 204
 
 
-def test_in_production_without_a_server_the_log_alone_tells(make_api, settings, caplog):
+def test_in_production_without_a_server_only_the_log_has_a_trace(make_api, settings, caplog):
     caplog.set_level(logging.INFO)
     api = make_api(development=False)
     ada = api.sign_up("Ada")
@@ -397,7 +397,7 @@ def test_in_production_without_a_server_the_log_alone_tells(make_api, settings, 
     assert not (settings.database_path.parent / "outbox").exists()
 
 
-def test_an_unknown_address_is_mailed_nothing(make_api, server):
+def test_an_unknown_address_gets_no_mail(make_api, server):
     api = make_api(smtp_url=url(server))
     assert api.post("/auth/password-reset", json={"email": "nobody@example.com"}).status_code == 202
     ask(api, api.sign_up("Ada"))

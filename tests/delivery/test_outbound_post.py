@@ -1,4 +1,4 @@
-"""Posting to places that others name: which addresses are refused, and that nothing is waited for past the deadline."""
+"""POST to URLs that are not under our control: refused addresses, and the deadline for everything."""
 
 import http.client
 import ipaddress
@@ -67,8 +67,8 @@ def test_no_address_of_a_special_purpose_is_public(block):
 
 
 @pytest.mark.parametrize("interface", ["0:5efe:7f00:1", "200:5efe:808:808", "0:5efe:127.0.0.1"])
-def test_an_address_that_leads_to_an_ipv4_one_is_not_public(interface):
-    """ISATAP, in whatever prefix."""
+def test_an_address_that_stands_for_an_ipv4_one_is_not_public(interface):
+    """ISATAP, under any prefix."""
     assert not is_public(f"2607:f8b0:0:0:{interface}")
     assert is_public(f"2607:f8b0:0:0:{interface.replace('5efe', '5eff')}")
 
@@ -81,7 +81,7 @@ def test_an_address_that_leads_to_an_ipv4_one_is_not_public(interface):
     ],
 )  # fmt: skip
 def test_a_metadata_server_is_refused_within_an_allowed_network_too(address):
-    """It hands out the credentials of the machine."""
+    """It would return the credentials of the machine."""
     allowed = Networks("0.0.0.0/0, ::/0")
 
     def resolve(host, port, **_):
@@ -108,7 +108,7 @@ def test_a_metadata_server_is_refused_within_an_allowed_network_too(address):
     ],
 )
 def test_loopback_is_refused_however_it_is_written(receiver, host):
-    """And nothing arrives there."""
+    """Nothing arrives there."""
     with pytest.raises((AddressRefused, socket.gaierror)):
         post(f"http://{host}:{receiver.port}/", b"", {}, Networks(), 5)
     assert receiver.arrivals == []
@@ -121,8 +121,8 @@ def test_allowed_networks_are_allowed(receiver, networks):
     assert (arrival.body, arrival.headers["x-mine"]) == (b"hello", "1")
 
 
-def test_the_connection_goes_to_the_address_that_was_judged(receiver):
-    """The name is asked for once, so it cannot say something else the next time; Host is the name's."""
+def test_the_connection_goes_to_the_address_that_was_checked(receiver):
+    """The name is resolved once, so another answer has no effect; Host is the name of the URL."""
     asked = []
 
     def resolve(host, port, **_):
@@ -135,7 +135,7 @@ def test_the_connection_goes_to_the_address_that_was_judged(receiver):
     assert arrival.headers["host"] == f"hooks.example:{receiver.port}"
 
 
-def test_an_address_that_does_not_answer_is_followed_by_the_next(receiver):
+def test_after_an_address_that_does_not_answer_the_next_is_tried(receiver):
     def resolve(host, port, **_):
         return [(*TCP, ("127.0.0.1", 1)), (*TCP, ("127.0.0.1", port))]
 
@@ -148,7 +148,7 @@ def test_a_name_without_addresses_is_refused():
         post("http://hooks.example/", b"", {}, LOOPBACK, 5, lambda *_, **__: [])
 
 
-def test_a_receiver_that_never_answers_is_left_at_the_deadline(receiver):
+def test_a_receiver_that_never_answers_is_given_up_at_the_deadline(receiver):
     waiting = threading.Event()
     receiver.answer = lambda *_: waiting.wait(30) and None
     with pytest.raises((OSError, http.client.HTTPException)):
@@ -156,8 +156,8 @@ def test_a_receiver_that_never_answers_is_left_at_the_deadline(receiver):
     waiting.set()
 
 
-def test_a_receiver_that_drips_is_left_at_the_deadline(receiver):
-    """Each byte comes in time, the answer never."""
+def test_a_receiver_that_sends_single_bytes_is_given_up_at_the_deadline(receiver):
+    """Each byte arrives in time, the whole response never."""
     ended = threading.Event()
 
     def drip(arrival, stream):
@@ -195,8 +195,8 @@ def test_nothing_is_sent_when_the_resolver_took_all_the_time(receiver):
     assert receiver.arrivals == []
 
 
-def test_tls_must_prove_the_name_of_the_url(certificate_of):
-    """Not the address it was resolved to; the wrong name gets nothing."""
+def test_tls_verifies_the_name_of_the_url(certificate_of):
+    """Not the resolved address. A server with another name gets nothing."""
     outbound_post._tls.cache_clear()
     with receiving(certificate_of("DNS:hooks.example")) as (receiver, port):
 
@@ -211,7 +211,7 @@ def test_tls_must_prove_the_name_of_the_url(certificate_of):
     outbound_post._tls.cache_clear()
 
 
-def test_a_tls_handshake_that_stalls_is_left_at_the_deadline(receiver):
-    """The other side takes our hello and says nothing."""
+def test_a_tls_handshake_that_stalls_is_given_up_at_the_deadline(receiver):
+    """The server takes the client's hello and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(OSError):
         post(f"https://127.0.0.1:{silent.getsockname()[1]}/", b"", {}, LOOPBACK, 0.2)

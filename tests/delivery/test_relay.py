@@ -1,4 +1,4 @@
-"""The relay: what is owed is delivered after the commit, in order, at least once, whoever fails meanwhile."""
+"""The relay: events are delivered after the commit, in order, at least once, whatever fails meanwhile."""
 
 import threading
 
@@ -17,7 +17,7 @@ DAY = 86_400
 
 
 def test_an_event_is_delivered_once_it_is_committed(process, monkeypatch):
-    """At once, without waiting to be polled; not before the commit, and not after a rollback."""
+    """At once, without waiting for the poll. Not before the commit, and not after a rollback."""
     monkeypatch.setattr(relays, "POLL_SECONDS", 60)
     inbox = Inbox()
     one = process(inbox)
@@ -37,7 +37,7 @@ def test_what_another_process_commits_is_found_by_polling(process):
     wait_until(lambda: inbox.got == [("a", 1)])
 
 
-def test_what_was_left_by_a_process_before_is_delivered_at_the_start(process):
+def test_what_an_earlier_process_left_is_delivered_at_the_start(process):
     inbox = Inbox()
     process(inbox).publish("a")
     process(inbox).relay.start()
@@ -60,7 +60,7 @@ def test_an_event_arrives_as_it_was_published(process):
 
 
 def test_a_relay_with_nothing_to_do_sleeps(process):
-    """Between two looks, in each of its threads: an idle service takes no processor."""
+    """Between two looks, in each thread: an idle service uses no CPU."""
     before = set(threading.enumerate())
     one = process(Inbox(), Subscriber("ledger", record=lambda tx, events: None))
     one.publish("a")
@@ -81,8 +81,11 @@ def test_a_subscriber_is_owed_only_what_it_wants(process):
     assert (len(all_of_it.got), few.got) == (3, [("b", 2)])
 
 
-def test_an_aggregate_waits_for_its_failed_event_and_nobody_else_does(process, clock):
-    """While a's first event fails, b and the other subscriber get theirs; then a's follow in order."""
+def test_only_the_same_aggregate_waits_for_a_failed_event(process, clock):
+    """While the first event of `a` fails, `b` and the other subscriber get theirs.
+
+    Then those of `a` follow in order.
+    """
     inbox, other = Inbox(), Inbox("other")
     inbox.failing.add("a")
     one = process(inbox, other)
@@ -96,7 +99,7 @@ def test_an_aggregate_waits_for_its_failed_event_and_nobody_else_does(process, c
     assert other.got == [("a", 1), ("b", 2), ("a", 3), ("b", 4), ("a", 5), ("a", 6), ("b", 7)]
 
 
-def test_a_subscriber_that_hangs_holds_up_nobody_else(process):
+def test_a_subscriber_that_hangs_holds_up_no_other(process):
     hanging, other = Inbox("hanging"), Inbox("other")
     hanging.open.clear()
     one = process(hanging, other)
@@ -111,7 +114,7 @@ def test_a_subscriber_that_hangs_holds_up_nobody_else(process):
 
 
 def test_nothing_is_delivered_inside_a_transaction(process):
-    """The subscriber itself can write, and so can anybody else meanwhile."""
+    """The subscriber itself can write, and so can other threads."""
     written = []
 
     def deliver(event):
@@ -126,7 +129,7 @@ def test_nothing_is_delivered_inside_a_transaction(process):
 
 
 def test_tries_come_further_and_further_apart(process, clock, monkeypatch):
-    """The first again after 1 s, the next after 2 s, then 4 s …, never more than 15 min."""
+    """The first retry after 1 s, the next after 2 s, then 4 s …, never after more than 15 min."""
     monkeypatch.setattr(relays, "POLL_SECONDS", 0.01)
     inbox = Inbox()
     inbox.failing.add("a")
@@ -173,7 +176,7 @@ def test_after_the_last_try_it_is_a_dead_letter_and_the_aggregate_goes_on(proces
 
 
 def test_the_log_has_no_foreign_text(process, caplog):
-    """What a library says of a failure might hold an address, a user name or worse."""
+    """A library's message may hold an address, a user name or a secret."""
 
     def deliver(event):
         raise OSError("top secret")
@@ -185,8 +188,8 @@ def test_the_log_has_no_foreign_text(process, caplog):
     assert "top secret" not in caplog.text
 
 
-def test_a_clock_that_steps_back_delays_nothing(process, clock, monkeypatch):
-    """A try that was put off at a time which then turned out to lie a year ahead is due."""
+def test_a_clock_that_is_set_back_delays_nothing(process, clock, monkeypatch):
+    """A retry that now lies a year ahead is due."""
     monkeypatch.setattr(relays, "POLL_SECONDS", 0.01)
     inbox = Inbox()
     inbox.failing.add("a")
@@ -202,8 +205,8 @@ def test_a_clock_that_steps_back_delays_nothing(process, clock, monkeypatch):
     wait_until(lambda: inbox.numbers("a")[-2:] == [1, 2])
 
 
-def test_events_are_forgotten_after_a_week_unless_they_are_owed(process, clock, monkeypatch):
-    """Dead letters go too; what still waits for a try stays, and what is younger."""
+def test_events_are_deleted_after_a_week_unless_they_are_owed(process, clock, monkeypatch):
+    """Dead letters too. Events that wait for a retry stay, and younger ones."""
     monkeypatch.setattr(relays, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(tries_policy, "TRIES", 1)
     dying, waiting = Inbox("dying"), Inbox("waiting", wants=lambda event: event.resource_id == "owed")
@@ -224,8 +227,8 @@ def test_events_are_forgotten_after_a_week_unless_they_are_owed(process, clock, 
     waiting.open.set()
 
 
-def test_a_subscriber_that_is_gone_is_owed_nothing_more(process):
-    """Its deliveries become dead letters, so that the outbox can be pruned."""
+def test_a_subscriber_that_was_removed_is_owed_nothing_more(process):
+    """Its deliveries become dead letters, so the outbox can be pruned."""
     process(Inbox("gone")).publish("a")
     one = process(Inbox("there"))
     one.relay.start()
@@ -233,8 +236,8 @@ def test_a_subscriber_that_is_gone_is_owed_nothing_more(process):
     wait_until(lambda: one.rows("SELECT subscriber, due_at FROM deliveries") == [("gone", None)])
 
 
-def test_what_is_due_for_a_minute_is_a_lag_and_what_waits_for_a_try_is_not(process, clock):
-    """So a receiver that is down does not take the service out of rotation, a relay that does not run does."""
+def test_what_is_due_for_a_minute_is_a_lag_and_what_waits_for_a_retry_is_not(process, clock):
+    """So a receiver that is down does not take the service out of rotation, but a relay that does not run does."""
     inbox = Inbox()
     inbox.failing.add("a")
     one = process(inbox)

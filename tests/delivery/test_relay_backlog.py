@@ -1,4 +1,4 @@
-"""A backlog costs nothing but its place: looks, writes and tidying cost what is due, and then it goes out in order."""
+"""A backlog: looks, writes and pruning cost what is due, not what waits, and the backlog is delivered in order."""
 
 import shutil
 import sqlite3
@@ -27,7 +27,7 @@ OTHERS = {"resource_id": "seq", "due_at": "0", "tries": "0", "subscriber": "'oth
 
 @pytest.fixture
 def waiting(database_path):
-    """`waiting(count, kind)`: a transaction on a database in which so many deliveries wait."""
+    """`waiting(count, kind)`: a transaction on a database in which that many deliveries wait."""
     made = []
 
     def make(count, kind):
@@ -53,7 +53,7 @@ def waiting(database_path):
 
 
 def steps(connection, work):
-    """How many steps SQLite's virtual machine takes for `work`: a measure of cost that no busy core changes."""
+    """The steps that SQLite's virtual machine takes for `work`: a measure of cost that does not depend on the load."""
     taken = [0]
 
     def count():
@@ -74,7 +74,7 @@ def look(tx):
 
 
 def publish(tx):
-    """Two more events, one of an aggregate of which some may wait; what is due of them is claimed and delivered."""
+    """Publish two more events, one of an aggregate of which some may wait; claim and deliver what is due of them."""
     for resource_id in ("one", "new"):
         event = an_event(resource_id)
         outbox.owe(tx, outbox.insert(tx, event), "inbox", outbox.aggregate_of(event))
@@ -107,7 +107,7 @@ def give_up(tx):
     ids=["own", "one", "pairs", "dead", "others"],
 )
 def test_nothing_costs_what_waits(waiting, kind, work):
-    """Fifty times as many deliveries wait, and the same is to be done."""
+    """With fifty times as many waiting deliveries the same work costs the same."""
     few, many = (steps(waiting(count, kind), work) for count in (FEW, MANY))
     assert many <= 1.1 * few + 100
 
@@ -130,7 +130,10 @@ def test_a_claim_in_a_large_backlog_that_is_due_costs_a_batch(waiting, kind):
 
 
 def test_a_backlog_of_one_aggregate_goes_out_in_order_once_its_head_does(process, clock, monkeypatch):
-    """More than a batch. While the head fails nothing else of it is tried, and other aggregates are not held up."""
+    """More than a batch.
+
+    While the head fails, nothing else of the aggregate is tried, and other aggregates are not held up.
+    """
     monkeypatch.setattr(relays, "BATCH", 10)
     monkeypatch.setattr(relays, "SHORT_PAUSE_SECONDS", 0)
     inbox = Inbox()
@@ -149,7 +152,7 @@ def test_a_backlog_of_one_aggregate_goes_out_in_order_once_its_head_does(process
 
 
 def test_a_backlog_fails_again_from_where_it_stands(process, clock, monkeypatch):
-    """Its receiver is there for a moment and gone again: each event is tried in its turn, and none is passed over."""
+    """Its receiver is up for a moment and down again: each event is tried in its turn, and none is skipped."""
     monkeypatch.setattr(relays, "BATCH", 4)
     monkeypatch.setattr(relays, "SHORT_PAUSE_SECONDS", 0)
     monkeypatch.setattr(relays, "POLL_SECONDS", 0.01)
@@ -187,7 +190,7 @@ def test_what_waits_behind_a_dead_letter_is_tried_in_its_turn(process, clock, mo
 
 @pytest.fixture
 def two_of_one(process):
-    """Two events of one aggregate, owed to `x` and `y`: a process, and the aggregate."""
+    """Two events of one aggregate, owed to `x` and `y`: a process and the aggregate."""
     one = process(Inbox("x"), Inbox("y"))
     one.publish("a", "a")
     return one, "thing a"
@@ -198,7 +201,7 @@ def times(one):
     return {(subscriber, seq): due_at for subscriber, seq, due_at in rows}
 
 
-def test_what_waits_and_what_is_released_is_one_subscribers(two_of_one):
+def test_a_release_concerns_one_subscriber(two_of_one):
     one, aggregate = two_of_one
     assert times(one) == {("x", 1): 0, ("x", 2): -1, ("y", 1): 0, ("y", 2): -1}
     with one.database.transaction() as tx:
@@ -214,7 +217,7 @@ def test_what_waits_and_what_is_released_is_one_subscribers(two_of_one):
 
 
 def test_a_claim_that_is_ended_leaves_everything_as_it_was(two_of_one):
-    """Also the time of a retry. For its own subscriber, and only if nothing has happened to it since."""
+    """Also the time of a retry. Only for its own subscriber, and only if nothing has happened to the delivery since."""
     one, aggregate = two_of_one
     with one.database.transaction() as tx:
         outbox.set_failed(tx, "x", 1, Timestamp(NOW))
@@ -248,8 +251,8 @@ def test_what_is_behind_a_failed_event_is_no_lag(process, clock, monkeypatch):
         one.relay.check_lag()
 
 
-def test_the_backlog_of_a_subscriber_that_is_gone_is_given_up_without_any_event(process, monkeypatch):
-    """More than a batch, and nothing happens meanwhile that would make the relay look."""
+def test_the_backlog_of_a_removed_subscriber_is_given_up_without_any_event(process, monkeypatch):
+    """More than a batch, and no event makes the relay look."""
     monkeypatch.setattr(relays, "BATCH", 10)
     batches, give_up = [], outbox.give_up
     monkeypatch.setattr(outbox, "give_up", lambda tx, name, batch: batches.append(batch) or give_up(tx, name, batch))
@@ -265,7 +268,9 @@ def test_the_backlog_of_a_subscriber_that_is_gone_is_given_up_without_any_event(
 
 
 def test_giving_up_goes_in_batches_that_leave_no_head_behind(process, clock):
-    """What waits for others is given up before them, so that a subscriber that comes back misses no release."""
+    """The waiting deliveries are given up before those that they wait for, so a subscriber that comes back misses no
+    release.
+    """
     inbox = Inbox()
     inbox.failing.add("a")
     one = process(inbox)
@@ -283,7 +288,7 @@ def test_giving_up_goes_in_batches_that_leave_no_head_behind(process, clock):
     assert successor.got == [("a", 1), ("a", 5)]
 
 
-def test_what_is_only_recorded_is_forgotten_too(process, clock):
+def test_events_that_are_only_recorded_are_deleted_too(process, clock):
     one = process(Subscriber("ledger", record=lambda tx, events: None))
     one.publish("a")
     one.relay.start()
@@ -293,7 +298,7 @@ def test_what_is_only_recorded_is_forgotten_too(process, clock):
     wait_until(lambda: one.rows("SELECT seq FROM outbox") == [(2,)])
 
 
-def test_old_events_that_are_still_owed_do_not_keep_others_from_being_forgotten(process, clock, monkeypatch):
+def test_old_events_that_are_still_owed_do_not_keep_others_from_being_deleted(process, clock, monkeypatch):
     """More of them than a batch, and older than all others."""
     monkeypatch.setattr(relays, "BATCH", 4)
     waiting, other = Inbox("waiting", wants=lambda event: event.resource_id == "owed"), Inbox("other")

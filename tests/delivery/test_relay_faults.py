@@ -1,4 +1,4 @@
-"""What the relay does when something fails that should not: no thread ends, and no other subscriber notices."""
+"""Unexpected failures inside the relay end no thread and do not affect other subscribers."""
 
 import itertools
 import sqlite3
@@ -21,7 +21,7 @@ def quick(monkeypatch):
 
 
 def failing_at_first(error, then=lambda *_: None):
-    """A function that raises when it is called for the first time."""
+    """A function that raises on its first call."""
     calls = []
 
     def call(*arguments):
@@ -44,7 +44,7 @@ def test_a_recorder_that_fails_records_later(process, error):
 
 @pytest.mark.parametrize("error", UNFORESEEN)
 def test_a_delivery_that_fails_in_whatever_way_is_one_failed_try(process, clock, error):
-    """It is tried again after its pause, and what is behind it in the batch is delivered now."""
+    """It is tried again after its pause, and the events behind it in the batch are delivered now."""
     arrived = []
     one = process(Subscriber("inbox", failing_at_first(error, lambda event: arrived.append(event.resource_id))))
     one.publish("a", "b")
@@ -57,8 +57,8 @@ def test_a_delivery_that_fails_in_whatever_way_is_one_failed_try(process, clock,
 
 @pytest.mark.parametrize("error", UNFORESEEN)
 @pytest.mark.parametrize("verb", ["snapshot", "transaction"])
-def test_a_database_that_fails_in_a_way_of_its_own_delays_and_loses_nothing(process, monkeypatch, caplog, verb, error):
-    """Every thread of the relay meets it once, and goes on."""
+def test_an_unexpected_error_of_the_database_delays_but_loses_nothing(process, monkeypatch, caplog, verb, error):
+    """Every thread of the relay meets it once and goes on."""
     inbox, recorded = Inbox(), []
     one = process(inbox, Subscriber("ledger", record=lambda _, events: recorded.extend(events)))
     process(Inbox("gone")).publish("a")
@@ -78,8 +78,8 @@ def test_a_database_that_fails_in_a_way_of_its_own_delays_and_loses_nothing(proc
     assert "unforeseen error" in caplog.text
 
 
-def test_who_cannot_say_what_it_wants_is_owed_everything(process, caplog):
-    """Its fault harms neither the write that the event tells of nor the other subscribers."""
+def test_a_subscriber_whose_wants_raises_is_owed_everything(process, caplog):
+    """Its fault affects neither the write that the event describes nor other subscribers."""
 
     def wants(event):
         raise LookupError
@@ -92,8 +92,8 @@ def test_who_cannot_say_what_it_wants_is_owed_everything(process, caplog):
     assert "strange cannot say whether it wants thing.done" in caplog.text
 
 
-def test_a_listener_that_fails_keeps_no_other_from_hearing(process, caplog):
-    """The write stands, and the log says which event it was."""
+def test_a_listener_that_fails_does_not_keep_others_from_being_called(process, caplog):
+    """The write stands, and the log names the event."""
     heard = []
     one = process()
     one.events.listen(failing_at_first(ValueError))
@@ -104,7 +104,7 @@ def test_a_listener_that_fails_keeps_no_other_from_hearing(process, caplog):
 
 
 def test_each_subscriber_has_tries_of_its_own(process, clock):
-    """One fails again and again, another hangs meanwhile, and a third has its event after one failure."""
+    """One fails again and again, another one hangs, and a third gets its event after one failure."""
     failing, hanging, third = Inbox("failing"), Inbox("hanging"), Inbox("third")
     failing.failing.add("a")
     third.failing.add("a")
@@ -121,8 +121,8 @@ def test_each_subscriber_has_tries_of_its_own(process, clock):
     hanging.open.set()
 
 
-def test_what_a_slow_receiver_has_taken_is_marked_every_second(process):
-    """So a kill makes it take no more than a second's worth again, however large the batch."""
+def test_the_deliveries_of_a_slow_receiver_are_settled_every_second(process):
+    """So a kill repeats at most a second's worth, however large the batch."""
     now, owed = [1000.0], []
 
     def deliver(event):
@@ -147,7 +147,10 @@ def test_however_long_a_claim_takes_a_batch_delivers_something(process):
 
 
 def test_a_receiver_that_is_down_is_not_hammered(process, monkeypatch):
-    """More than a batch is due, and all of the first one fails: there is a pause. If some is taken, there is none."""
+    """More than a batch is due, and all of the first batch fails: there is a pause.
+
+    If some are taken, there is none.
+    """
     monkeypatch.setattr(relays, "BATCH", 4)
     monkeypatch.setattr(relays, "PAUSE_SECONDS", 60)
     down, up = Inbox("down"), Inbox("up")
@@ -161,7 +164,7 @@ def test_a_receiver_that_is_down_is_not_hammered(process, monkeypatch):
 
 
 def test_a_stuck_subscriber_is_seen_behind_one_that_is_up_to_date(process, clock):
-    """Whichever of the two comes first. The claim of a delivery that hangs must lapse before."""
+    """Whichever of them comes first. The claim of a delivery that hangs must lapse before."""
     for names in (("stuck", "fresh"), ("fresh", "stuck")):
         stuck, fresh = (Inbox(f"{name} {names[0]}") for name in ("stuck", "fresh"))
         stuck.open.clear()
@@ -179,8 +182,8 @@ def test_a_stuck_subscriber_is_seen_behind_one_that_is_up_to_date(process, clock
         one.relay.stop()
 
 
-def test_a_lag_is_told_within_a_second(process, clock, monkeypatch):
-    """However often it looks again."""
+def test_a_lag_is_reported_within_a_second(process, clock, monkeypatch):
+    """In spite of the further looks."""
     slept = []
     monkeypatch.setattr(relays.time, "sleep", slept.append)
     one = process(Inbox())
@@ -192,7 +195,7 @@ def test_a_lag_is_told_within_a_second(process, clock, monkeypatch):
 
 
 @pytest.mark.parametrize("refused", range(3))
-def test_threads_that_cannot_be_started_are_asked_for_again(process, monkeypatch, refused):
+def test_threads_that_cannot_be_started_are_started_later(process, monkeypatch, refused):
     """Those that could are not started twice: each event is delivered once, by one thread."""
     real, started, refuse = threading.Thread.start, [], [True]
 
@@ -218,7 +221,7 @@ def test_threads_that_cannot_be_started_are_asked_for_again(process, monkeypatch
 
 
 def test_a_request_is_answered_although_the_relay_cannot_be_started(make_api, monkeypatch):
-    """A later one starts it."""
+    """A later request starts it."""
     real = threading.Thread.start
 
     def start(thread):
@@ -236,7 +239,7 @@ def test_a_request_is_answered_although_the_relay_cannot_be_started(make_api, mo
 
 
 def test_a_stop_in_the_middle_of_a_batch_ends_it(process, monkeypatch):
-    """What has been delivered by then is marked."""
+    """What has been delivered by then is settled."""
     monkeypatch.setattr(relays, "STOP_SECONDS", 0.05)
     hanging = Inbox()
     hanging.open.clear()

@@ -1,4 +1,4 @@
-"""Several relays on one database: they share the work, and one goes on with what another has left."""
+"""Several relays on one database share the work, and one continues what another has left."""
 
 import os
 import random
@@ -31,7 +31,10 @@ def quick(monkeypatch):
 
 
 def test_two_processes_share_the_work_and_deliver_nothing_twice(process, quick):
-    """Both wake for each commit. No aggregate is with both at a time, and together they do more than one."""
+    """Both wake for each commit.
+
+    At no time do both have the same aggregate, and together they deliver more than one of them.
+    """
     arrived, inside, most = [], defaultdict(lambda: threading.Semaphore(1)), []
     both = threading.Barrier(2)
 
@@ -91,7 +94,7 @@ def test_what_a_hanging_process_has_claimed_is_delivered_by_another_once_the_cla
 
 
 def test_a_process_whose_claim_has_lapsed_settles_nothing(process, clock, quick):
-    """The other process has failed meanwhile, and its next try stays as it is."""
+    """The other process has failed meanwhile, and its next try does not change."""
     hanging, failing = Inbox(), Inbox()
     hanging.open.clear()
     failing.failing.add("a")
@@ -111,7 +114,7 @@ def test_a_process_whose_claim_has_lapsed_settles_nothing(process, clock, quick)
 
 
 def test_a_slow_delivery_is_not_taken_over_by_a_live_process(process, clock, quick):
-    """It may begin at the end of its batch and take as long as a subscriber may, and a webhook takes less than that."""
+    """It may begin at the end of its batch and take as long as a subscriber may; a webhook takes less than that."""
     assert TIMEOUT_SECONDS < DELIVERY_SECONDS
     slow, other = Inbox(), Inbox()
     slow.open.clear()
@@ -190,7 +193,7 @@ def test_a_stopped_relay_delivers_nothing(process):
 
 
 def test_what_a_killed_process_had_not_settled_is_delivered_again(process, clock):
-    """At least once, and from there on in order. The child dies with its event delivered and not settled."""
+    """At least once, and from there on in order. The child is killed with its event delivered but not settled."""
     delivered = Signal()
 
     def deliver(event):
@@ -213,7 +216,7 @@ def test_what_a_killed_process_had_not_settled_is_delivered_again(process, clock
 
 
 def test_a_process_that_was_stopped_for_a_while_does_no_harm(process, clock, tmp_path, quick):
-    """SIGSTOP in the middle of its batch, SIGCONT once another process has delivered all of it and more."""
+    """SIGSTOP in the middle of its batch, SIGCONT after another process has delivered all of it and more."""
     journal, delivering, resumed = Journal(tmp_path / "journal"), Signal(), Signal()
 
     def deliver(event):
@@ -249,7 +252,7 @@ def test_a_process_that_was_stopped_for_a_while_does_no_harm(process, clock, tmp
 
 
 def test_every_event_arrives_in_order_although_processes_are_killed(process, monkeypatch, tmp_path, quick):
-    """400 events of four threads; two of eight processes deliver at a time, one in twenty fails; six are killed."""
+    """400 events of four threads; two of eight processes deliver at a time, a twentieth of tries fails; six are killed."""
     monkeypatch.setattr(relays, "CLAIM", 300)
     monkeypatch.setattr(relays, "BATCH", 10)
     monkeypatch.setattr(retry, "LONGEST_WAIT", 50)
@@ -300,7 +303,7 @@ def test_a_relay_runs_in_a_forked_child_that_starts_it(process):
 
 
 def test_a_wall_clock_that_is_set_forward_costs_a_repetition_at_most(process, clock, quick):
-    """Every claim seems to have lapsed. The order stays, and nothing is lost or left."""
+    """Every claim seems to have lapsed. The order stays, and nothing is lost or left over."""
     hanging, inbox = Inbox(), Inbox()
     hanging.open.clear()
     first, second = process(hanging), process(inbox)
@@ -332,8 +335,8 @@ def test_a_wall_clock_that_is_set_back_delays_no_claim_of_a_killed_process(proce
     hanging.open.set()
 
 
-def test_what_is_recorded_is_recorded_once_by_however_many(process, monkeypatch):
-    """Four relays at once, and no claims: reading, effect and mark are one transaction."""
+def test_several_relays_record_each_event_once(process, monkeypatch):
+    """Four at once, without claims: reading, effect and deleting are one transaction."""
     monkeypatch.setattr(relays, "PAUSE_SECONDS", 0)
     recorded = Subscriber(
         "ledger",
@@ -351,7 +354,7 @@ def test_what_is_recorded_is_recorded_once_by_however_many(process, monkeypatch)
 
 
 def test_a_database_that_is_busy_delays_and_loses_nothing(process, database_path):
-    """An outsider holds the write lock: nothing can be claimed, so nothing is delivered; then it goes on."""
+    """Another program holds the write lock: nothing can be claimed, so nothing is delivered. Then it goes on."""
     inbox = Inbox()
     one = process(inbox, busy_timeout=0.1)
     one.publish("a")
@@ -409,7 +412,7 @@ def test_many_events_of_one_aggregate_stay_in_order(process, monkeypatch):
 
 
 def test_what_could_not_be_settled_is_delivered_again(process, clock, database_path, caplog):
-    """An outsider has the write lock just then; the fault is no surprise, so the log has no traceback."""
+    """Another program holds the write lock at that moment. The fault is expected, so the log has no traceback."""
     outsider = sqlite3.connect(database_path, isolation_level=None, check_same_thread=False)
     delivered = []
 

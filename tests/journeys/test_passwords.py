@@ -184,7 +184,7 @@ def test_a_change_of_password_is_no_change_of_the_user(api, ada):
 
 @pytest.mark.parametrize("number", range(3))
 def test_of_two_changes_at_once_one_wins(api, ada, number):
-    """Both have the current password; the second is refused and its login ended, and the first one's password stands."""
+    """Both have the current password. The second is refused, its login has ended, and the first password stands."""
     device = api.log_in(ada.email)
     news = {"first new password": ada, "other new password": device}
     answers = at_once([lambda new=new, by=by: change(api, by, new) for new, by in news.items()])

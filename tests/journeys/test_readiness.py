@@ -1,4 +1,4 @@
-"""`/readyz`: whether the service can do its work, and what is wrong if it cannot."""
+"""`/readyz`: whether the service can do its work, and the failing checks if it cannot."""
 
 import shutil
 import sqlite3
@@ -18,7 +18,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def failing(api):
-    """The checks that fail, and what they say; the answer is as the contract has it."""
+    """The failing checks with their messages, from an answer that keeps the contract."""
     answer = api.get("//readyz")
     if answer.status_code == 200:
         assert answer.json["data"] == {"status": "ok"}
@@ -32,7 +32,7 @@ def test_a_service_that_can_work_is_ready(api):
     assert failing(api) == {}
 
 
-def test_a_database_that_somebody_else_has_locked_is_not_writable(make_api, database_path, clock):
+def test_a_database_that_another_program_has_locked_is_not_writable(make_api, database_path, clock):
     api = make_api(busy_timeout_seconds=0.1)
     outsider = sqlite3.connect(database_path, isolation_level=None)
     outsider.execute("BEGIN IMMEDIATE")
@@ -46,8 +46,8 @@ def test_a_database_that_somebody_else_has_locked_is_not_writable(make_api, data
 @pytest.mark.parametrize(
     "change", ["DELETE FROM schema_migrations WHERE version = 1", "INSERT INTO schema_migrations VALUES (9999, 'x', 0)"]
 )
-def test_another_schema_than_the_codes_is_named(api, database_path, change):
-    """Older or newer; where the database lies is for the log alone."""
+def test_a_schema_of_another_version_is_named(api, database_path, change):
+    """Older or newer. Only the log has the path of the database."""
     connection = sqlite3.connect(database_path)
     connection.execute(change)
     connection.commit()
@@ -58,13 +58,13 @@ def test_another_schema_than_the_codes_is_named(api, database_path, change):
 
 
 def test_a_disk_that_is_nearly_full_is_named(api, monkeypatch):
-    """Before it is full, when the last commits would fail."""
+    """Before it is full and commits fail."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**40, 2**40 - 2**20, 2**20))
     assert failing(api) == {"diskSpace": "1 MB are free, 32 needed."}
 
 
-def test_events_that_nobody_delivers_are_named(api, ada, clock):
-    """After a minute; here the relay has stopped."""
+def test_events_that_are_not_delivered_are_named(api, ada, clock):
+    """After a minute; here the relay is stopped."""
     api.app.relay.stop()
     api.post("/accounts", ada, {"currency": "EUR"})
     clock.advance(55)
@@ -73,8 +73,8 @@ def test_events_that_nobody_delivers_are_named(api, ada, clock):
     assert failing(api).keys() == {"outboxLag"}
 
 
-def test_a_process_that_is_told_to_stop_says_so(api):
-    """At once: it does not wait for the next check."""
+def test_a_process_that_is_stopping_says_so(api):
+    """At once, without waiting for the next check."""
     assert failing(api) == {}
     shutting_down.set()
     try:
@@ -85,7 +85,7 @@ def test_a_process_that_is_told_to_stop_says_so(api):
 
 
 def test_a_probe_does_not_wait_for_the_write_lock_as_long_as_a_writer_may(make_api, database_path, clock):
-    """It answers while another program still holds the lock, and that program may go on to write."""
+    """It answers while another program holds the lock, and that program can go on to write."""
     api = make_api(busy_timeout_seconds=60)
     with closing(sqlite3.connect(database_path, isolation_level=None)) as outsider:
         outsider.execute("BEGIN IMMEDIATE")
@@ -99,14 +99,14 @@ def test_a_probe_does_not_wait_for_the_write_lock_as_long_as_a_writer_may(make_a
 
 @pytest.fixture
 def standing_clock(clock, monkeypatch):
-    """It moves only when a test moves it."""
+    """A clock that moves only when a test moves it."""
     now = clock()
     monkeypatch.setattr(Clock, "__call__", lambda clock: now + clock.ahead)
     return clock
 
 
-def test_a_check_is_good_for_a_second(api, standing_clock, monkeypatch):
-    """And no longer, nor if the clock is set back."""
+def test_the_result_of_a_check_is_used_for_a_second(api, standing_clock, monkeypatch):
+    """No longer, and not if the clock is set back."""
     full, empty = Usage(2**40, 2**40, 0), Usage(2**40, 0, 2**40)
 
     def after(seconds, usage):
@@ -121,8 +121,8 @@ def test_a_check_is_good_for_a_second(api, standing_clock, monkeypatch):
     assert after(-3600, empty) == set()
 
 
-def test_however_many_ask_the_database_is_written_to_once_a_second(api, standing_clock, monkeypatch):
-    """Twenty at once, twice, share one check; a second later there is another."""
+def test_many_requests_write_to_the_database_once_a_second(api, standing_clock, monkeypatch):
+    """Twenty at once, twice, share one check; a second later there is another one."""
     checks, checked = [], Database.check_writable
 
     def counted(database, **options):
@@ -138,7 +138,7 @@ def test_however_many_ask_the_database_is_written_to_once_a_second(api, standing
 
 
 def test_requests_that_arrive_during_a_check_share_its_result(make_api, standing_clock, database_path, monkeypatch):
-    """While the database is locked a check takes long: they wait for one, not each for one of its own."""
+    """While the database is locked a check takes long. They wait for that one instead of starting their own."""
     api, disk_usage, checks = make_api(busy_timeout_seconds=60), shutil.disk_usage, []
     monkeypatch.setattr(shutil, "disk_usage", lambda path: checks.append(path) or disk_usage(path))
     with write_lock_held(database_path):

@@ -1,4 +1,4 @@
-"""Refresh tokens: each works once, a lost answer can be had again, reuse ends the whole login."""
+"""Refresh tokens: each works once, a lost answer can be requested again, reuse ends the whole login."""
 
 import jwt
 import pytest
@@ -40,7 +40,7 @@ def who(api, access):
 
 
 def test_a_refresh_gives_a_new_pair_of_the_same_login(api, ada):
-    """Fresh tokens of the same session and user, for as long as at the login; the access token before lives on."""
+    """New tokens of the same session and user with the same lifetimes; the former access token stays valid."""
     pair = pair_of(refresh(api, ada.refresh))
     assert pair.keys() == {"accessToken", "refreshToken", "tokenType", "expiresIn"}
     old, new = claims_of(ada.refresh), claims_of(pair["refreshToken"])
@@ -51,14 +51,14 @@ def test_a_refresh_gives_a_new_pair_of_the_same_login(api, ada):
 
 
 def test_a_chain_of_refreshes_never_gives_a_token_twice(api, ada):
-    """Not even within one second, for which times are the same."""
+    """Not even within one second, when the times in the tokens are equal."""
     tokens = [ada.refresh]
     for _ in range(10):
         tokens.append(rotate(api, tokens[-1]))
     assert len(set(tokens)) == 11
 
 
-def test_a_refresh_tells_the_newest_roles_and_address(api, admin, ada):
+def test_a_refreshed_access_token_has_the_newest_roles_and_address(api, admin, ada):
     api.patch(f"/users/{ada.id}", admin, {"roles": ["admin"], "email": "new@example.com"})
     claims = claims_of(pair_of(refresh(api, ada.refresh))["accessToken"])
     assert (claims["roles"], claims["email"]) == (["admin"], "new@example.com")
@@ -66,7 +66,7 @@ def test_a_refresh_tells_the_newest_roles_and_address(api, admin, ada):
 
 @pytest.mark.parametrize("wait", [0, GRACE - 1])
 def test_within_the_grace_the_very_same_successor_is_given_again(api, ada, clock, wait):
-    """With a fresh access token each time; all of them are good, and the successor works."""
+    """With a new access token each time. All of them are valid, and the successor works."""
     first = pair_of(refresh(api, ada.refresh))
     clock.advance(wait)
     again = pair_of(refresh(api, ada.refresh))
@@ -87,7 +87,7 @@ def test_the_grace_is_a_setting(make_api, clock):
 
 
 def test_after_the_grace_a_used_token_ends_the_login_for_good(make_api, ada, clock):
-    """401, and although it is a 401 the whole family is dead: newest refresh token, access tokens, on all workers."""
+    """401, and in spite of the 401 the family is revoked: newest refresh token and access tokens, on all workers."""
     api, other = make_api(), make_api()
     pair = pair_of(refresh(api, ada.refresh))
     newest = pair_of(refresh(api, pair["refreshToken"]))
@@ -100,8 +100,8 @@ def test_after_the_grace_a_used_token_ends_the_login_for_good(make_api, ada, clo
             assert reason(who(worker, token)) == "revoked"
 
 
-def test_reuse_ends_that_login_alone(api, ada, grace, clock):
-    """Ada's other login goes on, and it does not list the ended one."""
+def test_reuse_ends_only_that_login(api, ada, grace, clock):
+    """Ada's other login goes on and does not list the ended one."""
     device = api.log_in(ada.email)
     rotate(api, ada.refresh)
     clock.advance(GRACE + 1)
@@ -112,7 +112,7 @@ def test_reuse_ends_that_login_alone(api, ada, grace, clock):
 
 @pytest.mark.parametrize("generations", [2, 3, 5])
 def test_a_token_whose_successor_was_used_is_reuse_even_within_the_grace(api, ada, generations):
-    """Grandparents and older: 401 at once, and the family is dead."""
+    """Grandparents and older: 401 at once, and the family is revoked."""
     newest = ada.refresh
     for _ in range(generations):
         newest = rotate(api, newest)
@@ -122,7 +122,7 @@ def test_a_token_whose_successor_was_used_is_reuse_even_within_the_grace(api, ad
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_many_refreshes_at_once_get_one_and_the_same_successor(make_api, workers):
-    """20 threads, over one application or two: 20 × 200, one refresh token, 20 good access tokens; it goes on."""
+    """20 threads over one or two applications: 20 × 200, one refresh token that works, 20 valid access tokens."""
     apis = [make_api() for _ in range(workers)]
     ada = apis[0].sign_up("Ada")
     answers = at_once([lambda api=api: refresh(api, ada.refresh) for api in apis * (20 // workers)])
@@ -134,8 +134,8 @@ def test_many_refreshes_at_once_get_one_and_the_same_successor(make_api, workers
     assert rotate(apis[-1], pairs[0]["refreshToken"])
 
 
-def test_of_two_generations_at_once_no_second_family_arises(api, ada):
-    """A token and its successor presented at the same moment: whatever is answered, one chain at most goes on."""
+def test_two_generations_at_once_make_no_second_family(api, ada):
+    """A token and its successor at the same moment: whatever is answered, at most one chain goes on."""
     child = rotate(api, ada.refresh)
     answers = at_once([lambda token=token: refresh(api, token) for token in (ada.refresh, child) * 4])
     given = {answer.json["data"]["refreshToken"] for answer in answers if answer.status_code == 200}
@@ -144,7 +144,7 @@ def test_of_two_generations_at_once_no_second_family_arises(api, ada):
     assert all(reason(answer) == "revoked" for answer in answers if answer.status_code != 200)
 
 
-def test_a_refresh_racing_a_logout_leaves_nothing_alive(api, ada):
+def test_a_refresh_that_races_a_logout_leaves_no_valid_token(api, ada):
     answers = at_once([
         lambda: api.post("/auth/logout", json={"refreshToken": ada.refresh}),
         lambda: refresh(api, ada.refresh),
@@ -156,7 +156,7 @@ def test_a_refresh_racing_a_logout_leaves_nothing_alive(api, ada):
 
 
 def test_a_login_lives_30_days_at_most_however_often_refreshed(api, ada, clock):
-    """Tokens get shorter towards the end; after it neither refreshes nor opens anything."""
+    """Towards the end tokens get shorter lives; afterwards none of them works."""
     end = claims_of(ada.refresh)["iat"] + 30 * DAY
     token = ada.refresh
     for _ in range(5):
@@ -182,7 +182,7 @@ def test_a_login_that_is_not_refreshed_for_7_days_is_over(api, ada, clock):
 
 @pytest.mark.parametrize("used", [False, True], ids=["unused", "used"])
 def test_a_token_that_is_not_byte_for_byte_one_that_was_issued_revokes_nothing(api, ada, clock, used):
-    """401 `invalid`, also where its signature is good, and also after the grace of the token that it resembles."""
+    """401 `invalid`, also if its signature is good, and also after the grace of the token that it resembles."""
     newest = rotate(api, ada.refresh) if used else ada.refresh
     clock.advance(GRACE + 1)
     others = [*respelt(ada.refresh), signed_anew(ada.refresh), signed_anew(ada.refresh, jti="0" * 64)]
@@ -191,7 +191,7 @@ def test_a_token_that_is_not_byte_for_byte_one_that_was_issued_revokes_nothing(a
 
 
 def test_a_token_like_one_of_a_dead_login_is_invalid_too(api, ada):
-    """What it is like is not told."""
+    """The answer does not reveal what it resembles."""
     api.post("/auth/logout", json={"refreshToken": ada.refresh})
     assert [reason(refresh(api, token)) for token in (f"{ada.refresh}=", signed_anew(ada.refresh))] == ["invalid"] * 2
     assert reason(refresh(api, ada.refresh)) == "revoked"
@@ -204,7 +204,7 @@ def test_a_logout_with_a_token_that_was_not_issued_ends_nothing(api, ada):
 
 
 def test_a_repetition_within_the_grace_is_in_the_audit_log(api, admin, ada):
-    """The first use is not; each repetition is a row that names session and user."""
+    """The first use is not. Each repetition is a row with session and user."""
     for _ in range(3):
         rotate(api, ada.refresh)
 
@@ -216,7 +216,7 @@ def test_a_repetition_within_the_grace_is_in_the_audit_log(api, admin, ada):
     assert about == [("session", claims_of(ada.refresh)["sid"], ada.id)] * 2
 
 
-def test_what_is_no_refresh_token_of_ours_is_invalid_and_harms_nobody(api, ada):
+def test_a_token_that_is_no_refresh_token_of_this_service_is_invalid_and_ends_nothing(api, ada):
     """401 for an access token, a forged one, garbage."""
     head, body, signature = ada.refresh.split(".")
     for token in (ada.access, f"{head}.{body}.{signature[::-1]}", f"{head}.{body}.", "garbage", "ü" * 100):
@@ -225,13 +225,13 @@ def test_what_is_no_refresh_token_of_ours_is_invalid_and_harms_nobody(api, ada):
 
 
 @pytest.mark.parametrize("token", [None, 7, "", "x" * 4097, ["a"]])
-def test_a_refresh_token_is_a_string_that_could_be_one(api, token):
+def test_a_refresh_token_is_a_string_of_valid_length(api, token):
     answer = refresh(api, token)
     assert (answer.status_code, answer.json["error"]["details"].keys()) == (422, {"refreshToken"})
 
 
-def test_a_refresh_needs_no_access_token_but_no_bad_one_either(api, ada, clock):
-    """An access token that has expired is 401 on this public route too; without one all is well."""
+def test_a_refresh_needs_no_access_token_but_refuses_a_bad_one(api, ada, clock):
+    """An expired access token is 401 on this public route too; without one the refresh succeeds."""
     clock.advance(901)
     answer = api.post("/auth/refresh", ada, {"refreshToken": ada.refresh})
     assert reason(answer) == "expired"

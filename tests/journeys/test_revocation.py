@@ -1,7 +1,7 @@
-"""What takes effect on the very next request, on every worker, although access tokens are JWTs.
+"""Changes that take effect on the next request, on every worker, although access tokens are JWTs.
 
-Two applications over one file, each with a cache of its own, stand for two workers. The second one knows Ada before
-the first is told of the change, so whatever it answers from a cache that was not told would be wrong.
+Two applications over one file, each with a cache of its own, stand for two workers. The second one has cached Ada
+before the first makes the change, so a stale cache would be visible.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class People:
 
 @pytest.fixture
 def people(first, second, settings):
-    """Everybody, after both applications have answered all of them."""
+    """The users, after both applications have answered all of them."""
     admin, ada = first.admin(), first.sign_up("Ada")
     device = first.log_in(ada.email)
     for worker in (first, second):
@@ -73,7 +73,7 @@ def reset(api, people):
     return api.post("/auth/password-reset/confirm", json={"token": token, "newPassword": NEW})
 
 
-ACTS = {  # what somebody does to Ada's login
+ACTS = {  # what ends one of Ada's logins
     "deactivation": deactivate,
     "deletion": delete,
     "password reset": reset,
@@ -107,7 +107,7 @@ def test_a_reused_refresh_token_ends_the_login_for_every_worker(first, second, p
 
 
 def test_new_roles_apply_at_once_and_end_no_login(first, second, people):
-    """Given, they open admin routes on the other worker with the token of before; taken, they close them."""
+    """Given, they admit the existing token to admin routes on the other worker; taken, they no longer do."""
     admin, ada = people.admin, people.ada
     for roles, status in ((["admin", "user"], 200), (["user"], 403)):
         assert first.patch(f"/users/{ada.id}", admin, {"roles": roles}).status_code == 200
@@ -131,8 +131,8 @@ DURING = {  # what happens to Ada, by way of another worker, while her old passw
 
 
 @pytest.mark.parametrize("act", DURING)
-def test_a_login_that_is_overtaken_while_its_password_is_checked_fails(first, second, people, monkeypatch, act):
-    """bcrypt takes long; what another worker commits meanwhile counts: 401, and no session of the old password."""
+def test_a_login_fails_if_the_user_changes_while_its_password_is_checked(first, second, people, monkeypatch, act):
+    """What another worker commits while bcrypt runs counts: 401, and no session with the old password."""
     ada = people.ada
     checkpw = bcrypt.checkpw
 
@@ -151,7 +151,7 @@ def test_a_login_that_is_overtaken_while_its_password_is_checked_fails(first, se
 
 @pytest.mark.parametrize("round_", range(3))
 def test_logins_racing_a_password_change_leave_no_session_of_the_old_password(first, second, people, round_):
-    """Each login at the same moment came before the change and is ended by it, or fails."""
+    """Each login at the same moment is either ended by the change or fails."""
     ada = people.ada
     login = {"email": ada.email, "password": PASSWORD}
     answers = at_once([
@@ -169,7 +169,7 @@ def test_logins_racing_a_password_change_leave_no_session_of_the_old_password(fi
 
 @pytest.mark.parametrize("round_", range(5))
 def test_no_grant_of_an_admin_is_committed_after_the_loss_of_the_role(first, second, people, round_):
-    """Ten grants race the demotion over two workers: each that comes later is answered 403 and grants nothing."""
+    """Ten grants race the demotion over two workers: each later one is answered 403 and grants nothing."""
     admin, deputy = people.admin, first.admin("Deputy")
     friends = [first.sign_up(f"Friend{n}") for n in range(10)]
     answers = at_once([

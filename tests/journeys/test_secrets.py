@@ -1,4 +1,4 @@
-"""What is secret: nothing usable lies in the database or the logs; signing secrets are rotated without a break."""
+"""Secrets: neither the database nor the log holds a usable one, and signing secrets are rotated without a break."""
 
 import gc
 import sqlite3
@@ -40,7 +40,7 @@ def confirm(api, token):
 
 
 def test_neither_database_nor_log_holds_a_usable_secret(api, ada, settings, mailbox, log_file, caplog):
-    """Logins, a refresh, a change and a reset later, no file has a token, its id, a password or our key in it."""
+    """After logins, a refresh, a change and a reset, no file has a token, its id, a password or a signing key in it."""
     caplog.set_level("DEBUG")
     pair = refresh(api, ada.refresh).json["data"]
     pair_again = refresh(api, ada.refresh).json["data"]
@@ -66,14 +66,14 @@ def test_neither_database_nor_log_holds_a_usable_secret(api, ada, settings, mail
     assert [secret for secret in secrets if secret in written] == []
 
 
-def test_passwords_lie_there_as_bcrypt_only(api, ada):
+def test_passwords_are_stored_as_bcrypt_hashes_only(api, ada):
     with api.app.database.snapshot() as tx:
         ((hashed,),) = tx.rows("SELECT password_hash FROM users")
     assert hashed.startswith("$2b$04$") and len(hashed) == 60
 
 
-def test_a_successor_cannot_be_foretold_from_the_token_and_our_key(make_api, ada, settings, tmp_path):
-    """A nonce of its first use goes into it: in a copy of the database the same token gets another successor."""
+def test_a_successor_cannot_be_computed_from_the_token_and_the_key(make_api, ada, settings, tmp_path):
+    """It depends on a nonce of the first use: in a copy of the database the same token gets another successor."""
     copy = tmp_path / "copy.db"
     with closing(sqlite3.connect(settings.database_path)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
@@ -83,11 +83,11 @@ def test_a_successor_cannot_be_foretold_from_the_token_and_our_key(make_api, ada
 
 
 class Secret(str):
-    """A text of which can be told whether it is still held."""
+    """A string that can be weakly referenced, to see whether it is still in memory."""
 
 
-def test_the_envelope_holds_no_token_once_it_is_answered():
-    """Answers that are asked for again are kept as text; tokens are not among them."""
+def test_no_token_stays_in_memory_after_its_answer():
+    """Answers that are kept as text for a repetition do not include tokens."""
     token = Secret("a.secret.token")
     held = weakref.ref(token)
     assert "a.secret.token" in to_json(TokenPair(token, "another", "Bearer", 900))
@@ -97,7 +97,7 @@ def test_the_envelope_holds_no_token_once_it_is_answered():
 
 
 def test_a_second_secret_still_verifies_and_the_first_one_signs(make_api):
-    """Access, refresh and reset tokens of before go on; what is new is signed with the new secret."""
+    """Earlier access, refresh and reset tokens stay valid; new tokens are signed with the new secret."""
     before, after = make_api(), make_api(jwt_secrets=(NEXT, SECRET))
     ada = before.sign_up("Ada")
     assert who(after, ada.access).status_code == 200
@@ -108,23 +108,28 @@ def test_a_second_secret_still_verifies_and_the_first_one_signs(make_api):
     assert refresh(after, pair["refreshToken"]).status_code == 200
 
 
-def test_a_reset_token_of_the_second_secret_is_good(make_api, mailbox):
+def test_a_reset_token_of_the_second_secret_is_valid(make_api, mailbox):
     before, after = make_api(), make_api(jwt_secrets=(NEXT, SECRET))
     token = mailbox.reset_token(before, before.sign_up("Ada").email)
     assert confirm(after, token).status_code == 204
 
 
 def test_the_grace_gives_the_same_successor_across_a_rotation_of_secrets(make_api):
-    """Used before the restart with the new secret, presented again after it: key and times are of the first use."""
+    """Used before the restart with the new secret and presented again after it: key and times are those of the first
+    use.
+    """
     before, after = make_api(), make_api(jwt_secrets=(NEXT, SECRET))
     ada = before.sign_up("Ada")
     successor = refresh(before, ada.refresh).json["data"]["refreshToken"]
     assert refresh(after, ada.refresh).json["data"]["refreshToken"] == successor
 
 
-def test_a_successor_whose_secret_was_taken_away_cannot_be_given_again(make_api, clock):
-    """Within the grace, after a return to the former secrets or by a worker that is still to learn of the new one: 401
-    `invalid`. It is no reuse and harms nobody's login; after the grace it is, as ever."""
+def test_a_successor_whose_secret_was_withdrawn_cannot_be_given_again(make_api, clock):
+    """Within the grace it is 401 `invalid`, no reuse, and ends no login.
+
+    After the grace it is reuse. Happens after a return to the former secrets, or on a worker that does not have the new
+    one yet.
+    """
     former, newer = make_api(), make_api(jwt_secrets=(NEXT, SECRET))
     ada = former.sign_up("Ada")
     successor = refresh(newer, ada.refresh).json["data"]["refreshToken"]
@@ -137,8 +142,8 @@ def test_a_successor_whose_secret_was_taken_away_cannot_be_given_again(make_api,
     assert refresh(newer, successor).json["error"]["details"] == {"reason": "revoked"}
 
 
-def test_a_secret_that_was_taken_away_verifies_nothing(make_api, mailbox):
-    """Its tokens are `invalid`, their `kid` unknown; a reset token is 422; the attempt harms nobody's login."""
+def test_a_secret_that_was_withdrawn_verifies_nothing(make_api, mailbox):
+    """Its tokens are `invalid` because their `kid` is unknown, a reset token is 422, and no login ends."""
     before, after = make_api(), make_api(jwt_secrets=(NEXT,))
     ada = before.sign_up("Ada")
     token = mailbox.reset_token(before, ada.email)
@@ -149,7 +154,7 @@ def test_a_secret_that_was_taken_away_verifies_nothing(make_api, mailbox):
 
 
 def test_without_secrets_one_is_made_once_for_all_workers(make_api, settings):
-    """In a file beside the database that only its owner reads; tokens survive a restart."""
+    """In a file beside the database that only its owner can read. Tokens stay valid after a restart."""
     first, second = make_api(jwt_secrets=()), make_api(jwt_secrets=())
     ada = first.sign_up("Ada")
     assert who(second, ada.access).status_code == 200

@@ -1,4 +1,4 @@
-"""What admins do to users: roles, activity, deletion; and that one active admin always remains."""
+"""Administration of users: roles, activity, deletion. One active admin always remains."""
 
 import sqlite3
 from contextlib import closing
@@ -35,7 +35,7 @@ def test_an_admin_sees_and_changes_any_user(api, admin, ada):
 
 
 @pytest.mark.parametrize("user_id", [new_id(), "not-an-id", "1", "A" * 36])
-def test_an_admin_gets_404_for_a_user_that_is_none(api, admin, user_id):
+def test_an_admin_gets_404_for_an_absent_user(api, admin, user_id):
     path = f"/users/{user_id}"
     for answer in (api.get(path, admin), api.patch(path, admin, {"name": "N"}), api.delete(path, admin)):
         assert refused(answer, 404, "NOT_FOUND")
@@ -54,8 +54,8 @@ def test_wrong_roles_and_activity_are_named(api, admin, ada, changes, wrong):
     assert refused(answer, 422, "VALIDATION_ERROR") and answer.json["error"]["details"].keys() == {wrong}
 
 
-def test_the_order_of_roles_means_nothing(api, admin, ada):
-    """Both orders are the same roles: shown alike, and the second is no change."""
+def test_the_order_of_roles_does_not_matter(api, admin, ada):
+    """Both orders are shown alike, and the second one is no change."""
     path = f"/users/{ada.id}"
     first = api.patch(path, admin, {"roles": ["user", "admin"]}).json["data"]
     again = api.patch(path, admin, {"roles": ["admin", "user"]}).json["data"]
@@ -64,21 +64,21 @@ def test_the_order_of_roles_means_nothing(api, admin, ada):
     assert first["version"] == 2
 
 
-def test_an_admins_change_of_nothing_raises_no_version(api, admin, ada):
+def test_an_admins_change_to_the_same_values_raises_no_version(api, admin, ada):
     before = seen(api, admin, ada.id)
     for changes in ({"roles": ["user"]}, {"active": True}, {"roles": ["user"], "active": True, "name": "Ada"}):
         assert api.patch(f"/users/{ada.id}", admin, changes).json["data"] == before
 
 
-def test_an_admin_may_take_his_own_role_while_there_is_another(api, admin):
-    """By `/users/me` as well: the roles are his to give."""
+def test_an_admin_can_give_up_the_role_while_there_is_another(api, admin):
+    """By `/users/me` as well."""
     api.admin("Second")
     assert api.patch("/users/me", admin, {"roles": ["user"]}).json["data"]["roles"] == ["user"]
     assert refused(api.get("/users", admin), 403, "FORBIDDEN")
 
 
 def last_admin_attempts(api, admin):
-    yield "role, by himself", lambda: api.patch("/users/me", admin, {"roles": ["user"]})
+    yield "role, by the admin", lambda: api.patch("/users/me", admin, {"roles": ["user"]})
     yield "role", lambda: api.patch(f"/users/{admin.id}", admin, {"roles": ["user"], "name": "No more"})
     yield "active", lambda: api.patch(f"/users/{admin.id}", admin, {"active": False})
     yield "both", lambda: api.patch(f"/users/{admin.id}", admin, {"active": False, "roles": ["user"]})
@@ -87,7 +87,7 @@ def last_admin_attempts(api, admin):
 
 @pytest.mark.parametrize("others", ["none", "deactivated", "deleted", "demoted"])
 def test_the_last_active_admin_remains_one(api, admin, others):
-    """409 for the loss of role, deactivation and deletion, and nothing is changed; inactive admins do not count."""
+    """409 for the loss of the role, deactivation and deletion, and no effect; inactive admins do not count."""
     if others != "none":
         path = f"/users/{api.admin('Second').id}"
         changes = {"deactivated": {"active": False}, "demoted": {"roles": ["user"]}}
@@ -101,8 +101,11 @@ def test_the_last_active_admin_remains_one(api, admin, others):
 
 
 @pytest.mark.parametrize("number", range(5))
-def test_two_admins_who_demote_each_other_at_once_leave_one(api, admin, number):
-    """One demotion is done; the other is refused, as the last admin's or as a plain user's. Together: one admin."""
+def test_two_admins_demoting_each_other_at_once_leave_one(api, admin, number):
+    """One demotion succeeds.
+
+    The other is refused, as the last admin's or because its caller is a plain user by then.
+    """
     second = api.admin("Second")
     pairs = ((admin, second), (second, admin))
     demotion = {"active": False} if number % 2 else {"roles": ["user"]}
@@ -114,8 +117,8 @@ def test_two_admins_who_demote_each_other_at_once_leave_one(api, admin, number):
     assert api.get("/users?role=admin", left[0]).status_code == 200
 
 
-def test_a_deactivated_user_is_locked_out_until_he_is_activated(api, admin, ada):
-    """His logins end and stay ended; after the activation he logs in anew."""
+def test_a_deactivated_user_is_locked_out_until_activated(api, admin, ada):
+    """The logins end and stay ended; after the activation a new login succeeds."""
     api.patch(f"/users/{ada.id}", admin, {"active": False})
     assert refused(api.get("/users/me", ada), 401, "UNAUTHORIZED")
     assert refused(log_in(api, ada.email), 401, "UNAUTHORIZED")
@@ -125,15 +128,15 @@ def test_a_deactivated_user_is_locked_out_until_he_is_activated(api, admin, ada)
     assert api.log_in(ada.email).id == ada.id
 
 
-def test_only_admins_delete(api, admin, ada, grace):
-    """Not even oneself; 403 whether or not the user exists."""
+def test_only_admins_delete_users(api, admin, ada, grace):
+    """Users cannot delete themselves either; 403 whether or not the user exists."""
     for user_id in (ada.id, grace.id, new_id(), "not-an-id"):
         assert refused(api.delete(f"/users/{user_id}", ada), 403, "FORBIDDEN")
     assert seen(api, admin, ada.id)["active"]
 
 
 def test_a_deleted_user_is_anonymous_and_inactive(api, admin, ada):
-    """204; an admin still sees him, without his name and address; his tokens and password open nothing."""
+    """204; an admin still sees the user, without name and address. Tokens and password no longer work."""
     answer = api.delete(f"/users/{ada.id}", admin)
     assert (answer.status_code, answer.data) == (204, b"")
     gone = seen(api, admin, ada.id)
@@ -145,7 +148,7 @@ def test_a_deleted_user_is_anonymous_and_inactive(api, admin, ada):
     assert refused(log_in(api, ada.email), 401, "UNAUTHORIZED")
 
 
-def test_a_deletion_again_changes_nothing(api, admin, ada, clock):
+def test_a_second_deletion_changes_nothing(api, admin, ada, clock):
     api.delete(f"/users/{ada.id}", admin)
     gone = seen(api, admin, ada.id)
     clock.advance(60)
@@ -158,7 +161,7 @@ ADDRESS, AGENT = "203.0.113.77", "An-Agent-That-Tells/9"
 
 @pytest.fixture
 def everywhere(api, admin, ada, grace, clock, database_path):
-    """Ada has logins that have ended, expired and live, and has used them; so has Grace, from elsewhere."""
+    """Ada has live, ended and expired logins and has used them; Grace has the same, from another address."""
     for _ in range(3):
         answers = [
             api.post("/auth/login", json={"email": person.email, "password": PASSWORD}, address=address,
@@ -180,7 +183,10 @@ def dump(path):
 
 
 def test_nothing_in_the_database_tells_where_a_deleted_user_was(api, ada, everywhere):
-    """Neither address nor agent of any login, ended and expired ones included; nor the e-mail. Others' logins stay."""
+    """No address or agent of any login, ended and expired ones included, and no e-mail.
+
+    Other users' logins keep theirs.
+    """
     admin = api.log_in("root@example.com")
     assert len(everywhere(ADDRESS)) == len(everywhere(AGENT)) == 5
     assert api.delete(f"/users/{ada.id}", admin).status_code == 204
@@ -188,8 +194,8 @@ def test_nothing_in_the_database_tells_where_a_deleted_user_was(api, ada, everyw
     assert len(everywhere("Her-Agent/1")) == 3
 
 
-def test_a_user_of_many_logins_is_forgotten_in_many_transactions(api, admin, ada, everywhere, monkeypatch):
-    """Of a bounded size each, so that the other writers wait no longer for a user of years."""
+def test_the_deletion_of_a_user_with_many_logins_takes_many_transactions(api, admin, ada, everywhere, monkeypatch):
+    """Each of bounded size, so other writers wait no longer for it than for any other."""
     logins, sizes = 2345, []
     with api.app.database.transaction() as tx:
         columns = "user_id, token_version, user_agent, ip, network, created_at, last_used_at, expires_at, ended_at"
@@ -211,7 +217,7 @@ def test_a_user_of_many_logins_is_forgotten_in_many_transactions(api, admin, ada
 
 
 def test_a_deletion_that_was_cut_short_is_completed_by_the_next(api, admin, ada, everywhere, database_path):
-    """The user is deleted, but some logins still tell an address: a kill came between."""
+    """The user is deleted, but some logins still have an address, as after a kill in between."""
     admin = api.log_in("root@example.com")
     api.delete(f"/users/{ada.id}", admin)
     with closing(sqlite3.connect(database_path)) as connection, connection:
@@ -220,8 +226,8 @@ def test_a_deletion_that_was_cut_short_is_completed_by_the_next(api, admin, ada,
     assert everywhere(ADDRESS) == []
 
 
-def test_the_address_of_a_deleted_user_may_be_registered_again(api, admin, ada):
-    """By somebody new, who has nothing of the former one."""
+def test_the_address_of_a_deleted_user_can_be_registered_again(api, admin, ada):
+    """By a new user, who gets nothing of the former one."""
     api.account(ada)
     api.delete(f"/users/{ada.id}", admin)
     newcomer = api.sign_up("Ada")
@@ -231,8 +237,8 @@ def test_the_address_of_a_deleted_user_may_be_registered_again(api, admin, ada):
     assert api.get("/users/me", newcomer).json["data"]["name"] == "Ada"
 
 
-def test_nobody_can_keep_another_from_being_deleted(api, admin, ada, grace):
-    """Not by taking the address beforehand that the other will have as a deleted user."""
+def test_no_user_can_prevent_the_deletion_of_another(api, admin, ada, grace):
+    """Not by taking the address that the other one will get when deleted."""
     api.delete(f"/users/{grace.id}", admin)
     hers = seen(api, admin, grace.id)["email"].replace(grace.id, ada.id)
     api.post("/users", json={"email": hers, "password": PASSWORD, "name": "Squatter"})
@@ -240,7 +246,7 @@ def test_nobody_can_keep_another_from_being_deleted(api, admin, ada, grace):
 
 
 def test_a_deleted_user_who_is_activated_has_no_password(api, admin, ada):
-    """Login answers 401, not an error of ours."""
+    """A login is 401, not 500."""
     api.delete(f"/users/{ada.id}", admin)
     api.patch(f"/users/{ada.id}", admin, {"active": True, "email": "back@example.com"})
     assert refused(log_in(api, "back@example.com"), 401, "UNAUTHORIZED")
@@ -268,8 +274,8 @@ def test_a_deletion_honours_if_match(api, admin, ada):
     assert api.delete(f"/users/{ada.id}", admin, headers={"If-Match": '"1"'}, json={}).status_code == 204
 
 
-def test_a_deactivation_raises_the_version_of_tokens_and_nothing_else_of_an_admin_does(api, admin, ada):
-    """By one: `ver` of the next login tells how often."""
+def test_of_an_admins_changes_only_a_deactivation_raises_the_token_version(api, admin, ada):
+    """By one, as `ver` of the next login shows."""
 
     def version_of_tokens():
         return jwt.decode(api.log_in(ada.email).access, options={"verify_signature": False})["ver"]
@@ -283,7 +289,7 @@ def test_a_deactivation_raises_the_version_of_tokens_and_nothing_else_of_an_admi
     assert version_of_tokens() == before + 1
 
 
-def test_who_is_an_admin_already_is_not_made_one_again(api, app, admin):
+def test_granting_the_admin_role_again_changes_nothing(api, app, admin):
     """No new version, no event."""
     before = api.get(f"/users/{admin.id}", admin).json["data"]
     with app.database.transaction() as tx:

@@ -1,4 +1,4 @@
-"""The admin's list of users: search, filter, order, pages, and their orders along with them."""
+"""The admin's list of users: search, filter, order, pages, and the users' orders."""
 
 import gc
 
@@ -41,16 +41,16 @@ def search(api, admin, q):
     ],
 )  # fmt: skip
 def test_a_search_finds_part_of_name_or_address_literally_and_in_any_case(api, admin, people, q, found):
-    """`%`, `_`, `!` and backslash stand for themselves; white space around is trimmed."""
+    """`%`, `_`, `!` and backslash stand for themselves; surrounding white space is trimmed."""
     assert search(api, admin, q) == found
 
 
 @pytest.mark.parametrize("q", ["", "   "])
-def test_an_empty_search_finds_everybody(api, admin, people, q):
+def test_an_empty_search_finds_all_users(api, admin, people, q):
     assert search(api, admin, q) == {"Root", *people}
 
 
-def test_the_newest_users_come_first_unless_asked_otherwise(api, admin, people):
+def test_the_newest_users_come_first_by_default(api, admin, people):
     oldest_first = ["Root", *people]
     by_email = ["100% Cotton", "Ærø Straße", "Root", "Snow_White", "Zoë!", "SnowXWhite", "Back\\slash"]
     assert names(api.get("/users", admin)) == oldest_first[::-1]
@@ -60,20 +60,20 @@ def test_the_newest_users_come_first_unless_asked_otherwise(api, admin, people):
 
 
 def test_users_are_filtered_by_role(api, admin, people):
-    """An admin is a user as well; filters add up."""
+    """An admin may be a user as well; filters combine."""
     assert names(api.get("/users?role=admin", admin)) == ["Root"]
     assert names(api.get("/users?role=user&sort=createdAt", admin)) == ["Root", *people]
     assert names(api.get("/users?role=admin&q=snow", admin)) == []
 
 
-def test_who_is_only_admin_is_not_listed_as_user(api, admin, ada):
+def test_a_user_with_only_the_admin_role_is_not_found_by_the_role_user(api, admin, ada):
     api.patch(f"/users/{ada.id}", admin, {"roles": ["admin"]})
     assert names(api.get("/users?role=user", admin)) == ["Root"]
     assert names(api.get("/users?role=admin", admin)) == ["Ada", "Root"]
 
 
-def test_pages_hold_everybody_once(api, admin, people):
-    """Seven users in pages of three; beyond the end there is an empty page that tells the same total."""
+def test_every_user_is_on_one_page(api, admin, people):
+    """Seven users in pages of three. Beyond the end there is an empty page with the same total."""
     pages = [api.get(f"/users?sort=createdAt&pageSize=3&page={page}", admin) for page in (1, 2, 3, 4)]
     assert [names(page) for page in pages] == [["Root", *people][at : at + 3] for at in (0, 3, 6, 9)]
     for number, page in enumerate(pages, 1):
@@ -82,7 +82,7 @@ def test_pages_hold_everybody_once(api, admin, people):
 
 
 def test_a_page_links_to_its_neighbours_with_the_same_search(api, admin, people):
-    """`Link` (RFC 8288) has first, prev, next and last; following `next` goes on in the same list."""
+    """`Link` (RFC 8288) has first, prev, next and last; `next` goes on in the same list."""
     link = api.get("/users?q=example&pageSize=2&page=2&sort=email", admin).headers["Link"]
     targets = {part.split('rel="')[1].rstrip('"'): part.split(">")[0].lstrip(" <") for part in link.split(", ")}
     assert targets.keys() == {"first", "prev", "next", "last"}
@@ -133,8 +133,8 @@ def buyers(api, admin):
             assert api.post("/orders", buyer, {"accountId": account, "items": products}).status_code == 201
 
 
-def test_each_user_can_be_shown_with_his_orders(api, admin, buyers):
-    """The very orders, items included, that `/orders` tells, newest first; none is an empty list."""
+def test_each_user_can_be_shown_with_the_orders(api, admin, buyers):
+    """The same orders as `/orders` shows, items included, newest first; an empty list if there are none."""
     users = {user["name"]: user["orders"] for user in api.get("/users?include=orders", admin).json["data"]}
     orders = api.get("/orders", admin).json["data"]
     owners = {user["name"]: user["id"] for user in api.get("/users", admin).json["data"]}
@@ -144,7 +144,7 @@ def test_each_user_can_be_shown_with_his_orders(api, admin, buyers):
 
 
 def test_each_user_is_shown_with_the_ten_newest_orders(api, admin):
-    """Whatever others have ordered."""
+    """Whatever other users have ordered."""
     products = [{"productId": api.product(admin, "PEN", price=1, stock=1000), "quantity": 1}]
     for name, orders in (("Ada", 12), ("Grace", 11), ("Alan", 3)):
         buyer = api.sign_up(name)
@@ -158,18 +158,18 @@ def test_each_user_is_shown_with_the_ten_newest_orders(api, admin):
 
 
 def test_the_orders_that_were_shown_are_not_kept_in_memory(api, admin, buyers):
-    """A worker that kept the text of 4,096 users with ten orders of 50 items each would need gigabytes."""
+    """The text of 4,096 users with ten orders of 50 items each would take gigabytes."""
     assert api.get("/users?include=orders", admin).status_code == 200
     gc.collect()
     assert [kept for kept in gc.get_objects() if isinstance(kept, UserWithOrders)] == []
 
 
-def test_users_are_shown_without_orders_unless_asked(api, admin, buyers):
+def test_users_are_shown_without_orders_by_default(api, admin, buyers):
     assert all("orders" not in user for user in api.get("/users", admin).json["data"])
 
 
 def statements(api, admin, query):
-    """How many SQL statements one answer takes."""
+    """The number of SQL statements that one answer takes."""
     seen = []
     api.get("/users", admin)  # so that the cache has heard of the writes before
     with api.app.database.snapshot() as tx:

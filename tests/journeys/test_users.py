@@ -1,4 +1,4 @@
-"""Users over HTTP: signing up, seeing oneself and others, changing oneself."""
+"""Users over HTTP: signing up, reading users, changing the own profile."""
 
 import unicodedata
 
@@ -14,7 +14,7 @@ TAKEN = {"email": "is taken"}
 
 
 def details(answer, status=422, code="VALIDATION_ERROR"):
-    """The details of a refusal that must be this one."""
+    """The details of an error that must be this one."""
     assert (answer.status_code, answer.json["error"]["code"]) == (status, code), answer.text
     return answer.json["error"].get("details", {})
 
@@ -24,7 +24,7 @@ def me(api, person):
 
 
 def test_signing_up_makes_a_plain_active_user(api):
-    """201 with a Location, every public field, the address as typed, and never the password or its hash."""
+    """201 with a Location and every public field, the address as typed, and without password or hash."""
     answer = api.post("/users", json=NEW)
     user = answer.json["data"]
     assert answer.status_code == 201
@@ -47,7 +47,7 @@ def test_signing_up_makes_a_plain_active_user(api):
     ],
 )  # fmt: skip
 def test_a_sign_up_with_one_wrong_field_names_it(api, field, value):
-    """422 with exactly that field in the details; fields that are the server's to set are unknown here."""
+    """422 with exactly that field in the details. Fields that only the server sets are unknown fields."""
     assert details(api.post("/users", json={**NEW, field: value})).keys() == {field}
 
 
@@ -57,7 +57,7 @@ def test_all_wrong_fields_of_a_sign_up_are_named_at_once(api):
 
 
 def test_names_are_trimmed_and_composed(api):
-    """White space around goes, inside it stays; e-mail addresses are trimmed too; NFD comes back as NFC."""
+    """Surrounding white space is removed, inner white space stays; e-mails are trimmed too; NFD becomes NFC."""
     typed = unicodedata.normalize("NFD", "  Zoë de Lá  Cruz ")
     user = api.post("/users", json={**NEW, "email": " zoe@example.com ", "name": typed}).json["data"]
     assert (user["email"], user["name"]) == ("zoe@example.com", "Zoë de Lá  Cruz")
@@ -71,7 +71,7 @@ def test_a_name_has_1_to_100_characters(api, length):
 def test_of_many_sign_ups_with_one_address_exactly_one_wins(api):
     """20 at once, the address in many cases: one 201, nineteen 409 that name the e-mail, one user.
 
-    Who is turned away by the short queue of password hashing (503, Retry-After) comes again, as a client would.
+    A request that gets 503 from the short queue of password hashing is sent again, as a client would.
     """
 
     def sign_up(number):
@@ -88,7 +88,7 @@ def test_of_many_sign_ups_with_one_address_exactly_one_wins(api):
     assert api.get("/users?q=mary@x.org", api.admin()).json["meta"]["pagination"]["total"] == 1
 
 
-def test_a_user_sees_himself_by_both_paths(api, ada):
+def test_both_paths_show_the_own_profile(api, ada):
     mine, by_id = api.get("/users/me", ada), api.get(f"/users/{ada.id}", ada)
     assert mine.json["data"] == by_id.json["data"]
     assert mine.json["data"].keys() == USER_FIELDS
@@ -97,7 +97,7 @@ def test_a_user_sees_himself_by_both_paths(api, ada):
 
 
 def test_a_known_version_is_not_sent_again(api, ada):
-    """304 without a body for the ETag, strong, weak or among others; 200 once the version has risen."""
+    """304 without a body for the ETag, strong, weak or in a list; 200 once the version has risen."""
     path = f"/users/{ada.id}"
     for tag in ('"1"', 'W/"1"', '"0", "1"', "*"):
         answer = api.get(path, ada, headers={"If-None-Match": tag})
@@ -108,7 +108,7 @@ def test_a_known_version_is_not_sent_again(api, ada):
 
 @pytest.mark.parametrize("whose", [new_id(), "me2", "not-an-id"])
 def test_another_users_page_is_forbidden_whether_or_not_it_exists(api, ada, grace, whose):
-    """403 for a plain user, the same for reading and changing, so that ids leak nothing."""
+    """403 for a plain user, for reading and changing alike, so the id leaks nothing."""
     for user_id in (grace.id, whose):
         assert details(api.get(f"/users/{user_id}", ada), 403, "FORBIDDEN") == {}
         assert details(api.patch(f"/users/{user_id}", ada, {"name": "Mine"}), 403, "FORBIDDEN") == {}
@@ -116,8 +116,8 @@ def test_another_users_page_is_forbidden_whether_or_not_it_exists(api, ada, grac
 
 
 @pytest.mark.parametrize("path", ["/users/me", "/users/{id}"])
-def test_a_user_changes_his_name_and_address(api, ada, clock, path):
-    """200 with the whole user, one version on, `updatedAt` moved; the new address logs in, the old does not."""
+def test_a_user_changes_name_and_address(api, ada, clock, path):
+    """200 with the whole user, a new version and `updatedAt`; the new address logs in, the old one does not."""
     before = me(api, ada)
     clock.advance(5)
     changes = {"name": " Ada L. ", "email": "Countess@Example.com", "currentPassword": PASSWORD}
@@ -134,16 +134,16 @@ def test_a_user_changes_his_name_and_address(api, ada, clock, path):
 @pytest.mark.parametrize(
     "changes", [{}, {"name": "Ada"}, {"name": " Ada\n"}, {"email": "ada@example.com", "name": "Ada"}]
 )
-def test_a_change_of_nothing_raises_no_version(api, ada, clock, changes):
-    """200 with the user just as he was, `updatedAt` too."""
+def test_a_change_to_the_same_values_raises_no_version(api, ada, clock, changes):
+    """200 with the user unchanged, `updatedAt` too."""
     before = me(api, ada)
     clock.advance(5)
     assert api.patch("/users/me", ada, changes).json["data"] == before == me(api, ada)
 
 
 @pytest.mark.parametrize("path", ["/users/me", "/users/{id}"])
-def test_anothers_address_cannot_be_taken(api, ada, grace, path):
-    """409 with the e-mail in the details, whatever its case; the name sent along is not changed either."""
+def test_another_users_address_cannot_be_taken(api, ada, grace, path):
+    """409 with the e-mail in the details, whatever its case; the name in the same request does not change either."""
     answer = api.patch(
         path.format(id=ada.id), ada, {"name": "New", "email": "GRACE@example.com", "currentPassword": PASSWORD}
     )
@@ -167,8 +167,8 @@ def test_a_wrong_change_names_its_fields(api, ada, path, changes, wrong):
 @pytest.mark.parametrize(
     "changes", [{"roles": ["admin", "user"]}, {"active": False}, {"roles": ["user"]}, {"name": "New", "active": True}]
 )
-def test_a_user_cannot_give_himself_roles_or_deactivate_himself(api, ada, path, changes):
-    """403, even for what he is already, and nothing else of the change is done."""
+def test_a_user_cannot_change_the_own_roles_or_activity(api, ada, path, changes):
+    """403, even for the present values, and no other field changes."""
     assert details(api.patch(path.format(id=ada.id), ada, changes), 403, "FORBIDDEN") == {}
     assert (me(api, ada)["name"], me(api, ada)["roles"], me(api, ada)["version"]) == ("Ada", ["user"], 1)
 
@@ -177,16 +177,16 @@ def test_a_user_cannot_give_himself_roles_or_deactivate_himself(api, ada, path, 
 @pytest.mark.parametrize(
     "changes", [{"roles": None}, {"active": 7}, {"roles": ["root"], "name": ""}, {"active": False, "colour": "red"}]
 )
-def test_a_user_who_sends_roles_is_refused_before_what_else_is_wrong_is_looked_at(api, ada, path, changes):
-    """The role is checked before the body: the values of fields that are not for the user do not matter."""
+def test_a_user_who_sends_roles_is_refused_before_the_body_is_checked(api, ada, path, changes):
+    """The values of fields that the user may not set do not matter."""
     path = path.format(id=ada.id)
     assert details(api.patch(f"{path}?x=1", ada, changes), 403, "FORBIDDEN") == {}
     assert details(api.patch(path, ada, changes, headers={"If-Match": '"0"'}), 403, "FORBIDDEN") == {}
 
 
 @pytest.mark.parametrize("path", ["/users/me", "/users/{id}"])
-def test_a_change_is_made_to_the_version_that_was_seen(api, ada, path):
-    """`If-Match`: 412 for another version and for a weak tag; the right one, a list with it and `*` go through."""
+def test_a_change_can_name_the_version_it_was_made_for(api, ada, path):
+    """`If-Match`: 412 for another version and for a weak tag; the right tag, a list with it and `*` pass."""
     path = path.format(id=ada.id)
     for tag in ('"2"', 'W/"1"', '"0", "7"'):
         answer = api.patch(path, ada, {"name": "New"}, headers={"If-Match": tag})
@@ -197,7 +197,7 @@ def test_a_change_is_made_to_the_version_that_was_seen(api, ada, path):
         assert (answer.status_code, answer.headers["ETag"]) == (200, f'"{version}"')
 
 
-def test_of_two_changes_to_one_version_one_is_made(api, ada):
+def test_of_two_changes_of_one_version_one_is_made(api, ada):
     def change(name):
         return api.patch("/users/me", ada, {"name": name}, headers={"If-Match": '"1"'}).status_code
 
@@ -212,11 +212,11 @@ def test_of_two_changes_to_one_version_one_is_made(api, ada):
         ("PATCH", "/users/{id}"), ("DELETE", "/users/{id}"),
     ],
 )  # fmt: skip
-def test_strangers_see_and_change_no_user(api, ada, method, path):
+def test_without_a_token_no_user_can_be_read_or_changed(api, ada, method, path):
     answer = api(method, path.format(id=ada.id), json={"name": "Mine"} if method == "PATCH" else None)
     assert details(answer, 401, "UNAUTHORIZED") == {"reason": "missing"}
 
 
 @pytest.mark.parametrize("path", ["/users/me?verbose=1", "/users/{id}?include=orders", "/users/me?page=1"])
-def test_a_single_user_takes_no_query(api, ada, path):
+def test_a_single_user_takes_no_query_parameters(api, ada, path):
     assert details(api.get(path.format(id=ada.id), ada)).keys() == {path.partition("?")[2].partition("=")[0]}

@@ -1,4 +1,4 @@
-"""Who sees which accounts and transactions: owners their own, admins all, and strangers not even that they exist."""
+"""Rights to accounts and transactions: owners see their own, admins all; for others they do not exist."""
 
 import re
 
@@ -8,7 +8,7 @@ ABSENT = "01890000-0000-7000-8000-00000000000a"
 
 
 def refusal(answer):
-    """Status, code and which details of an answer that is no success."""
+    """Status, code and the keys of the details of an error."""
     error = answer.json["error"]
     return answer.status_code, error["code"], set(error.get("details", {}))
 
@@ -29,8 +29,8 @@ def pages(api, path, person):
 
 
 @pytest.mark.parametrize("path", ["/accounts/{id}", "/accounts/{id}/transactions"])
-def test_anothers_account_is_as_one_that_does_not_exist(api, ada, grace, admin, path):
-    """404 word for word; an admin sees it."""
+def test_another_users_account_looks_like_an_absent_one(api, ada, grace, admin, path):
+    """404 with the same body; an admin sees it."""
     account = api.account(ada)
     foreign, absent, nonsense = (api.get(path.replace("{id}", which), grace) for which in (account, ABSENT, "nonsense"))
     assert refusal(foreign) == refusal(absent) == refusal(nonsense) == (404, "NOT_FOUND", set())
@@ -40,7 +40,7 @@ def test_anothers_account_is_as_one_that_does_not_exist(api, ada, grace, admin, 
 
 
 def test_a_transaction_is_for_the_owners_of_its_sides(api, ada, grace, admin):
-    """404 for others and for absent ones; a deposit's other side belongs to nobody."""
+    """404 for others and for absent ones; the other side of a deposit has no owner."""
     eve = api.sign_up("Eve")
     purse, other = api.account(ada, balance=10, admin=admin), api.account(grace)
     body = {"fromAccountId": purse, "toAccountId": other, "amount": 5}
@@ -58,7 +58,7 @@ def test_a_transaction_is_for_the_owners_of_its_sides(api, ada, grace, admin):
 
 
 @pytest.mark.parametrize("way", ["deposits", "withdrawals"])
-def test_only_admins_make_money_come_and_go(api, ada, admin, way):
+def test_only_admins_deposit_and_withdraw(api, ada, admin, way):
     """403 for users, before the id and the body are looked at; 404 for admins if there is no such account."""
     account = api.account(ada, balance=10, admin=admin)
     for which in (account, ABSENT, "nonsense"):
@@ -75,13 +75,13 @@ def test_only_admins_make_money_come_and_go(api, ada, admin, way):
     ("method", "path"),
     [("POST", "/accounts"), ("GET", "/accounts"), ("POST", "/transfers"), ("GET", f"/transactions/{ABSENT}")],
 )
-def test_without_a_token_there_is_nothing_to_see_or_to_do(api, method, path):
+def test_without_a_token_no_account_can_be_read_or_used(api, method, path):
     answer = api(method, path)
     assert (answer.status_code, answer.json["error"]["details"]) == (401, {"reason": "missing"})
 
 
 def test_no_money_goes_to_a_deactivated_user(api, ada, grace, admin):
-    """A transfer finds no such account, a deposit conflicts; what is there may still be withdrawn."""
+    """A transfer is 404, a deposit 409; what the account holds can still be withdrawn."""
     source, target = api.account(ada, balance=100, admin=admin), api.account(grace, balance=50, admin=admin)
     api.patch(f"/users/{grace.id}", admin, {"active": False})
     moved = api.post("/transfers", ada, {"fromAccountId": source, "toAccountId": target, "amount": 5})
@@ -95,8 +95,8 @@ def test_no_money_goes_to_a_deactivated_user(api, ada, grace, admin):
     assert moved.status_code == 201
 
 
-def test_no_money_goes_to_a_deleted_user_but_what_an_order_had_cost(api, ada, grace, admin):
-    """Whoever sends it. A refund is the user's own money, and goes back to where it came from."""
+def test_no_money_goes_to_a_deleted_user_except_a_refund(api, ada, grace, admin):
+    """From no sender. A refund is the user's own money and goes back to the account that paid."""
     source, target = api.account(admin, balance=100, admin=admin), api.account(grace, balance=300, admin=admin)
     items = [{"productId": api.product(admin), "quantity": 1}]
     order = api.post("/orders", grace, {"accountId": target, "items": items}).json["data"]["id"]
@@ -111,8 +111,8 @@ def test_no_money_goes_to_a_deleted_user_but_what_an_order_had_cost(api, ada, gr
     assert api.balance(target, admin) == 300
 
 
-def test_a_user_lists_his_own_accounts_and_an_admin_all(api, ada, grace, admin):
-    """Newest first; the house's accounts are among them, with nobody as owner."""
+def test_a_user_lists_own_accounts_and_an_admin_all(api, ada, grace, admin):
+    """Newest first; internal accounts are among the latter, without an owner."""
     purse, other = api.account(ada, balance=10, admin=admin), api.account(grace)
     order = {"accountId": purse, "items": [{"productId": api.product(admin, price=1), "quantity": 1}]}
     assert api.post("/orders", ada, order).status_code == 201
@@ -135,15 +135,15 @@ def test_an_admin_can_list_one_owners_accounts(api, ada, grace, admin):
     assert refusal(api.get("/accounts?ownerId=nonsense", admin)) == (422, "VALIDATION_ERROR", {"ownerId"})
 
 
-def test_to_a_user_the_filter_by_owner_is_unknown(api, ada, grace):
-    """422, also for himself."""
+def test_the_filter_by_owner_is_unknown_to_users(api, ada, grace):
+    """422, also with the user's own id."""
     for owner in (ada, grace):
         answer = api.get(f"/accounts?ownerId={owner.id}", ada)
         assert refusal(answer) == (422, "VALIDATION_ERROR", {"ownerId"})
 
 
 def test_lists_come_in_pages_that_neither_repeat_nor_skip(api, ada, grace, admin):
-    """A page of three, then the rest, filter and limit kept by the Link; what is written meanwhile is not on it."""
+    """A page of three, then the rest; the Link keeps filter and limit. What is written meanwhile is not on it."""
     accounts = [api.account(ada) for _ in range(5)]
     for path, person in (("/accounts?limit=3", ada), (f"/accounts?limit=3&ownerId={ada.id}", admin)):
         seen = pages(api, path, person)
@@ -164,7 +164,7 @@ def test_a_statement_is_newest_first_and_comes_in_pages(api, ada, admin):
     assert len(ids(api.get(f"/accounts/{other}/transactions", ada))) == 2
 
 
-def test_a_cursor_is_good_only_for_its_list_its_filter_and_its_reader(api, ada, grace, admin):
+def test_a_cursor_is_valid_only_for_its_list_filter_and_user(api, ada, grace, admin):
     """422 details.cursor: on another account's statement, under another filter, for another user, or cut."""
     account, other = api.account(ada), api.account(ada)
     for each in (account, other):
@@ -196,7 +196,7 @@ def test_a_wrong_parameter_of_a_list_is_named(api, ada, query):
         assert refusal(answer) == (422, "VALIDATION_ERROR", {query.partition("=")[0]})
 
 
-def test_a_parameter_where_none_is_known_is_named(api, ada, admin):
+def test_a_parameter_is_refused_where_none_is_known(api, ada, admin):
     account = api.account(ada, balance=5, admin=admin)
     (deposit,) = ids(api.get(f"/accounts/{account}/transactions", ada))
     for path in (f"/accounts/{account}", f"/transactions/{deposit}"):
