@@ -153,4 +153,4 @@ def _refuse_weak(password: str, user: User) -> None:
 
 
 def _bad_token() -> ValidationFailed:
-    return ValidationFailed({"token": "is not valid, or no longer"})
+    return ValidationFailed({"token": "is invalid, used or expired"})

@@ -140,7 +140,7 @@ class Ledger:
 def require_owner(account: Account | None, caller: Caller) -> Account:
     """The account, if the caller owns it; the admin role does not help. Raises NotFound."""
     if account is None or account.owner_id != caller.user.id:
-        raise NotFound("There is no such account of yours.")
+        raise NotFound("You have no such account.")
     return account
 
 

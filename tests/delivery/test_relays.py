@@ -252,7 +252,7 @@ def test_a_process_that_was_stopped_for_a_while_does_no_harm(process, clock, tmp
 
 
 def test_every_event_arrives_in_order_although_processes_are_killed(process, monkeypatch, tmp_path, quick):
-    """400 events of four threads; two of eight processes deliver at a time, a twentieth of tries fails; six are killed."""
+    """400 events of four threads; two of eight processes deliver at a time, one try in 20 fails; six are killed."""
     monkeypatch.setattr(relays, "CLAIM", 300)
     monkeypatch.setattr(relays, "BATCH", 10)
     monkeypatch.setattr(retry, "LONGEST_WAIT", 50)
