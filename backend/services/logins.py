@@ -4,7 +4,6 @@ import logging
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 from backend.domain import Caller, Session, Timestamp, TokenPair
 from backend.errors import NotFound, Unauthorized
@@ -149,9 +148,9 @@ class Logins:
         live = sessions.live_ids(tx, user.id, 2 * MAX_LOGINS)
         for surplus in live[: -(MAX_LOGINS - 1)]:
             self._end(tx, surplus, user.id)
-        login = Login(new_id(), user.id, token_version, tx.now, Timestamp(0), None)
-        first = self._rotation.first(login, tx.now)
-        login = replace(login, expires_at=Timestamp(first.kept.expires_at * 1000))
+        expires_at = Timestamp(self._rotation.expiry(created_at=tx.now, now=tx.now) * 1000)
+        login = Login(new_id(), user.id, token_version, tx.now, expires_at, None)
+        first = self._rotation.first(login)
         sessions.insert(tx, login, user_agent, ip)
         sessions.insert_token(tx, first.kept)
         self._events.publish(tx, "session.created", ("session", login.id), user.id)

@@ -38,9 +38,14 @@ class Rotation:
         self._refresh_seconds = refresh_seconds
         self._grace = grace_seconds * 1000
 
-    def first(self, login: Login, now: Timestamp) -> Issued:
+    def expiry(self, created_at: Timestamp, now: Timestamp) -> int:
+        """When a refresh token that is issued `now` for a login expires, in seconds since 1970."""
+        return min(now // 1000 + self._refresh_seconds, created_at // 1000 + LOGIN_SECONDS)
+
+    def first(self, login: Login) -> Issued:
         """The first refresh token of a new login."""
-        return self._issue(login, secrets.token_hex(32), now // 1000, self._end(login, now), self._keyring.signing_id)
+        issued_at, expires_at = login.created_at // 1000, login.expires_at // 1000
+        return self._issue(login, secrets.token_hex(32), issued_at, expires_at, self._keyring.signing_id)
 
     def issued(self, tx: Tx, token: str) -> RefreshToken:
         """What is stored of a token. Raises Unauthorized `invalid` unless exactly this token was issued.
@@ -64,7 +69,7 @@ class Rotation:
         nonce = secrets.token_bytes(16)
         key_id = self._keyring.signing_id
         jti = self._jti(token, nonce, key_id)
-        successor = self._issue(login, jti, tx.now // 1000, self._end(login, tx.now), key_id)
+        successor = self._issue(login, jti, tx.now // 1000, self.expiry(login.created_at, tx.now), key_id)
         if not sessions.claim_token(tx, used.token_hash, nonce, successor.kept.token_hash):
             return None
         sessions.insert_token(tx, successor.kept)
@@ -90,9 +95,6 @@ class Rotation:
 
     def _jti(self, token: str, nonce: bytes, key_id: str) -> str:
         return self._keyring.sign("refresh successor", nonce + token.encode(), key_id).hex()
-
-    def _end(self, login: Login, now: Timestamp) -> int:
-        return min(now // 1000 + self._refresh_seconds, login.created_at // 1000 + LOGIN_SECONDS)
 
 
 def _hash(token: str) -> bytes:
