@@ -34,17 +34,17 @@ def details(answer, status):
     return answer.json["error"]["details"]
 
 
-@pytest.mark.parametrize("who", ["ada", "admin"])
+@pytest.mark.parametrize("caller", ["ada", "admin"])
 @pytest.mark.parametrize("path", OWN_PATHS)
-def test_a_users_own_address_changes_only_with_the_current_password(api, request, who, path):
+def test_a_users_own_address_changes_only_with_the_current_password(api, request, caller, path):
     """422 without it, 401 `credentials` with a wrong one, for admins too; the other fields do not change either."""
-    person = request.getfixturevalue(who)
+    person = request.getfixturevalue(caller)
     assert details(change(api, person, path, name="New"), 422).keys() == {"currentPassword"}
     for wrong in ("a wrong password", PASSWORD.upper(), f"{PASSWORD} "):
         answer = change(api, person, path, name="New", currentPassword=wrong)
         assert details(answer, 401) == {"reason": "credentials"}
     before = api.get("/users/me", person).json["data"]
-    assert (before["email"], before["version"]) == (person.email, 1 if who == "ada" else 2)
+    assert (before["email"], before["version"]) == (person.email, 1 if caller == "ada" else 2)
     answer = change(api, person, path, name="New", currentPassword=PASSWORD)
     assert (answer.status_code, answer.json["data"]["email"], answer.json["data"]["name"]) == (200, NEW, "New")
 

@@ -85,7 +85,7 @@ def test_a_failed_login_is_one_line_with_user_and_client_and_no_row(api, admin, 
     api.app.relay.stop()  # to deliver an event is a write
     outsider = sqlite3.connect(database_path)
     before = outsider.execute("PRAGMA data_version").fetchone()
-    for email, password, who in [
+    for email, password, user in [
         ("Nobody@example.com", "typed here", "unknown"),
         (ada.email.upper(), "typed here", ada.id),
         (grace.email, PASSWORD, grace.id),
@@ -94,7 +94,7 @@ def test_a_failed_login_is_one_line_with_user_and_client_and_no_row(api, admin, 
         assert log_in(api, email, password, address="2001:db8::7").status_code == 401
         (record,) = caplog.records
         assert (record.levelname, record.name) == ("WARNING", "backend.services.logins")
-        assert record.getMessage() == f"failed login: user {who}, client 2001:db8::7"
+        assert record.getMessage() == f"failed login: user {user}, client 2001:db8::7"
     assert outsider.execute("PRAGMA data_version").fetchone() == before
     outsider.close()
     caplog.clear()

@@ -51,12 +51,12 @@ def everything(api):
     return everything
 
 
-@pytest.mark.parametrize("who", ["ada", "admin"])
-def test_a_cancellation_refunds_and_restocks(request, api, ada, admin, clock, purse, tea, placed, stock, who):
+@pytest.mark.parametrize("caller", ["ada", "admin"])
+def test_a_cancellation_refunds_and_restocks(request, api, ada, admin, clock, purse, tea, placed, stock, caller):
     """200 with the order. The refund is what was paid, to the account that paid, whatever the price is now."""
     api.patch(f"/products/{tea}", admin, {"unitPrice": 1})
     clock.advance(5)
-    answer = api.post(f"/orders/{placed['id']}/cancel", request.getfixturevalue(who))
+    answer = api.post(f"/orders/{placed['id']}/cancel", request.getfixturevalue(caller))
     cancelled = answer.json["data"]
     assert answer.status_code == 200, answer.text
     assert cancelled == {**placed, "status": "cancelled", "updatedAt": cancelled["updatedAt"]}

@@ -69,7 +69,7 @@ def users_with_orders(api, admin, ada):
 
 
 @pytest.mark.parametrize(
-    ("fill", "path", "who"),
+    ("fill", "path", "caller"),
     [
         (users, "/users?pageSize={n}", "admin"),
         (users, "/users?pageSize={n}&q=user&role=user&sort=email", "admin"),
@@ -82,9 +82,9 @@ def users_with_orders(api, admin, ada):
         (orders, "/orders?limit={n}&status=placed", "admin"),
     ],
 )
-def test_a_longer_page_takes_no_more_statements(api, admin, ada, fill, path, who):
+def test_a_longer_page_takes_no_more_statements(api, admin, ada, fill, path, caller):
     made = fill(api, admin, ada)
-    by = {"admin": admin, "ada": ada, None: None}[who]
+    by = {"admin": admin, "ada": ada, None: None}[caller]
     one, short = statements(api, path.format(n=1, made=made), by)
     many, long = statements(api, path.format(n=ROWS, made=made), by)
     assert (len(short), len(long)) == (1, ROWS)
@@ -148,7 +148,7 @@ def test_rows_of_others_do_not_slow_a_users_own_lists_down(api, admin, ada, fill
 
 
 @pytest.mark.parametrize(
-    ("fill", "path", "who"),
+    ("fill", "path", "caller"),
     [
         (products, "/products", None),
         (accounts, "/accounts", "ada"),
@@ -158,10 +158,10 @@ def test_rows_of_others_do_not_slow_a_users_own_lists_down(api, admin, ada, fill
         (orders, "/orders?status=placed", "admin"),
     ],
 )
-def test_a_short_page_reads_no_more_than_it_shows(api, admin, ada, fill, path, who):
+def test_a_short_page_reads_no_more_than_it_shows(api, admin, ada, fill, path, caller):
     """It does not read the whole list and drop the rest."""
     made = fill(api, admin, ada)
-    by = {"admin": admin, "ada": ada, None: None}[who]
+    by = {"admin": admin, "ada": ada, None: None}[caller]
     path = f"{path}{'&' if '?' in path else '?'}limit=".format(made=made)
     assert steps(api, f"{path}1", by) + 2 * ROWS <= steps(api, f"{path}{ROWS}", by)
 

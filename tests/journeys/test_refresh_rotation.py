@@ -35,7 +35,7 @@ def claims_of(token):
     return jwt.decode(token, options={"verify_signature": False})
 
 
-def who(api, access):
+def profile(api, access):
     return api.get("/users/me", headers={"Authorization": f"Bearer {access}"})
 
 
@@ -47,7 +47,7 @@ def test_a_refresh_gives_a_new_pair_of_the_same_login(api, ada):
     assert new["jti"] != old["jti"] and (new["sid"], new["sub"]) == (old["sid"], old["sub"])
     assert new["exp"] - new["iat"] == 7 * DAY
     assert claims_of(pair["accessToken"])["sid"] == old["sid"]
-    assert who(api, pair["accessToken"]).json["data"]["id"] == who(api, ada.access).json["data"]["id"] == ada.id
+    assert profile(api, pair["accessToken"]).json["data"]["id"] == profile(api, ada.access).json["data"]["id"] == ada.id
 
 
 def test_a_chain_of_refreshes_never_gives_a_token_twice(api, ada):
@@ -72,7 +72,7 @@ def test_within_the_grace_the_very_same_successor_is_given_again(api, ada, clock
     again = pair_of(refresh(api, ada.refresh))
     assert again["refreshToken"] == first["refreshToken"]
     assert again["accessToken"] != first["accessToken"]
-    assert who(api, again["accessToken"]).status_code == who(api, first["accessToken"]).status_code == 200
+    assert profile(api, again["accessToken"]).status_code == profile(api, first["accessToken"]).status_code == 200
     assert rotate(api, again["refreshToken"])
 
 
@@ -97,7 +97,7 @@ def test_after_the_grace_a_used_token_ends_the_login_for_good(make_api, ada, clo
         for token in (newest["refreshToken"], pair["refreshToken"], ada.refresh):
             assert reason(refresh(worker, token)) == "revoked"
         for token in (newest["accessToken"], ada.access):
-            assert reason(who(worker, token)) == "revoked"
+            assert reason(profile(worker, token)) == "revoked"
 
 
 def test_reuse_ends_only_that_login(api, ada, grace, clock):
@@ -129,7 +129,7 @@ def test_many_refreshes_at_once_get_one_and_the_same_successor(make_api, workers
     pairs = [pair_of(answer) for answer in answers]
     assert len({pair["refreshToken"] for pair in pairs}) == 1
     assert len({pair["accessToken"] for pair in pairs}) == 20
-    assert all(who(apis[0], pair["accessToken"]).status_code == 200 for pair in pairs)
+    assert all(profile(apis[0], pair["accessToken"]).status_code == 200 for pair in pairs)
     assert len(apis[0].get("/auth/sessions", ada).json["data"]) == 1
     assert rotate(apis[-1], pairs[0]["refreshToken"])
 
@@ -152,7 +152,7 @@ def test_a_refresh_that_races_a_logout_leaves_no_valid_token(api, ada):
     assert answers[0].status_code == 204
     if answers[1].status_code == 200:
         pair = answers[1].json["data"]
-        assert reason(refresh(api, pair["refreshToken"])) == reason(who(api, pair["accessToken"])) == "revoked"
+        assert reason(refresh(api, pair["refreshToken"])) == reason(profile(api, pair["accessToken"])) == "revoked"
 
 
 def test_a_login_lives_30_days_at_most_however_often_refreshed(api, ada, clock):
@@ -166,10 +166,10 @@ def test_a_login_lives_30_days_at_most_however_often_refreshed(api, ada, clock):
     assert claims_of(token)["exp"] == end
     clock.advance(4 * 60)  # one minute is left
     last = pair_of(refresh(api, token))
-    assert who(api, last["accessToken"]).status_code == 200
+    assert profile(api, last["accessToken"]).status_code == 200
     clock.advance(61)
     assert reason(refresh(api, last["refreshToken"])) in ("expired", "revoked")
-    assert reason(who(api, last["accessToken"])) in ("expired", "revoked")
+    assert reason(profile(api, last["accessToken"])) in ("expired", "revoked")
 
 
 def test_a_login_that_is_not_refreshed_for_7_days_is_over(api, ada, clock):

@@ -27,7 +27,7 @@ def refresh(api, token):
     return api.post("/auth/refresh", json={"refreshToken": token})
 
 
-def who(api, token):
+def profile(api, token):
     return api.get("/users/me", headers={"Authorization": f"Bearer {token}"})
 
 
@@ -100,11 +100,11 @@ def test_a_second_secret_still_verifies_and_the_first_one_signs(make_api):
     """Earlier access, refresh and reset tokens stay valid; new tokens are signed with the new secret."""
     before, after = make_api(), make_api(jwt_secrets=(NEXT, SECRET))
     ada = before.sign_up("Ada")
-    assert who(after, ada.access).status_code == 200
+    assert profile(after, ada.access).status_code == 200
     pair = refresh(after, ada.refresh).json["data"]
     for token in (pair["accessToken"], pair["refreshToken"]):
         assert header(token)["kid"] == Keyring([NEXT]).signing_id != header(ada.access)["kid"]
-    assert who(after, pair["accessToken"]).status_code == 200
+    assert profile(after, pair["accessToken"]).status_code == 200
     assert refresh(after, pair["refreshToken"]).status_code == 200
 
 
@@ -147,17 +147,17 @@ def test_a_secret_that_was_withdrawn_verifies_nothing(make_api, mailbox):
     before, after = make_api(), make_api(jwt_secrets=(NEXT,))
     ada = before.sign_up("Ada")
     token = mailbox.reset_token(before, ada.email)
-    for answer in (who(after, ada.access), refresh(after, ada.refresh)):
+    for answer in (profile(after, ada.access), refresh(after, ada.refresh)):
         assert (answer.status_code, answer.json["error"]["details"]) == (401, {"reason": "invalid"})
     assert confirm(after, token).json["error"]["details"].keys() == {"token"}
-    assert who(before, ada.access).status_code == refresh(before, ada.refresh).status_code == 200
+    assert profile(before, ada.access).status_code == refresh(before, ada.refresh).status_code == 200
 
 
 def test_without_secrets_one_is_made_once_for_all_workers(make_api, settings):
     """In a file beside the database that only its owner can read. Tokens stay valid after a restart."""
     first, second = make_api(jwt_secrets=()), make_api(jwt_secrets=())
     ada = first.sign_up("Ada")
-    assert who(second, ada.access).status_code == 200
+    assert profile(second, ada.access).status_code == 200
     file = settings.database_path.parent / "jwt-secret"
     assert file.stat().st_mode & 0o777 == 0o600
     assert len(file.read_text().strip()) >= 32
