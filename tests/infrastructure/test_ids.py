@@ -1,4 +1,4 @@
-"""Ids: UUIDv7 (RFC 9562), in the order in which they were made."""
+"""Ids: UUIDv7 (RFC 9562), which sort in the order of their creation."""
 
 import sys
 import time
@@ -17,13 +17,13 @@ GOOD = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"  # the example itself
 
 @pytest.fixture
 def fresh(monkeypatch):
-    """As if the process had made no id yet; afterwards it goes on from where it was."""
+    """The state of a process that has made no id yet; the former state returns afterwards."""
     monkeypatch.setattr(ids, "_last", 0)
 
 
 @pytest.fixture
 def switching():
-    """Threads that take turns as often as they can."""
+    """Threads that switch as often as they can."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -43,7 +43,7 @@ def test_an_id_is_a_canonical_uuid_of_version_7():
 
 
 def test_the_first_48_bits_are_the_milliseconds(fresh):
-    """The RFC's own example moment; version and variant stand where the RFC puts them."""
+    """The RFC's example; version and variant are in the RFC's places."""
     text = new_id(lambda: MOMENT)
     assert text.startswith("017f22e2-79b0-7")
     assert parts(text)[:4] == (MOMENT // 10**6, 7, 0, 2)
@@ -73,7 +73,7 @@ def test_ids_of_one_moment_rise(fresh):
 
 
 def test_ids_rise_when_the_clock_goes_back(fresh):
-    """By an hour; and once it has caught up, ids are of the clock's time again."""
+    """By an hour. Once the clock has caught up, ids have its time again."""
     times = [MOMENT, MOMENT - 3600 * 10**9, MOMENT - 1, MOMENT, MOMENT + 1, MOMENT + 10**9]
     made = [new_id(lambda now=now: now) for now in times]
     assert made == sorted(set(made))
@@ -81,7 +81,7 @@ def test_ids_rise_when_the_clock_goes_back(fresh):
 
 
 def test_the_random_bits_are_random():
-    """62 of them: in 500 ids each bit is seen both ways, and no value twice."""
+    """62 of them: in 500 ids each bit has both values, and no two ids are equal."""
     seen = [parts(new_id())[4] for _ in range(500)]
     assert len(set(seen)) == 500
     ones = zeros = 0
@@ -91,15 +91,15 @@ def test_the_random_bits_are_random():
 
 
 @pytest.mark.parametrize("clock", [time.time_ns, lambda: MOMENT])
-def test_threads_get_ids_of_their_own_each_in_order(fresh, switching, clock):
-    """8 at once, 10,000 each, though the clock stands still: no two share even the part that is time."""
+def test_ids_of_several_threads_differ_and_rise_in_each(fresh, switching, clock):
+    """8 threads with 10,000 ids each, while the clock stands: not even the time parts of two ids are equal."""
     made = at_once([lambda: [new_id(clock) for _ in range(10_000)]] * 8)
     assert all(mine == sorted(mine) for mine in made)
     assert len({one[:18] for mine in made for one in mine}) == 80_000
 
 
-def test_processes_get_ids_of_their_own(fresh):
-    """Forks share the last id of their parent, and here even the clock; nothing else."""
+def test_ids_of_several_processes_differ(fresh):
+    """Forks share the last id of their parent and here even the clock, but not the random bits."""
     children = [Forked(lambda: [new_id(lambda: MOMENT) for _ in range(500)]) for _ in range(4)]
     assert len({one for child in children for one in child.result()}) == 2000
 
@@ -113,5 +113,5 @@ def test_processes_get_ids_of_their_own(fresh):
     ],
 )  # fmt: skip
 def test_only_the_canonical_form_is_an_id(text):
-    """Lowercase hexadecimal digits and four hyphens; not even a line's end after them."""
+    """Lowercase hexadecimal digits and four hyphens, without a newline at the end."""
     assert is_id(GOOD) and not is_id(text)

@@ -1,4 +1,4 @@
-"""The service's secrets and the keys that are derived from them."""
+"""The secrets of the service, and the keys that are derived from them."""
 
 import base64
 import os
@@ -15,7 +15,7 @@ OLD, NEW, OTHER = (f"{name} secret of more than 32 bytes in all" for name in ("o
 
 
 def test_the_first_secret_signs():
-    """Its id is that of a ring with it alone: ids do not depend on what else is in the ring."""
+    """Its id does not depend on the other secrets of the keyring."""
     assert Keyring([NEW, OLD]).signing_id == Keyring([NEW]).signing_id != Keyring([OLD]).signing_id
     assert Keyring([NEW, OLD]).sign("label", b"message") == Keyring([NEW]).sign("label", b"message")
 
@@ -28,7 +28,7 @@ def test_every_secret_verifies():
 
 
 def test_a_named_secret_signs():
-    """Refresh successors are made again with the secret of the first time."""
+    """A refresh successor is computed again with the secret of the first time."""
     ring, old = Keyring([NEW, OLD]), Keyring([OLD])
     assert ring.sign("label", b"message", old.signing_id) == old.sign("label", b"message")
     with pytest.raises(KeyError):
@@ -36,7 +36,10 @@ def test_a_named_secret_signs():
 
 
 def test_no_two_purposes_share_a_key():
-    """Another label, message or secret: another signature. Label and message cannot be shifted into one another."""
+    """Another label, message or secret gives another signature.
+
+    No label and message concatenate to the same input as another pair.
+    """
     made = {
         Keyring([secret]).sign(label, message)
         for secret in (OLD, NEW) for label in ("cursor", "reset", "") for message in (b"a", b"b", b"", b"cursor")
@@ -58,12 +61,12 @@ def test_a_signature_may_be_cut_to_16_bytes_and_no_shorter():
 
 
 @pytest.mark.parametrize("key_id", ["unknown", "", None, 7, ["x"], {}])
-def test_unknown_ids_are_not_in_it(key_id):
-    """Whatever type a token's header brings."""
+def test_unknown_ids_are_not_in_the_keyring(key_id):
+    """Of any type, since a token's header may hold any."""
     assert key_id not in Keyring([NEW])
 
 
-def test_an_id_finds_the_secrets_bytes_and_tells_nothing_of_them():
+def test_an_id_finds_the_secret_and_reveals_nothing_of_it():
     ring = Keyring(["schlüssel, lang genug für 32 Bytes und mehr"])
     assert ring.signing_id in ring
     assert ring[ring.signing_id] == "schlüssel, lang genug für 32 Bytes und mehr".encode()
@@ -73,7 +76,9 @@ def test_an_id_finds_the_secrets_bytes_and_tells_nothing_of_them():
 
 
 def test_a_secret_is_generated_once_and_kept(tmp_path):
-    """In a folder made for it, in a file that only its owner may read, of 32 bytes and more, nothing beside it."""
+    """In a folder that is created for it, in a file of at least 32 bytes that only its owner can read, with no other
+    file beside.
+    """
     path = tmp_path / "var" / "jwt-secret"
     secret = generated_secret(path)
     assert len(secret.encode()) >= 32
@@ -92,7 +97,7 @@ def test_an_operators_own_file_is_read_as_it_is(tmp_path, mode):
 
 
 def refused(path):
-    """The one line that says why the file is not taken, and nothing that is in it; the file is as it was."""
+    """The one line that says why the file is refused. It reveals no content, and the file does not change."""
     with pytest.raises(SettingsError) as stopped:
         generated_secret(path)
     (line,) = str(stopped.value).splitlines()
@@ -110,7 +115,7 @@ def refused(path):
     ],
 )  # fmt: skip
 def test_a_file_that_holds_no_secret_is_refused(tmp_path, content):
-    """By the rule of JWT_SECRETS: one line of text, of 32 bytes and more."""
+    """The rule is that of JWT_SECRETS: one line of text of at least 32 bytes."""
     path = tmp_path / "jwt-secret"
     path.write_bytes(content)
     path.chmod(0o600)
@@ -119,7 +124,7 @@ def test_a_file_that_holds_no_secret_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o602, 0o620, 0o666])
-def test_a_file_that_is_open_to_others_is_refused(tmp_path, mode):
+def test_a_file_that_other_users_can_access_is_refused(tmp_path, mode):
     path = tmp_path / "jwt-secret"
     path.write_text(OLD)
     path.chmod(mode)
@@ -127,7 +132,7 @@ def test_a_file_that_is_open_to_others_is_refused(tmp_path, mode):
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "dangling link"])
-def test_what_is_no_file_is_refused(tmp_path, kind):
+def test_anything_but_a_file_is_refused(tmp_path, kind):
     path = tmp_path / "jwt-secret"
     {
         "folder": path.mkdir, "pipe": lambda: os.mkfifo(path, 0o600),
@@ -137,8 +142,8 @@ def test_what_is_no_file_is_refused(tmp_path, kind):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_secret_that_was_read_stays_what_it_was(tmp_path):
-    """A worker that starts later is forked from a process that has read it: no two of them may differ."""
+def test_a_secret_is_read_once_by_a_process(tmp_path):
+    """A worker that starts later is forked from a process that has read it, so all workers have the same one."""
     path = tmp_path / "var" / "jwt-secret"
     secret = generated_secret(path)
     path.write_text("x")
@@ -155,7 +160,7 @@ def test_threads_that_start_at_once_get_one_secret(tmp_path):
 
 
 def test_processes_that_start_at_once_get_one_secret(tmp_path):
-    """As the workers of a first start do."""
+    """As workers do at the first start."""
     path = tmp_path / "jwt-secret"
     workers = [Forked(lambda: generated_secret(path)) for _ in range(8)]
     assert len({worker.result() for worker in workers}) == 1

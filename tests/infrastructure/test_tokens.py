@@ -1,4 +1,4 @@
-"""Tokens by themselves: their times to the second, and the keys. Over HTTP: web/test_tokens.py."""
+"""Tokens: their times to the second, and the keys. `web/test_tokens.py` has the tests over HTTP."""
 
 import jwt
 import pytest
@@ -27,7 +27,7 @@ def issued(kind, iat=ISSUED, exp=None, secrets=(ONE,)):
 
 
 def result(tokens, kind, token):
-    """`good`, or the reason for which the token is none; asked twice, for the second time it may be remembered."""
+    """`good`, or the reason of the refusal, verified twice: the second time from the cache."""
 
     def once():
         try:
@@ -59,17 +59,17 @@ def test_a_token_expires_at_its_very_second_without_leeway(kind, left, expected)
 
 @pytest.mark.parametrize("kind", LIFETIMES)
 @pytest.mark.parametrize(("longer", "expected"), [(-899, "good"), (0, "good"), (1, "invalid"), (10**9, "invalid")])
-def test_a_token_that_lives_longer_than_we_issue_is_invalid(kind, longer, expected):
+def test_a_token_that_lives_longer_than_configured_is_invalid(kind, longer, expected):
     assert result(tokens_at(ISSUED), kind, issued(kind, exp=ISSUED + LIFETIMES[kind] + longer)) == expected
 
 
 @pytest.mark.parametrize("exp", [ISSUED, ISSUED - 1, 0, -1])
-def test_a_token_without_any_life_is_invalid(exp):
+def test_a_token_without_a_lifetime_is_invalid(exp):
     assert result(tokens_at(ISSUED), "access", issued("access", exp=exp)) == "invalid"
 
 
-def test_a_remembered_token_still_expires_and_stays_of_its_type():
-    """Verifying is remembered, for it costs; its time and type are asked each time."""
+def test_a_cached_token_still_expires_and_keeps_its_type():
+    """The verification is cached, because it is slow; time and type are checked each time."""
     now = [ISSUED]
     tokens = Tokens(Keyring([ONE]), 900, 3600, lambda: now[0])
     token = issued("refresh")
@@ -94,7 +94,7 @@ def test_the_first_secret_signs_and_all_verify():
 
 
 def test_the_key_is_the_secrets_utf8_bytes():
-    """So that another service that is given the secret can verify by itself."""
+    """So another service that has the secret can verify tokens itself."""
     secret = "ein Geheimnis mit Umlauten: äöü €"
     claims = jwt.decode(
         issued("access", secrets=(secret,)), secret.encode("utf-8"), ["HS256"],
@@ -104,12 +104,12 @@ def test_the_key_is_the_secrets_utf8_bytes():
 
 
 def test_the_same_claims_and_key_give_the_same_token():
-    """Refresh rotation gives a lost successor again by making it again."""
+    """Refresh rotation computes a lost successor again."""
     assert issued("refresh") == issued("refresh") != issued("refresh", iat=ISSUED + 1)
 
 
 def test_many_tokens_are_verified_in_bounded_memory():
-    """More than are remembered: all are good, and good again."""
+    """More than the cache holds: all are valid, and so they are the second time."""
     tokens = tokens_at(ISSUED + 1)
     made = [issued("refresh", ISSUED - number // 3000, ISSUED + 2 + number % 3000) for number in range(4200)]
     assert len(set(made)) == 4200
