@@ -21,8 +21,8 @@ from backend.infrastructure.disk_space import check_disk_space
 from backend.infrastructure.keyring import Keyring, signing_secrets
 from backend.infrastructure.logs import LogSink
 from backend.infrastructure.migrations import check_database, check_schema
-from backend.infrastructure.passwords import Passwords, shared_password_locks
-from backend.infrastructure.rate_limiter import RateLimiter, shared_limiter
+from backend.infrastructure.passwords import Passwords
+from backend.infrastructure.rate_limiter import RateLimiter
 from backend.infrastructure.recent import Recent
 from backend.infrastructure.shutdown import check_not_shutting_down
 from backend.infrastructure.tokens import Tokens
@@ -217,8 +217,8 @@ def core_tools(settings: Settings, clock: Callable[[], float] = time.time) -> To
     half = max(1, settings.threads // 2)  # of a worker's threads may wait, so that the others serve
     database = Database(settings.database_path, settings.busy_timeout_seconds, clock, half)
     cache = CoherentCache(database, settings.cache_size, settings.cache_ttl_seconds)
-    passwords = Passwords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
-    return Tools(clock, database, cache, cache, shared_limiter(), passwords, logs.configure(settings.log_level))
+    passwords = Passwords(settings.bcrypt_rounds, os.cpu_count() or 1)
+    return Tools(clock, database, cache, cache, RateLimiter(), passwords, logs.configure(settings.log_level))
 
 
 def main() -> None:

@@ -1,11 +1,13 @@
 """The application as the core wires it and as production does, for the tests that both must pass."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
 from app import App, Tools, core_tools
 from backend.infrastructure.logs import LogSink
+from backend.infrastructure.passwords import Passwords
 from backend.infrastructure.rate_limiter import RateLimiter
 from backend.settings import Settings
 
@@ -23,5 +25,23 @@ WIRINGS = {"core": core_tools} | ({"production": _production_tools} if find_spec
 
 def make_app(settings: Settings, *clock: Any, wiring: str = "core", **tools: Any) -> App:
     """An application with a limiter of its own and without an access log, if `tools` does not say otherwise."""
-    own = {"limiter": RateLimiter(slots=1024), "log": NOWHERE}
+    own = {"limiter": limiter_class(wiring)(capacity=1024), "log": NOWHERE}
     return App(settings, replace(WIRINGS[wiring](settings, *clock), **own | tools))
+
+
+def limiter_class(wiring: str) -> type[RateLimiter]:
+    if wiring == "core":
+        return RateLimiter
+    from backend.production.rate_limiter import SharedRateLimiter
+
+    return SharedRateLimiter
+
+
+def passwords_class(wiring: str) -> Callable[..., Passwords]:
+    """The class of the wiring's passwords; in production, each instance has a line of its own."""
+    if wiring == "core":
+        return Passwords
+    from backend.production.byte_locks import ByteLocks
+    from backend.production.passwords import SharedPasswords
+
+    return lambda rounds, slots=1, **bounds: SharedPasswords(rounds, slots, ByteLocks(), **bounds)

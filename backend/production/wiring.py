@@ -13,8 +13,8 @@ from backend.infrastructure import logs
 from backend.infrastructure.cache import CoherentCache
 from backend.infrastructure.database import Database
 from backend.infrastructure.migrations import check_database
-from backend.infrastructure.passwords import Passwords, shared_password_locks
-from backend.infrastructure.rate_limiter import shared_limiter
+from backend.production.passwords import SharedPasswords, shared_password_locks
+from backend.production.rate_limiter import shared_limiter
 from backend.settings import Settings
 
 
@@ -30,5 +30,5 @@ def production_tools(settings: Settings, clock: Callable[[], float] = time.time)
     half = max(1, settings.threads // 2)  # of a worker's threads may wait, so that the others serve
     database = Database(settings.database_path, settings.busy_timeout_seconds, clock, half)
     cache = CoherentCache(database, settings.cache_size, settings.cache_ttl_seconds)
-    passwords = Passwords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
+    passwords = SharedPasswords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
     return Tools(clock, database, cache, cache, shared_limiter(), passwords, logs.configure(settings.log_level))

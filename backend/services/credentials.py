@@ -14,8 +14,7 @@ from backend.errors import Unauthorized, ValidationFailed
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import is_id, new_id
 from backend.infrastructure.keyring import Keyring
-from backend.infrastructure.passwords import Passwords
-from backend.infrastructure.rate_limiter import Count
+from backend.infrastructure.passwords import FailureCount, Passwords
 from backend.infrastructure.transaction import Tx
 from backend.repositories import password_resets, reset_requests, sessions, users
 from backend.repositories.users import Credentials
@@ -41,7 +40,7 @@ class UserCredentials:
         self._keyring = keyring
         self._events = events
 
-    def change(self, caller: Caller, current: str, new: str, wrong: Count | None = None) -> None:
+    def change(self, caller: Caller, current: str, new: str, wrong: FailureCount | None = None) -> None:
         """Set a new password. The caller's login goes on, all others end.
 
         Raises ValidationFailed for a weak password, Unauthorized `credentials` if `current` is wrong (`wrong` counts

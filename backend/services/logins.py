@@ -10,8 +10,7 @@ from backend.errors import NotFound, Unauthorized
 from backend.infrastructure.cache import CoherentCache
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
-from backend.infrastructure.passwords import Passwords
-from backend.infrastructure.rate_limiter import Count
+from backend.infrastructure.passwords import FailureCount, Passwords
 from backend.infrastructure.tokens import Tokens
 from backend.infrastructure.transaction import Tx
 from backend.repositories import sessions, users
@@ -43,7 +42,9 @@ class Logins:
         self._events = events
         self._access_seconds = access_seconds
 
-    def log_in(self, email: str, password: str, user_agent: str, ip: str, wrong: Count | None = None) -> TokenPair:
+    def log_in(
+        self, email: str, password: str, user_agent: str, ip: str, wrong: FailureCount | None = None
+    ) -> TokenPair:
         """Open a session. If MAX_LOGINS are live, the user's oldest ends.
 
         Raises Unauthorized `credentials`, for an unknown e-mail with the same content and after the same time (`wrong`

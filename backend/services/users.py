@@ -9,8 +9,7 @@ from backend.errors import Conflict, NotFound, PreconditionFailed, ValidationFai
 from backend.infrastructure.cache import CoherentCache
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
-from backend.infrastructure.passwords import Passwords
-from backend.infrastructure.rate_limiter import Count
+from backend.infrastructure.passwords import FailureCount, Passwords
 from backend.infrastructure.transaction import Duplicate, Tx
 from backend.repositories import mails, orders, password_resets, sessions, users
 from backend.repositories.users import Credentials
@@ -75,7 +74,7 @@ class Users:
 
     def update(
         self, caller: Caller, user_id: str, changes: Mapping[str, Any], precondition: Precondition,
-        current_password: str | None = None, wrong: Count | None = None,
+        current_password: str | None = None, wrong: FailureCount | None = None,
     ) -> User:  # fmt: skip
         """Change a profile. Values that stay the same are no change.
 
@@ -154,7 +153,7 @@ class Users:
         users.update(tx, replace(user, roles=("admin", "user"), version=user.version + 1, updated_at=tx.now))
         self._events.publish(tx, "user.updated", ("user", user.id), None, {"changed": ["roles"]})
 
-    def _proof(self, caller: Caller, password: str | None, wrong: Count | None) -> Credentials:
+    def _proof(self, caller: Caller, password: str | None, wrong: FailureCount | None) -> Credentials:
         """The caller's credentials, which `password` matches. Raises as `update`."""
         if password is None:
             raise _password_required()

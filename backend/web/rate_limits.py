@@ -12,8 +12,9 @@ from collections.abc import Callable
 from functools import cache
 
 from backend.domain import fold, network_of
-from backend.infrastructure.rate_limiter import Count, Policy, RateLimiter, RateLimitResult
+from backend.infrastructure.rate_limiter import Policy, RateLimiter, RateLimitResult
 from backend.settings import Limit
+from backend.web.counts import Count
 from backend.web.middleware import Handle
 from backend.web.request import Request
 from backend.web.response import Response

@@ -18,8 +18,8 @@ from backend.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from backend.infrastructure.rate_limiter import Count
 from backend.web.constraints import CONTROL
+from backend.web.counts import Count
 from backend.web.etags import matches_strongly, matches_weakly
 from backend.web.json_body import parse_json
 from backend.web.router import SERVER

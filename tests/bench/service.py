@@ -14,19 +14,19 @@ from typing import Any
 from app import App
 from backend.infrastructure.logs import LogSink
 from backend.infrastructure.migrations import migrate
-from backend.infrastructure.rate_limiter import RateLimiter
+from backend.production.rate_limiter import SharedRateLimiter
 from backend.production.wiring import production_tools
 from backend.settings import Limit, Settings
 from tests.conftest import Api, Person
 
 SECRET = "the bench signs its tokens with this"
-UNREACHED = Limit(10**8, 60)  # the limiter counts as ever, and refuses nobody
+UNREACHED = Limit(10**8, 60)  # the limiter counts as ever, and refuses no request
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
 @contextlib.contextmanager
-def service(database: Path, limiter: RateLimiter | None = None, **settings: Any) -> Iterator[Api]:
+def service(database: Path, limiter: SharedRateLimiter | None = None, **settings: Any) -> Iterator[Api]:
     """The application on this database, migrated if it was not, with all checks, cheap passwords and a log file."""
     migrate(database)
     given: dict[str, Any] = {
@@ -34,7 +34,7 @@ def service(database: Path, limiter: RateLimiter | None = None, **settings: Any)
     }  # fmt: skip
     with open_log(database.parent / "log") as sink:
         configured = Settings(database_path=database, **given | settings)
-        own = {"limiter": limiter or RateLimiter(), "log": sink}
+        own = {"limiter": limiter or SharedRateLimiter(), "log": sink}
         app = App(configured, replace(production_tools(configured), **own))
         try:
             yield Api(app)

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from backend.infrastructure.rate_limiter import Policy, RateLimiter
+from backend.infrastructure.rate_limiter import Policy
+from backend.production.rate_limiter import SharedRateLimiter
 from backend.settings import Limit, Networks
 from tests.bench.service import ask, asked_for_json, environ, folder, service
 
 
 def main(count: int) -> None:
-    limiter, limit = RateLimiter(), Limit(300, 60)
+    limiter, limit = SharedRateLimiter(), Limit(300, 60)
     proxies = Networks("127.0.0.1")
     with folder() as path, service(path / "app.db", limiter, trusted_proxies=proxies, rate_limit_default=limit) as api:
         request = environ("GET", "/products")

@@ -1,8 +1,6 @@
 """The lock before the database when its file is deleted or a system call fails: nothing lost, nobody stuck."""
 
 import errno
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +12,6 @@ import pytest
 
 from backend.errors import Unavailable
 from backend.infrastructure import file_lock
-from backend.infrastructure.byte_locks import ByteLocks
 from backend.infrastructure.database import Database
 from backend.infrastructure.file_lock import FileLock
 from backend.infrastructure.migrations import migrate
@@ -160,14 +157,6 @@ def test_of_several_processes_one_migrates_although_the_gate_is_deleted(tmp_path
             signal.say()
         applied = [name for child in children for name in child.result()]
     assert sorted(applied) == [f"{n:04}_n" for n in range(1, 10)]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such a file has a name")
-def test_locks_on_bytes_have_no_file_that_could_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    locks = ByteLocks()
-    locks.own().lock(0)
-    assert list(tmp_path.iterdir()) == []
 
 
 class FailingFlock:

@@ -1,24 +1,19 @@
-"""The rate limiter in one process. (Over several: tests/production/test_shared_limiter.py.)"""
+"""The rate limiter: what both versions promise in one process. (Over several: tests/production.)"""
 
-import os
-import sys
 import threading
 import time
-from pathlib import Path
+import tracemalloc
 from random import Random
 
 import pytest
 
-from backend.errors import RateLimited
-from backend.infrastructure.rate_limiter import Count, Policy, RateLimiter
-from tests.forked import Forked
+from backend.infrastructure.rate_limiter import Policy, RateLimiter
+from tests.wirings import limiter_class
 
 DEFAULT = Policy("default", 300, 60)
 AUTH = Policy("auth", 10, 60)
 NEVER_BACK = Policy("never back", 300, 365 * 86400)  # one a day: nothing comes back while a test runs
 SECOND = 1_000_000_000
-
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
 
 
 class Clock:
@@ -38,8 +33,19 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def limiter(clock: Clock) -> RateLimiter:
-    return RateLimiter(clock=clock)
+def kind(wiring: str) -> type[RateLimiter]:
+    return limiter_class(wiring)
+
+
+@pytest.fixture
+def limiter(kind: type[RateLimiter], clock: Clock) -> RateLimiter:
+    return kind(clock=clock)
+
+
+@pytest.fixture
+def small(kind: type[RateLimiter], clock: Clock) -> RateLimiter:
+    """It has room for eight subjects."""
+    return kind(capacity=8, clock=clock)
 
 
 def test_the_first_hit_leaves_all_but_one_and_that_comes_back_after_one_interval(limiter: RateLimiter) -> None:
@@ -102,7 +108,7 @@ def test_a_refund_gives_the_hit_back(limiter: RateLimiter, clock: Clock) -> None
 
 
 def test_a_refund_does_not_give_what_has_come_back_already(limiter: RateLimiter, clock: Clock) -> None:
-    """A hit that waits through its interval is no longer counted: to give it back would forgive another."""
+    """A hit older than its interval is no longer counted: to give it back would forgive another hit."""
     since = clock.now
     limiter.hit(AUTH, "a")
     clock.advance(7)
@@ -113,9 +119,11 @@ def test_a_refund_does_not_give_what_has_come_back_already(limiter: RateLimiter,
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_refunds_never_let_more_fail_than_without_what_succeeds(clock: Clock, seed: int) -> None:
-    """Tries of random length: the failures alone would all pass a limiter that nothing is given back to."""
-    random, limiter, plain = Random(seed), RateLimiter(slots=8, clock=clock), RateLimiter(slots=8, clock=clock)
+def test_refunds_never_let_more_fail_than_without_what_succeeds(
+    kind: type[RateLimiter], clock: Clock, seed: int
+) -> None:
+    """Attempts of random length: a limiter that sees the failures alone, and no refund, would allow all of them."""
+    random, limiter, plain = Random(seed), kind(capacity=8, clock=clock), kind(capacity=8, clock=clock)
     under_way: list[tuple[int, int]] = []  # (end, beginning)
     failures = 0
     for _ in range(2000):
@@ -130,19 +138,6 @@ def test_refunds_never_let_more_fail_than_without_what_succeeds(clock: Clock, se
                 failures += 1
                 assert plain.hit(AUTH, "a").allowed
     assert failures > 100
-
-
-def test_a_count_raises_when_it_is_full_and_tells_its_state(limiter: RateLimiter, clock: Clock) -> None:
-    count = Count(limiter, AUTH, "a")
-    for _ in range(10):
-        count.peek()
-        count.hit()
-    for full in (count.peek, count.hit):
-        with pytest.raises(RateLimited) as refused:
-            full()
-        assert (refused.value.headers, count.result) == ({"Retry-After": "6"}, (False, 0, 60.0, 6.0))
-    count.refund()
-    assert count.result == (True, 1, 54.0, 0.0)
 
 
 def test_subjects_and_policies_count_apart(limiter: RateLimiter) -> None:
@@ -178,80 +173,51 @@ def test_a_quota_may_be_one(limiter: RateLimiter, clock: Clock) -> None:
     assert limiter.hit(once_a_minute, "a").allowed
 
 
-def test_a_hit_holds_up_no_other_process_or_thread_afterwards(limiter: RateLimiter) -> None:
-    """Though the thread that made it lives on."""
-    limiter.hit(AUTH, "a")
-    assert Forked(lambda: limiter.hit(AUTH, "a").remaining).result() == 8
-
-
 def test_a_thousand_subjects_are_all_remembered(limiter: RateLimiter) -> None:
     for remaining in (9, 8):
         assert {limiter.hit(AUTH, str(n)).remaining for n in range(1000)} == {remaining}
 
 
-def test_no_client_can_know_which_subjects_share_a_bucket(clock: Clock) -> None:
-    """Whom a subject evicts from a full table differs from limiter to limiter."""
-    full = [RateLimiter(slots=64, clock=clock) for _ in range(2)]
-    one, other = ([limiter.hit(AUTH, str(n % 100)).remaining for n in range(400)] for limiter in full)
-    assert one != other
-
-
-def test_garbage_reads_as_now(limiter: RateLimiter, clock: Clock) -> None:
-    """An arrival further off than any hit could have moved it, here from a clock that was wrong, blocks nobody."""
-    clock.advance(10**6)
-    for _ in range(10):
-        limiter.hit(AUTH, "a")
-    clock.advance(-(10**6))
-    assert limiter.hit(AUTH, "a") == (True, 9, 6.0, 0.0)
-
-
-def test_a_subject_with_its_whole_quota_back_makes_room_for_another(clock: Clock) -> None:
-    limiter = RateLimiter(slots=8, clock=clock)
+def test_a_subject_with_its_whole_quota_back_makes_room_for_another(small: RateLimiter, clock: Clock) -> None:
     for n in range(8):
-        limiter.hit(DEFAULT if n == 3 else AUTH, str(n))
+        small.hit(DEFAULT if n == 3 else AUTH, str(n))
     clock.advance(1)
-    limiter.hit(AUTH, "new")
-    assert [limiter.hit(AUTH, name).remaining for name in ("new", "0", "7")] == [8, 8, 8]
+    small.hit(AUTH, "new")
+    assert [small.hit(AUTH, name).remaining for name in ("new", "0", "7")] == [8, 8, 8]
 
 
-def test_a_flood_of_new_subjects_does_not_free_the_one_that_is_held_back(clock: Clock) -> None:
-    limiter = RateLimiter(slots=8, clock=clock)
+def test_a_flood_of_new_subjects_does_not_free_the_one_that_is_held_back(small: RateLimiter) -> None:
     for _ in range(10):
-        limiter.hit(AUTH, "greedy")
+        small.hit(AUTH, "greedy")
     for n in range(1000):
-        assert limiter.hit(AUTH, f"flood {n}").remaining == 9  # counted, though the table is full
-    assert not limiter.hit(AUTH, "greedy").allowed
+        assert small.hit(AUTH, f"flood {n}").remaining == 9  # counted, though the table is full
+    assert not small.hit(AUTH, "greedy").allowed
 
 
-def test_memory_stays_flat_under_any_number_of_subjects() -> None:
-    limiter = RateLimiter()
-    for n in range(300_000):  # fills every bucket
+def test_a_subject_that_has_used_more_is_remembered_longer(small: RateLimiter) -> None:
+    for n in range(8):
+        for _ in range(n + 1):
+            small.hit(AUTH, str(n))
+    small.hit(AUTH, "new")
+    assert [small.peek(AUTH, str(n)).remaining for n in range(8)] == [10, 8, 7, 6, 5, 4, 3, 2]
+
+
+def test_memory_stays_flat_under_any_number_of_subjects(kind: type[RateLimiter]) -> None:
+    limiter = kind(capacity=1 << 10)
+    for n in range(5_000):
         limiter.hit(AUTH, str(n))
-    before = resident_bytes()
-    for n in range(300_000):
-        limiter.hit(AUTH, f"new {n}")
-    assert resident_bytes() - before < 1 << 20
+    tracemalloc.start()
+    try:
+        for n in range(20_000):
+            limiter.hit(AUTH, f"new {n}")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 19
 
 
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-
-
-def test_threads_count_exactly() -> None:
-    assert allowed_over_threads(RateLimiter(clock=clock_that_yields)) == 300
-
-
-def test_where_there_are_no_locks_on_bytes_one_lock_for_all_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a Mac. Threads and processes still count exactly."""
-    monkeypatch.setattr(sys, "platform", "darwin")
-    limiter = RateLimiter(clock=clock_that_yields)
-    children = [Forked(lambda: allowed_over_threads(limiter)) for _ in range(2)]
-    assert allowed_over_threads(limiter) + sum(child.result() for child in children) == 300
-
-
-def allowed_over_threads(limiter: RateLimiter) -> int:
-    """Of 800 hits by 8 threads."""
-    allowed: list[bool] = []
+def test_threads_count_exactly(kind: type[RateLimiter]) -> None:
+    limiter, allowed = kind(clock=clock_that_yields), []
     threads = [
         threading.Thread(target=lambda: allowed.extend(limiter.hit(NEVER_BACK, "a").allowed for _ in range(100)))
         for _ in range(8)
@@ -260,29 +226,10 @@ def allowed_over_threads(limiter: RateLimiter) -> int:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(allowed)
+    assert sum(allowed) == 300
 
 
 def clock_that_yields() -> int:
-    """It is read between load and store: without a lock, somebody else would come in there."""
+    """The limiter reads it between load and store: without a lock, another thread would come in there."""
     time.sleep(0)
     return time.monotonic_ns()
-
-
-def test_a_thread_that_ends_leaves_no_descriptor_behind(limiter: RateLimiter) -> None:
-    before = open_descriptors()
-    for _ in range(20):
-        thread = threading.Thread(target=limiter.hit, args=(AUTH, "a"))
-        thread.start()
-        thread.join()
-    assert open_descriptors() == before
-
-
-def test_a_limiter_that_is_dropped_leaves_no_descriptor_behind() -> None:
-    before = open_descriptors()
-    RateLimiter(slots=8).hit(AUTH, "a")
-    assert open_descriptors() == before
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))

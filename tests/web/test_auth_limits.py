@@ -180,7 +180,7 @@ def test_right_passwords_at_the_same_moment_all_pass(limited, ada):
 
 
 def test_past_the_limit_a_try_is_refused_at_once_although_others_wait_for_bcrypt(limited, ada, monkeypatch):
-    """It joins no line: while every core is busy, the answer is 429 all the same."""
+    """It joins no line: while every core is busy, the answer is still 429."""
     api, checkpw, may_end = limited(1), bcrypt.checkpw, threading.Event()
     log_in(api, ada.email, "198.51.100.1")
     busy = threading.Semaphore(0)
@@ -247,7 +247,7 @@ def test_an_address_is_known_for_30_days_after_a_login(limited, ada, clock, addr
 
 
 def test_sign_up_and_confirmation_have_no_count_of_an_email(limited, ada):
-    """Else anybody could keep somebody from signing up, or a reset from being finished."""
+    """Else one client could keep another from signing up, or from completing a reset."""
     api = limited(1)
     ask_reset(api, "new@example.com", "198.51.100.1")
     assert ask_reset(api, "new@example.com", "198.51.100.2").status_code == 429

@@ -1,4 +1,4 @@
-"""Rate limits: who is counted under which policy, and what it costs to be refused."""
+"""Rate limits: which requests count under which policy, and what a refused one costs."""
 
 import sqlite3
 from dataclasses import replace
@@ -6,11 +6,10 @@ from dataclasses import replace
 import bcrypt
 import pytest
 
-from backend.infrastructure.rate_limiter import RateLimiter
 from backend.settings import Limit, Networks, Settings
 from tests.at_once import at_once
 from tests.conftest import PASSWORD, Api
-from tests.wirings import make_app
+from tests.wirings import limiter_class, make_app
 
 LOGIN = {"email": "ada@example.com", "password": "wrong"}
 AUTH_ROUTES = {
@@ -41,13 +40,13 @@ def ticks():
 
 
 @pytest.fixture
-def limited(settings, clock, ticks):
-    """Workers that share one limiter: `limited(default=Limit(…), auth=Limit(…))`; a policy not named is off."""
-    limiter, made = RateLimiter(slots=1024, clock=ticks), []
+def limited(settings, clock, ticks, wiring):
+    """Applications that share one limiter: `limited(default=Limit(…), auth=Limit(…))`; a policy not named is off."""
+    limiter, made = limiter_class(wiring)(capacity=1024, clock=ticks), []
 
     def make(default=None, auth=None, **changes):
         changes |= {"rate_limit_default": default, "rate_limit_auth": auth}
-        made.append(make_app(replace(settings, **changes), clock, limiter=limiter))
+        made.append(make_app(replace(settings, **changes), clock, wiring=wiring, limiter=limiter))
         return Api(made[-1])
 
     yield make
@@ -105,7 +104,7 @@ def test_past_the_limit_requests_are_refused_until_there_is_room_again(limited, 
 
 
 def test_refused_requests_are_not_counted(limited, ticks):
-    """Who keeps knocking waits no longer."""
+    """A client that keeps asking waits no longer for it."""
     api = limited(Limit(1, 60))
     assert [status(api.get("/products")) for _ in range(50)] == [200] + [429] * 49
     ticks.advance(60)
@@ -154,7 +153,7 @@ def test_the_health_routes_are_not_limited(limited, path):
     assert status(api.get(path)) == 200
 
 
-def test_a_user_is_counted_wherever_he_is_and_nobody_else_with_him(limited, ada, grace):
+def test_a_user_is_counted_apart_from_others_at_whatever_address(limited, ada, grace):
     """By user once authenticated, else by address."""
     api = limited(Limit(2, 60))
     assert [status(api.get("/users/me", ada, address=f"198.51.100.{n}")) for n in range(3)] == [200, 200, 429]
@@ -164,7 +163,7 @@ def test_a_user_is_counted_wherever_he_is_and_nobody_else_with_him(limited, ada,
 
 
 def test_a_bad_token_is_counted_by_its_address(limited, ada, clock):
-    """Also one that has expired: it does not say who he is."""
+    """Also one that has expired: it names no user."""
     api = limited(Limit(4, 60))
     api.get("/users/me", replace(ada, access="x"))
     clock.advance(901)
@@ -194,8 +193,8 @@ def test_a_client_is_an_address_or_a_64(limited, first, second, same):
     assert status(api.get("/products", **second)) == (429 if same else 200)
 
 
-def test_a_limit_is_exact_over_all_workers(limited):
-    """Forty requests at once at two of them."""
+def test_a_limit_is_exact_under_concurrent_requests(limited):
+    """Forty requests at once, at two applications with one limiter."""
     workers = [limited(Limit(10, 60)), limited(Limit(10, 60))]
     answers = at_once([lambda n=n: workers[n % 2].get("/nowhere") for n in range(40)])
     assert sorted(status(answer) for answer in answers) == [404] * 10 + [429] * 30

@@ -1,11 +1,13 @@
 """Locks on bytes: each is exclusive, others can count them, and the kernel frees those of a killed process."""
 
+import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from backend.infrastructure.byte_locks import ByteLocks
+from backend.production.byte_locks import ByteLocks
 from tests.forked import Forked, Signal
 from tests.production.gunicorn_server import wait_until
 
@@ -46,13 +48,13 @@ def test_the_locks_of_others_within_a_range_are_counted(held, first, end, count)
     assert held.count_others(first, end) == count
 
 
-def test_ones_own_locks_do_not_count(held):
+def test_own_locks_do_not_count(held):
     held.lock(25)
     assert held.count_others(*EVERYWHERE) == len(BYTES)
 
 
 def test_an_unlocked_byte_is_free_and_the_others_are_not(locks):
-    """To free what is not held is no error."""
+    """To free a lock that is not held is no error."""
     own = locks.own()
     for byte in (10, 20, 30):
         own.lock(byte)
@@ -63,7 +65,7 @@ def test_an_unlocked_byte_is_free_and_the_others_are_not(locks):
 
 
 def test_a_forked_child_has_locks_of_its_own(locks):
-    """Even if the thread that forked has used some: what came through the fork would be shared."""
+    """Also if the thread that forked has used some: an inherited descriptor would share its locks."""
     locks.own().lock(5)
     assert Forked(lambda: locks.own().count_others(*EVERYWHERE)).result() == 1
 
@@ -94,3 +96,11 @@ def test_a_killed_process_leaves_no_lock(locks):
     assert locks.own().count_others(*EVERYWHERE) == 1
     child.kill()
     assert locks.own().count_others(*EVERYWHERE) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such a file has a name")
+def test_there_is_no_file_that_could_be_deleted(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    locks = ByteLocks()
+    locks.own().lock(0)
+    assert list(tmp_path.iterdir()) == []

@@ -1,10 +1,13 @@
-"""Locks on the bytes of a file: as many as one likes, for threads and processes alike, freed by the kernel at a kill.
+"""Locks on the bytes of a file: any number of them, for threads and processes alike, freed by the kernel at a kill.
 
-A `multiprocessing.Lock` stays shut for ever when its holder is killed; an F_OFD_SETLKW lock does not, and one file
-has 2**63 of them. Such a lock belongs to an open file description, so every thread of every process must open the
-file itself: a descriptor that was duplicated, or came through a fork, shares its locks with the one it came from.
-A Mac has neither such locks nor such files: there one `flock` stands for all bytes (to free one
-byte frees all), good enough to develop on.
+`threading.Lock` knows one process, and a `multiprocessing.Lock` stays locked for ever when its holder is killed. The
+kernel frees an F_OFD_SETLKW lock of a killed process, and one file has 2**63 of them. To take one and free it costs
+3 µs (a `threading.Lock`: 0.05).
+
+Such a lock belongs to an open file description, so every thread of every process must open the file itself: a
+descriptor that was duplicated, or inherited through a fork, shares its locks with the original. macOS has neither these
+locks nor files without a name: there one `flock` stands for all bytes (to free one byte frees all), which is good
+enough to develop on.
 """
 
 import fcntl
@@ -14,13 +17,21 @@ import sys
 import tempfile
 import threading
 
-from backend.infrastructure.descriptor import Descriptor
-
 FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux: type, whence, start, length, process (must be 0)
 
 
+class Descriptor:
+    """An open file, closed (and its locks freed) when the last reference goes."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+
 class ByteLocks:
-    """Make it before the fork; the file has no name and goes with the last process that has it."""
+    """Make it before the fork. The file has no name; it disappears with the last process that has it open."""
 
     def __init__(self) -> None:
         if sys.platform == "linux":
@@ -32,7 +43,10 @@ class ByteLocks:
         self._mine = threading.local()
 
     def own(self) -> "OwnLocks":
-        """The locks as this thread of this process takes them. Opened on first use, closed when the thread ends."""
+        """The locks as this thread of this process takes them; opened on first use, closed when the thread ends.
+
+        Raises OSError if the process has too many files open.
+        """
         own: OwnLocks | None = getattr(self._mine, "locks", None)
         if own is None or own.process != os.getpid():
             own = self._mine.locks = OwnLocks(os.open(self._path, os.O_RDWR | os.O_CLOEXEC))
@@ -40,18 +54,22 @@ class ByteLocks:
 
 
 class OwnLocks(Descriptor):
-    """One thread's. It may hold several; threads that take them in different orders may wait for ever."""
+    """The locks of one thread, which may hold several. Threads that take two in different orders can deadlock."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.process = os.getpid()
 
     def lock(self, byte: int) -> None:
-        """Wait for the lock, as long as it takes. To have it already is no error."""
+        """Wait for the lock without a time limit. Idempotent."""
         self._set(fcntl.F_WRLCK, byte)
 
     def unlock(self, byte: int) -> None:
-        """Free the lock. Not to have it is no error."""
+        """Free the lock. Idempotent."""
         self._set(fcntl.F_UNLCK, byte)
 
     def count_others(self, first: int, end: int) -> int:
-        """How many locks others hold on bytes from `first` up to, not including, `end`; on a Mac always 0.
+        """How many locks others hold on bytes from `first` up to, not including, `end`; on macOS always 0.
 
         Neighbouring bytes of one holder are one lock.
         """

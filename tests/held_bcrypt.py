@@ -1,0 +1,24 @@
+"""A stand-in for bcrypt that a test holds back."""
+
+import threading
+
+
+class HeldBcrypt:
+    """bcrypt that does not end before it may, and knows how many runs there are at once."""
+
+    def __init__(self):
+        self.may_end, self.one_runs, self.two_run = threading.Event(), threading.Event(), threading.Event()
+        self.lock = threading.Lock()
+        self.running = self.most = 0
+
+    def __call__(self, password, salt):
+        with self.lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            self.one_runs.set()
+            if self.running == 2:
+                self.two_run.set()
+        self.may_end.wait(10)
+        with self.lock:
+            self.running -= 1
+        return True

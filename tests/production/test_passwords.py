@@ -1,0 +1,213 @@
+"""Passwords with one line for the whole machine: in order through all workers, also when one is killed."""
+
+import base64
+import hashlib
+import hmac
+import resource
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import bcrypt
+import pytest
+
+from backend.errors import Unavailable
+from backend.infrastructure.passwords import CONTEXT
+from backend.production.byte_locks import ByteLocks
+from backend.production.passwords import SharedPasswords
+from tests.at_once import at_once
+from tests.forked import Forked
+from tests.held_bcrypt import HeldBcrypt
+from tests.production.gunicorn_server import wait_until
+
+
+@pytest.fixture
+def held(monkeypatch):
+    held = HeldBcrypt()
+    monkeypatch.setattr(bcrypt, "checkpw", held)
+    yield held
+    held.may_end.set()
+
+
+EVERYWHERE = (1, 2**62)
+
+
+class Line:
+    """Threads that ask, one after the other; a thread joins only once the one before it is in line."""
+
+    def __init__(self, locks):
+        self.locks, self.threads = locks, ThreadPoolExecutor(80)
+        self.asked = []
+
+    def length(self):
+        return self.locks.own().count_others(*EVERYWHERE)
+
+    def join(self, passwords, password="x"):
+        before = self.length()
+        self.asked.append(self.threads.submit(passwords.matches, password, None))
+        wait_until(lambda: self.length() == before + 1)
+        return self.asked[-1]
+
+
+@pytest.fixture
+def line(held):
+    line = Line(ByteLocks())
+    yield line
+    held.may_end.set()
+    line.threads.shutdown()
+    assert line.length() == 0
+
+
+def assert_refused(asked):
+    with pytest.raises(Unavailable) as refused:
+        asked.result(10)
+    return int(refused.value.headers["Retry-After"])
+
+
+@pytest.mark.parametrize(("slots", "max_waiting"), [(1, 0), (1, 4), (2, 6), (4, 12), (2, 64)])
+def test_a_full_line_refuses_the_next_at_once_and_none_in_it(held, line, slots, max_waiting):
+    """The workers share the line; once it has been served there is room again."""
+    workers = [SharedPasswords(4, slots, line.locks, max_waiting) for _ in range(2)]
+    for number in range(slots + max_waiting):
+        line.join(workers[number % 2])
+    for worker in workers:
+        assert assert_refused(line.threads.submit(worker.matches, "x", None)) == 10
+    assert not any(one.done() for one in line.asked)
+    held.may_end.set()
+    assert [one.result(10) for one in line.asked] == [False] * (slots + max_waiting)
+    assert held.most == slots
+    assert workers[0].matches("x", None) is False
+
+
+def test_calls_are_served_in_the_order_in_which_they_came_through_all_workers(line, monkeypatch):
+    served, may_end = [], threading.Event()
+    monkeypatch.setattr(bcrypt, "checkpw", lambda password, salt: (may_end.wait(10), served.append(password)))
+    workers = [SharedPasswords(4, 1, line.locks) for _ in range(2)]
+    names = [f"password {number}" for number in range(12)]
+    for number, name in enumerate(names):
+        line.join(workers[number // 2 % 2], name)  # two through one worker, two through the other, …
+    may_end.set()
+    for one in line.asked:
+        one.result(10)
+    assert served == [base64.b64encode(hmac.digest(CONTEXT, name.encode(), hashlib.sha384)) for name in names]
+
+
+def test_a_call_that_has_waited_long_enough_leaves_the_line(line):
+    """With Unavailable, and not before its time; those behind it stay, and the next finds a place."""
+    impatient, patient = SharedPasswords(4, 1, line.locks, 2, patience=0.3), SharedPasswords(4, 1, line.locks, 2)
+    running = line.join(patient)
+    began = time.monotonic()
+    waits, behind = line.join(impatient), line.join(patient)
+    assert assert_refused(waits) == 1
+    assert time.monotonic() - began >= 0.3
+    assert (line.length(), running.done(), behind.done()) == (2, False, False)
+    line.join(patient)
+
+
+def test_a_change_waits_once_for_its_two_runs(held, line, monkeypatch):
+    """It keeps its slot for both, so it cannot be refused in between."""
+    passwords, order = SharedPasswords(4, 1, line.locks, max_waiting=1), []
+    monkeypatch.setattr(bcrypt, "hashpw", lambda password, salt: order.append("new hash") or b"$2b$04$")
+    asked = line.threads.submit(passwords.replaced, "x", "$2b$04$", "y")
+    wait_until(lambda: held.running == 1)
+    line.join(passwords).add_done_callback(lambda _: order.append("the next"))
+    held.may_end.set()
+    assert asked.result(10) == "$2b$04$"
+    wait_until(lambda: len(order) == 2)
+    assert order == ["new hash", "the next"]
+
+
+def test_workers_share_the_slots_of_the_machine(held):
+    """Two workers with two slots: never more than two runs at once, and all calls are served."""
+    locks = ByteLocks()
+    workers = [SharedPasswords(4, 2, locks) for _ in range(2)]
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(worker.matches, "x", None) for worker in workers * 4]
+        assert held.two_run.wait(10)
+        held.may_end.set()
+        assert [one.result() for one in asked] == [False] * 8
+    assert held.most == 2
+
+
+def test_of_many_that_come_at_once_no_more_run_than_there_are_slots(monkeypatch):
+    """Short runs, which end while other calls join the line."""
+    lock, running, most = threading.Lock(), 0, 0
+
+    def counted(password, salt):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.001)
+        with lock:
+            running -= 1
+        return True
+
+    monkeypatch.setattr(bcrypt, "checkpw", counted)
+    locks = ByteLocks()
+    workers = [SharedPasswords(4, 2, locks) for _ in range(2)]
+    assert at_once([lambda worker=worker: worker.matches("x", None) for worker in workers * 20]) == [False] * 40
+    assert most == 2
+
+
+def test_a_thread_that_is_held_up_while_it_joins_does_not_slip_in_before_one_that_runs(held, line, monkeypatch):
+    """It has read the time of its arrival, but is not in line yet when the next thread comes: only one runs."""
+    monotonic_ns, came = time.monotonic_ns, threading.Event()
+
+    def held_up():
+        now = monotonic_ns()
+        if not came.is_set():
+            came.set()
+            held.one_runs.wait(0.3)  # in vain, if the next thread cannot pass
+        return now
+
+    monkeypatch.setattr(time, "monotonic_ns", held_up)
+    passwords = SharedPasswords(4, 1, line.locks)
+    line.threads.submit(passwords.matches, "x", None)
+    assert came.wait(10)
+    line.threads.submit(passwords.matches, "x", None)
+    wait_until(lambda: line.length() == 2)
+    assert not held.two_run.wait(0.1)
+
+
+def test_the_places_of_a_killed_worker_are_free_again(line, held):
+    """Those of its runs and those in line."""
+    here = SharedPasswords(4, 1, line.locks, max_waiting=1)
+
+    def run_and_wait():
+        bcrypt.checkpw = lambda password, salt: time.sleep(30)  # in the child alone
+        theirs = SharedPasswords(4, 1, line.locks, max_waiting=1)
+        at_once([lambda: theirs.matches("x", None)] * 2)
+
+    child = Forked(run_and_wait)
+    wait_until(lambda: line.length() == 2)
+    assert_refused(line.threads.submit(here.matches, "x", None))
+    child.kill()
+    held.may_end.set()
+    assert line.threads.submit(here.matches, "x", None).result(10) is False
+
+
+def test_without_a_descriptor_for_the_line_it_is_unavailable():
+    """Too many open files: 503, and no place is taken."""
+    locks = ByteLocks()
+
+    def ask():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+        try:
+            return SharedPasswords(4, 1, locks).matches("x", None)
+        except Unavailable:
+            return "unavailable"
+
+    assert Forked(ask).result() == "unavailable"
+
+
+def test_a_place_is_given_back_whatever_happens(monkeypatch):
+    """A run that fails leaves the line as it was."""
+    locks = ByteLocks()
+    passwords = SharedPasswords(4, 1, locks, max_waiting=0)
+    with monkeypatch.context() as broken, ThreadPoolExecutor(1) as threads:
+        broken.setattr(bcrypt, "hashpw", lambda password, salt: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            threads.submit(passwords.hash, "a password").result()
+        assert locks.own().count_others(*EVERYWHERE) == 0  # though the thread is still there
+    assert passwords.matches("a password", passwords.hash("a password"))
