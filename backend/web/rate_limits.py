@@ -1,9 +1,9 @@
 """Rate limits: the `default` policy on everything, the `auth` policy on what checks passwords or sends mail.
 
 `default` is keyed by user id, or by client address for anonymous requests. `auth` keeps three kinds of count, each with
-the whole quota: one a client address, over all tries; one an e-mail, over wrong passwords alone; one an e-mail, over
-resets. So neither many addresses against one user nor one address against many users get far. Wrong passwords from an
-address that the user has logged in from count under that address alone: a stranger cannot lock the owner out.
+the whole quota: for a client address, of all attempts; for an e-mail, of wrong passwords; for an e-mail, of resets. So
+one address cannot guess at many users, and many addresses cannot guess at one. Wrong passwords from an address that the
+user has logged in from count under that address alone, so guesses from elsewhere do not lock the user out.
 The headers are those of draft-ietf-httpapi-ratelimit-headers, on every answer that was counted.
 """
 
@@ -23,7 +23,7 @@ UNLIMITED = {"/healthz", "/readyz"}
 
 
 class RateLimits:
-    """Thread-safe. A limit of None is switched off. `is_known` tells whether an e-mail's user knows an address."""
+    """Thread-safe. A limit of None is off. `is_known(email, address)`: the user has logged in from there lately."""
 
     def __init__(
         self, limiter: RateLimiter, default: Limit | None, auth: Limit | None, is_known: Callable[[str, str], bool]
@@ -34,7 +34,7 @@ class RateLimits:
         self._is_known = is_known
 
     def middleware(self, next_handler: Handle) -> Handle:
-        """Counts a request before anything is done for it."""
+        """Count a request before any other work is done for it."""
 
         def handle(request: Request) -> Response:
             if request.path in UNLIMITED:
@@ -52,7 +52,7 @@ class RateLimits:
         return handle
 
     def count_try(self, request: Request) -> None:
-        """Count a request that may check a password or send mail by its address. Raises RateLimited."""
+        """Count, by client address, a request that may check a password or send mail. Raises RateLimited."""
         self._hit(request, self._auth, f"address {network_of(request.client)}")
 
     def count_reset(self, request: Request, email: str) -> None:
@@ -62,7 +62,7 @@ class RateLimits:
     def wrong_passwords(self, request: Request, email: str) -> Count | None:
         """The count of wrong passwords for this e-mail, a user's or not. Raises RateLimited if it is full.
 
-        None for a user's known address, whose own count has every try in it already; and if the policy is off.
+        None if the policy is off, and for an address that the user has logged in from: its own count has the attempt.
         """
         if self._auth is None or self._is_known(email, request.client):
             return None
@@ -81,7 +81,7 @@ class RateLimits:
 
 
 def _headers(counts: list[Count]) -> list[tuple[str, str]]:
-    """Of several counts under one policy, the one that is nearer its end."""
+    """Of several counts under one policy, the one that has used more."""
     limit_results: dict[Policy, RateLimitResult] = {}
     for policy, result in ((count.policy, count.result) for count in counts):
         if result and (policy not in limit_results or result.reset_after > limit_results[policy].reset_after):

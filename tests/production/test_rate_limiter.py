@@ -44,8 +44,8 @@ def test_four_processes_get_exactly_the_quota_between_them() -> None:
     assert sum(child.result() for child in children) == QUOTA
 
 
-def test_what_four_processes_give_back_is_exactly_what_is_left() -> None:
-    """Each gives back half of its hits; what they kept and what then still passes is the quota."""
+def test_what_four_processes_refund_is_exactly_what_is_left() -> None:
+    """Each refunds half of its hits; what they kept and what then still passes is the quota."""
 
     def clock() -> int:  # the limiter reads it between load and store
         time.sleep(0)
@@ -74,7 +74,7 @@ def test_what_four_processes_give_back_is_exactly_what_is_left() -> None:
 
 
 def test_a_worker_killed_while_it_holds_the_lock_blocks_no_other() -> None:
-    """Its hit counts as never made, and the others' are exact."""
+    """Its hit is not counted, and those of the others are counted exactly."""
     doomed = 0
 
     def clock() -> int:  # the limiter reads it under the lock
@@ -153,7 +153,7 @@ def hit_and_die(limiter: SharedRateLimiter, subject: str, lines: int) -> None:
 
 
 def test_a_forked_child_does_not_share_the_locks_of_its_parent() -> None:
-    """Both have hit before the fork: through that descriptor, the parent would pass the lock the child holds."""
+    """The parent has hit before the fork: an inherited descriptor would let it pass the lock that the child holds."""
     parent, inside, leave = os.getpid(), Signal(), Signal()
 
     def clock() -> int:  # the limiter reads it under the lock

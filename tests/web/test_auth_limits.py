@@ -1,4 +1,4 @@
-"""The `auth` policy: one count an address over all tries, one an e-mail over wrong passwords, one over resets."""
+"""The `auth` policy: a count for each address, of all attempts; two for each e-mail, of wrong passwords and resets."""
 
 import os
 import sqlite3
@@ -24,7 +24,7 @@ ROUTES = {
 
 @pytest.fixture
 def limited(make_api):
-    """An application that counts under `auth` only; a window of an hour, so that nothing comes back meanwhile."""
+    """An application that counts under `auth` only; within its window of an hour nothing comes back."""
     return lambda quota: make_api(rate_limit_auth=Limit(quota, HOUR))
 
 
@@ -51,8 +51,8 @@ def ask_reset(api, email, address):
     return api.post("/auth/password-reset", json={"email": email}, address=address)
 
 
-def test_all_routes_that_check_a_password_or_mail_share_one_count_an_address(limited, ada):
-    """Whatever they answer; another address has its own."""
+def test_all_routes_that_check_a_password_or_mail_share_one_count_for_each_address(limited, ada):
+    """Whatever the answer; another address has its own count."""
     api = limited(5)
     answers = [api.post(path, ada, body) for path, body in ROUTES.items()]
     assert [(answer.status_code, remaining(answer)) for answer in answers] == [
@@ -81,7 +81,7 @@ def test_a_request_that_was_wrong_is_counted_too(limited, ada, path, rest, statu
     assert api("POST", path, by, **rest).status_code == 429
 
 
-def test_a_user_who_is_known_is_counted_by_address_here_all_the_same(limited, ada, grace):
+def test_an_authenticated_request_is_counted_by_address_too(limited, ada, grace):
     """A token does not make guessing cheaper."""
     api = limited(2)
     assert [api.post("/auth/login", by, {**LOGIN, "email": f"x{n}@c.de"}).status_code
@@ -109,8 +109,8 @@ def test_refresh_counts_under_default(make_api, ada):
 
 
 @pytest.mark.parametrize("email", ["ada@example.com", "nobody@example.com"])
-def test_wrong_passwords_have_one_count_an_email_and_resets_another(limited, ada, email):
-    """From any address, in any case it is written; whether or not it is a user's."""
+def test_wrong_passwords_have_one_count_for_each_email_and_resets_another(limited, ada, email):
+    """From any address, in upper or lower case; whether or not it is a user's."""
     api = limited(2)
     assert log_in(api, email, "198.51.100.1").status_code == 401
     assert ask_reset(api, email.upper(), "198.51.100.2").status_code == 202
@@ -133,8 +133,8 @@ def test_wrong_current_passwords_count_with_failed_logins(limited, ada):
 
 
 @pytest.mark.parametrize("path", ["/users/me", "/users/{id}"])
-def test_a_change_of_ones_own_email_is_counted_as_a_change_of_the_password(limited, ada, path):
-    """By its address, with or without the password; and a wrong one with the failed logins, a right one not."""
+def test_a_change_of_the_callers_email_is_counted_as_a_change_of_the_password(limited, ada, path):
+    """By address, with or without the password; a wrong password counts with the failed logins, a right one does not."""
     api = limited(2)
     assert change_email(api, ada, path, "198.51.100.1", "Ada@example.com", PASSWORD).status_code == 200
     assert change_email(api, ada, path, "198.51.100.2", "Ada@example.com", "wrong").status_code == 200
@@ -146,7 +146,7 @@ def test_a_change_of_ones_own_email_is_counted_as_a_change_of_the_password(limit
 
 
 def test_other_changes_of_a_user_are_not_under_it(limited, admin, ada):
-    """A name, one's own e-mail as it was, and what an admin changes for another user check no password."""
+    """No password is checked for a name, an unchanged e-mail, or what an admin changes for another user."""
     api = limited(1)
     api.post("/auth/login", json=LOGIN)
     answers = [
@@ -220,7 +220,7 @@ def test_a_stranger_does_not_lock_the_owner_out(limited, ada):
 
 
 def test_a_known_address_is_held_back_by_its_own_failures(limited, ada):
-    """As many as any address may have; they cost other addresses nothing."""
+    """As many as any address may have; other addresses lose nothing by them."""
     api = limited(4)
     log_in(api, ada.email, HOME, PASSWORD)
     answers = [log_in(api, ada.email, address) for address in (HOME, NEIGHBOUR, HOME, NEIGHBOUR)]
@@ -230,7 +230,7 @@ def test_a_known_address_is_held_back_by_its_own_failures(limited, ada):
 
 @pytest.mark.parametrize("address", [HOME, "203.0.113.9"])
 def test_an_address_is_known_for_30_days_after_a_login(limited, ada, clock, address):
-    """Also when that login has ended; a refresh is no login, and another user's address is no matter."""
+    """Also when that login has ended; a refresh is no login, and another user's address does not count."""
     api = limited(9)
     pair = log_in(api, ada.email, address, PASSWORD).json["data"]
     fill_by_strangers(api, ada.email, 9)
@@ -267,7 +267,7 @@ def test_the_right_password_does_not_help_past_the_limit(limited, ada):
     assert "data" not in right.json
 
 
-def test_of_the_two_counts_the_one_nearer_its_end_is_told(limited, ada):
+def test_of_the_two_counts_the_one_that_has_used_more_is_told(limited, ada):
     """First the address has been used more, then the e-mail."""
     api = limited(5)
     for n in range(3):
