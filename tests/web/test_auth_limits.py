@@ -134,7 +134,7 @@ def test_wrong_current_passwords_count_with_failed_logins(limited, ada):
 
 @pytest.mark.parametrize("path", ["/users/me", "/users/{id}"])
 def test_a_change_of_the_callers_email_is_counted_as_a_change_of_the_password(limited, ada, path):
-    """By address, with or without the password; a wrong password counts with the failed logins, a right one does not."""
+    """By address, with or without the password; a wrong one counts with the failed logins, a right one does not."""
     api = limited(2)
     assert change_email(api, ada, path, "198.51.100.1", "Ada@example.com", PASSWORD).status_code == 200
     assert change_email(api, ada, path, "198.51.100.2", "Ada@example.com", "wrong").status_code == 200
