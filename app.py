@@ -15,7 +15,7 @@ from backend.delivery.mailer import Mailer
 from backend.delivery.relay import Relay
 from backend.delivery.webhooks import webhooks
 from backend.infrastructure import logs
-from backend.infrastructure.cache import CoherentCache
+from backend.infrastructure.cache import Cache, LruCache, NoCache
 from backend.infrastructure.database import Database
 from backend.infrastructure.disk_space import check_disk_space
 from backend.infrastructure.keyring import Keyring, signing_secrets
@@ -74,8 +74,8 @@ class Tools:
 
     clock: Callable[[], float]  # seconds since 1970
     database: Database
-    cache: CoherentCache  # of users and products
-    identities: CoherentCache  # of sessions with their users
+    cache: Cache  # of users and products; services invalidate it
+    identities: Cache  # of sessions with their users; services do not invalidate it
     limiter: RateLimiter
     passwords: Passwords
     log: LogSink
@@ -100,7 +100,7 @@ class App:
         )
         products = Products(self.database, self.cache, events)
         ledger = Ledger(self.database, events)
-        orders = Orders(self.database, ledger, events)
+        orders = Orders(self.database, self.cache, ledger, events)
         audit_log = Audit(self.database)
         mailer = Mailer(settings, self.database, self.credentials)
         subscribers = [audit_log.subscriber(), self.credentials.subscriber(), mailer.subscriber(), *webhooks(settings)]
@@ -216,9 +216,9 @@ def core_tools(settings: Settings, clock: Callable[[], float] = time.time) -> To
     """The textbook's tools: right in one process, and across processes where the database alone can guarantee it."""
     half = max(1, settings.threads // 2)  # of a worker's threads may wait, so that the others serve
     database = Database(settings.database_path, settings.busy_timeout_seconds, clock, half)
-    cache = CoherentCache(database, settings.cache_size, settings.cache_ttl_seconds)
+    cache, identities = LruCache(database, settings.cache_size, settings.cache_ttl_seconds), NoCache(database)
     passwords = Passwords(settings.bcrypt_rounds, os.cpu_count() or 1)
-    return Tools(clock, database, cache, cache, RateLimiter(), passwords, logs.configure(settings.log_level))
+    return Tools(clock, database, cache, identities, RateLimiter(), passwords, logs.configure(settings.log_level))
 
 
 def main() -> None:

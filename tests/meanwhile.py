@@ -1,13 +1,14 @@
-"""Races that are forced: something happens while bcrypt runs, or after a request's last look before it has the lock."""
+"""Races that are forced: an action runs during bcrypt, before a request has the write lock, or before its COMMIT."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import bcrypt
 import pytest
 
-from backend.infrastructure.database import Database
+from backend.infrastructure.database import Database, Tx
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, action: Callable[[], Any], during: str = "checkpw") -> None:
@@ -32,5 +33,20 @@ def before_the_write(monkeypatch: pytest.MonkeyPatch, action: Callable[[], Any])
             monkeypatch.setattr(Database, "transaction", transaction)
             action()
         return transaction(database, **options)
+
+    monkeypatch.setattr(Database, "transaction", interrupted)
+
+
+def before_the_commit(monkeypatch: pytest.MonkeyPatch, action: Callable[[], Any]) -> None:
+    """Do `action` once, when this thread's next transaction has done its work and before it commits."""
+    transaction, thread = Database.transaction, threading.get_ident()
+
+    @contextmanager
+    def interrupted(database: Database, **options: Any) -> Iterator[Tx]:
+        with transaction(database, **options) as tx:
+            yield tx
+            if threading.get_ident() == thread:
+                monkeypatch.setattr(Database, "transaction", transaction)
+                action()
 
     monkeypatch.setattr(Database, "transaction", interrupted)

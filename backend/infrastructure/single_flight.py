@@ -1,4 +1,11 @@
-"""Single flight: of many who want the same at once, one fetches it and all get it (after groupcache's package)."""
+"""Single flight: of concurrent calls for one key, the first runs and the others wait for its result.
+
+Without it, the expiry of a popular key makes every thread load the same value at once. After Go's package
+`golang.org/x/sync/singleflight`.
+
+Promise: at most one call a key runs at a time, in one process. Results are not kept: a call that arrives after the
+first one has ended runs again.
+"""
 
 import threading
 from collections.abc import Callable, Hashable
@@ -7,45 +14,42 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class _Flight(Generic[T]):
-    def __init__(self) -> None:
-        self.landed = threading.Event()
-        self.value: T
-        self.error: BaseException | None = None
-
-
 class SingleFlight(Generic[T]):
-    """Thread-safe, one process."""
+    """Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards _flights
         self._flights: dict[Hashable, _Flight[T]] = {}
 
     def run(self, key: Hashable, fetch: Callable[[], T]) -> T:
-        """`fetch()`, or the result of the one under way for `key`. If it fails, all who wait get its error."""
+        """Return `fetch()`, or the result of the call that is under way for `key`. Its error is raised to all of them.
+
+        `fetch` must not call `run` for the same key: it would wait for itself.
+        """
         with self._lock:
             flight = self._flights.get(key)
-            if first := flight is None:
+            if is_first := flight is None:
                 flight = self._flights[key] = _Flight()
-        if first:
+        if is_first:
             self._fly(key, flight, fetch)
         flight.landed.wait()
         if flight.error is not None:
             raise flight.error
         return flight.value
 
-    def forget(self) -> None:
-        """Whoever asks from now on joins none of the flights under way: what they fetch may be outdated."""
-        with self._lock:
-            self._flights.clear()
-
-    def _fly(self, key: Hashable, flight: _Flight[T], fetch: Callable[[], T]) -> None:
+    def _fly(self, key: Hashable, flight: "_Flight[T]", fetch: Callable[[], T]) -> None:
         try:
             flight.value = fetch()
         except BaseException as error:
             flight.error = error
         finally:
             with self._lock:
-                if self._flights.get(key) is flight:  # a forgotten flight may have been followed by another
-                    del self._flights[key]
+                del self._flights[key]
             flight.landed.set()
+
+
+class _Flight(Generic[T]):
+    def __init__(self) -> None:
+        self.landed = threading.Event()
+        self.value: T
+        self.error: BaseException | None = None

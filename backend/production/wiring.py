@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from app import App, Tools
 from backend.infrastructure import logs
-from backend.infrastructure.cache import CoherentCache
 from backend.infrastructure.database import Database
 from backend.infrastructure.migrations import check_database
+from backend.production.cache import CoherentCache
 from backend.production.passwords import SharedPasswords, shared_password_locks
 from backend.production.rate_limiter import shared_limiter
 from backend.settings import Settings

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from backend.domain import Caller, Session, Timestamp, TokenPair
 from backend.errors import NotFound, Unauthorized
-from backend.infrastructure.cache import CoherentCache
+from backend.infrastructure.cache import Cache
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.passwords import FailureCount, Passwords
@@ -31,11 +31,11 @@ class Logins:
     """Thread-safe."""
 
     def __init__(
-        self, database: Database, cache: CoherentCache, passwords: Passwords, tokens: Tokens, rotation: Rotation,
+        self, database: Database, identities: Cache, passwords: Passwords, tokens: Tokens, rotation: Rotation,
         events: EventBus, access_seconds: int,
     ) -> None:  # fmt: skip
         self._database = database
-        self._cache = cache
+        self._identities = identities  # hears of changes from the database, or stores nothing
         self._passwords = passwords
         self._tokens = tokens
         self._rotation = rotation
@@ -109,7 +109,7 @@ class Logins:
         """
         claims = self._tokens.verify("access", access_token)
         session_id, user_id = claims["sid"], claims["sub"]
-        identity = self._cache.get_or_load(
+        identity = self._identities.get_or_load(
             ("identity", session_id, user_id),
             lambda tx: sessions.identity(tx, session_id),
             tags=(f"sessions:{session_id}", f"users:{user_id}"),

@@ -16,6 +16,7 @@ from backend.domain import (
     Product,
 )
 from backend.errors import Conflict, CurrencyMismatch, NotFound, OutOfStock, ValidationFailed
+from backend.infrastructure.cache import Cache
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.transaction import Tx
@@ -32,8 +33,9 @@ Lines = Sequence[tuple[Product, int]]  # products with their quantities
 class Orders:
     """Thread-safe."""
 
-    def __init__(self, database: Database, ledger: Ledger, events: EventBus) -> None:
+    def __init__(self, database: Database, cache: Cache, ledger: Ledger, events: EventBus) -> None:
         self._database = database
+        self._cache = cache
         self._ledger = ledger
         self._events = events
 
@@ -85,8 +87,7 @@ class Orders:
         _check_stock(lines)
         order = Order(new_id(), caller.user.id, account.id, "placed", account.currency, total, items, tx.now, tx.now)
         orders.insert(tx, order)
-        for item in items:
-            products.add_stock(tx, item.product_id, -item.quantity)
+        self._change_stock(tx, {item.product_id: -item.quantity for item in items})
         shop = accounts.internal_account(tx, account.currency, "shop")
         self._ledger.move(tx, caller, "payment", account, shop, total, order_id=order.id)
         self._events.publish(tx, "order.placed", ("order", order.id), caller.user.id, {"total": total})
@@ -96,12 +97,17 @@ class Orders:
         cancelled = self._settle(tx, caller, order, "cancelled")
         found = products.by_ids(tx, [item.product_id for item in order.items])
         _check_room([(found[item.product_id], item.quantity) for item in order.items])
-        for item in order.items:
-            products.add_stock(tx, item.product_id, item.quantity)
+        self._change_stock(tx, {item.product_id: item.quantity for item in order.items})
         shop = accounts.internal_account(tx, order.currency, "shop")
         account = accounts.by_ids(tx, [order.account_id])[order.account_id]
         self._ledger.move(tx, caller, "refund", shop, account, order.total, order_id=order.id)
         return cancelled
+
+    def _change_stock(self, tx: Tx, changes: Mapping[str, int]) -> None:
+        for product_id, quantity in changes.items():
+            products.add_stock(tx, product_id, quantity)
+        tags = [f"products:{product_id}" for product_id in changes]
+        tx.after_commit(lambda: self._cache.invalidate(*tags, "products"))
 
     def _settle(self, tx: Tx, caller: Caller, order: Order, status: OrderStatus) -> Order:
         if order.status != "placed":

@@ -6,7 +6,7 @@ from typing import Any
 
 from backend.domain import Caller, Precondition, Product
 from backend.errors import Conflict, NotFound, PreconditionFailed
-from backend.infrastructure.cache import CoherentCache
+from backend.infrastructure.cache import Cache
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.transaction import Duplicate
@@ -18,7 +18,7 @@ from backend.services.rights import authorised
 class Products:
     """Thread-safe."""
 
-    def __init__(self, database: Database, cache: CoherentCache, events: EventBus) -> None:
+    def __init__(self, database: Database, cache: Cache, events: EventBus) -> None:
         self._database = database
         self._cache = cache
         self._events = events
@@ -49,6 +49,7 @@ class Products:
                 products.insert(tx, product)
             except Duplicate:
                 raise Conflict("The SKU is taken.", details={"sku": "is taken"}) from None
+            tx.after_commit(lambda: self._cache.invalidate("products"))
             self._events.publish(tx, "product.created", ("product", product.id), caller.user.id)
             return product
 
@@ -66,6 +67,7 @@ class Products:
             if changed == product:
                 return product
             products.update(tx, changed)
+            tx.after_commit(lambda: self._cache.invalidate(f"products:{product_id}", "products"))
             differing = sorted(name for name in changes if getattr(product, name) != getattr(changed, name))
             self._events.publish(tx, "product.updated", ("product", product_id), caller.user.id, {"changed": differing})
             return replace(changed, version=product.version + 1, updated_at=tx.now)

@@ -6,7 +6,7 @@ from typing import Any
 
 from backend.domain import Caller, Precondition, User, UserWithOrders
 from backend.errors import Conflict, NotFound, PreconditionFailed, ValidationFailed
-from backend.infrastructure.cache import CoherentCache
+from backend.infrastructure.cache import Cache
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.passwords import FailureCount, Passwords
@@ -27,7 +27,7 @@ NO_DOMAIN = "invalid"  # RFC 2606. Sign-up refuses domains of one label, so no u
 class Users:
     """Thread-safe."""
 
-    def __init__(self, database: Database, cache: CoherentCache, passwords: Passwords, events: EventBus) -> None:
+    def __init__(self, database: Database, cache: Cache, passwords: Passwords, events: EventBus) -> None:
         self._database = database
         self._cache = cache
         self._passwords = passwords
@@ -151,6 +151,7 @@ class Users:
         if "admin" in user.roles:
             return
         users.update(tx, replace(user, roles=("admin", "user"), version=user.version + 1, updated_at=tx.now))
+        tx.after_commit(lambda: self._cache.invalidate(f"users:{user_id}"))
         self._events.publish(tx, "user.updated", ("user", user.id), None, {"changed": ["roles"]})
 
     def _proof(self, caller: Caller, password: str | None, wrong: FailureCount | None) -> Credentials:
@@ -175,6 +176,7 @@ class Users:
             users.update(tx, after)
         except Duplicate:
             raise _email_taken() from None
+        tx.after_commit(lambda: self._cache.invalidate(f"users:{after.id}"))
         if deactivated:
             users.raise_token_version(tx, after.id)
             sessions.end_all(tx, after.id)

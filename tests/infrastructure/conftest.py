@@ -1,6 +1,7 @@
 """Fixtures: a database of notes, small enough to break, workers with caches, and somebody else who writes too."""
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -8,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from backend.infrastructure.database import Database
+from backend.settings import Settings
 from tests.conftest import Clock
-from tests.infrastructure.worker import Worker
+from tests.infrastructure.worker import DELETE, PUT, Worker, workers
+
+Put = Callable[[str, int | None], None]
 
 
 @pytest.fixture
@@ -56,16 +60,9 @@ def write(database: Database) -> Callable[..., None]:
 
 
 @pytest.fixture
-def make_worker(database_path: Path) -> Iterator[Callable[..., Worker]]:
-    made: list[Worker] = []
-
-    def make(**changes: object) -> Worker:
-        made.append(Worker(database_path, **changes))
-        return made[-1]
-
-    yield make
-    for worker in made:
-        worker.database.close()
+def make_worker(settings: Settings, wiring: str) -> Iterator[Callable[..., Worker]]:
+    with workers(settings, wiring) as make:
+        yield make
 
 
 @pytest.fixture
@@ -75,6 +72,33 @@ def worker(make_worker: Callable[..., Worker]) -> Worker:
 
 @pytest.fixture
 def product_writer(database_path: Path) -> Iterator[sqlite3.Connection]:
-    """A program that knows nothing of caches."""
+    """A program that invalidates no cache."""
     with closing(sqlite3.connect(database_path, isolation_level=None, check_same_thread=False)) as connection:
         yield connection
+
+
+@pytest.fixture
+def writer(request: pytest.FixtureRequest) -> str:
+    """Which thread or process `put` writes in: tests choose by `parametrize`."""
+    return str(request.param)
+
+
+@pytest.fixture
+def put(writer: str, worker: Worker, make_worker: Callable[..., Worker], product_writer: sqlite3.Connection) -> Put:
+    """Write a product's stock in another place than the test's; None deletes the product."""
+
+    def in_a_thread(product: str, stock: int | None) -> None:
+        thread = threading.Thread(target=worker.put, args=(product, stock))
+        thread.start()
+        thread.join()
+
+    def outside(product: str, stock: int | None) -> None:
+        product_writer.execute(DELETE if stock is None else PUT, {"id": product, "stock": stock})
+
+    writers: dict[str, Put] = {
+        "itself": worker.put,
+        "another thread": in_a_thread,
+        "another worker": make_worker().put,
+        "an outsider": outside,
+    }
+    return writers[writer]

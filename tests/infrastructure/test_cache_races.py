@@ -1,4 +1,4 @@
-"""The cache while something is under way: loads that overlap with writes, and many readers and writers at once."""
+"""The cache under concurrency: loads that overlap with writes, and many readers and writers at once."""
 
 import itertools
 import threading
@@ -7,14 +7,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from tests.at_once import at_once
-from tests.infrastructure.worker import PUT, Worker
+from tests.at_once import asleep, at_once
+from tests.infrastructure.worker import Worker, by_every_writer
 
-WRITES = 30  # of each writer
+WRITES = 60
 
 
 class SlowReader:
-    """A worker's thread that has read product `a` from the database, and goes on with it when it is told to."""
+    """A thread that has loaded product `a` from the database, and returns it after `go_on` is set."""
 
     def __init__(self, worker: Worker, threads: ThreadPoolExecutor) -> None:
         self._worker = worker
@@ -33,39 +33,30 @@ class SlowReader:
 
 
 @pytest.fixture
-def slow_reader(worker):
+def slow_reader(worker) -> Callable[[], SlowReader]:
     with ThreadPoolExecutor(4) as threads:
         yield lambda: SlowReader(worker, threads)
 
 
-@pytest.fixture(params=["itself", "another worker", "an outsider"])
-def put(request, worker, make_worker, product_writer) -> Callable[[str, int], None]:
-    """Who writes a product's stock."""
-    other = make_worker()
-    return {
-        "itself": worker.put,
-        "another worker": other.put,
-        "an outsider": lambda product, stock: product_writer.execute(PUT, {"id": product, "stock": stock}),
-    }[request.param]
-
-
+@by_every_writer
 @pytest.mark.parametrize("before", [None, 1], ids=["no row", "a row"])
-@pytest.mark.parametrize("noticed", [True, False], ids=["noticed meanwhile", "noticed later"])
-def test_a_load_that_began_before_a_write_is_returned_but_not_kept(worker, slow_reader, put, before, noticed):
-    """Its read began earlier, so the old value is right for it; for who comes later it is not."""
+@pytest.mark.parametrize("read_between", [True, False])
+def test_a_load_that_began_before_a_write_is_returned_but_not_stored(worker, slow_reader, put, before, read_between):
+    """The old value is right for a read that began before the write, and wrong for every later one."""
     if before:
         put("a", before)
     slow = slow_reader()
     put("a", 2)
-    if noticed:
+    if read_between:
         worker.stock("something else")
     slow.go_on.set()
     assert slow.result.result(10) == before
     assert [worker.stock("a"), worker.stock("a")] == [2, 2]
 
 
-def test_a_late_load_does_not_take_the_place_of_a_newer_one(worker, slow_reader, put):
-    """The newer one was loaded and stored while the older was still under way."""
+@by_every_writer
+def test_a_late_load_does_not_replace_a_newer_one(worker, slow_reader, put):
+    """The newer value was loaded and stored while the older load was under way."""
     put("a", 1)
     slow = slow_reader()
     put("a", 2)
@@ -75,8 +66,9 @@ def test_a_late_load_does_not_take_the_place_of_a_newer_one(worker, slow_reader,
     assert worker.stock("a") == 2
 
 
-def test_a_read_after_a_write_does_not_join_the_flight_of_one_before_it(worker, slow_reader, put):
-    """It would wait for an old value. Here it comes back although the old flight has not landed."""
+@by_every_writer
+def test_a_read_after_a_write_does_not_join_a_load_from_before_it(worker, slow_reader, put):
+    """It returns although the old load is still under way."""
     put("a", 1)
     slow = slow_reader()
     put("a", 2)
@@ -86,22 +78,31 @@ def test_a_read_after_a_write_does_not_join_the_flight_of_one_before_it(worker, 
     assert slow.result.result(10) == 1
 
 
-def test_a_load_under_way_when_everything_is_forgotten_is_not_kept(worker, slow_reader, product_writer):
-    """The log was set back below what the load knew of it: by its numbers alone the value would look fresh."""
-    for stock in range(10):
-        worker.put("a", stock)
-    worker.stock("b")
+def test_a_load_under_way_when_the_cache_is_cleared_is_not_stored(worker, slow_reader):
     slow = slow_reader()
-    product_writer.execute("UPDATE products SET stock = 99")
-    product_writer.execute("DELETE FROM cache_invalidations WHERE seq > 2")
-    worker.stock("something else")
+    worker.cache.clear()
     slow.go_on.set()
-    assert slow.result.result(10) == 9
-    assert worker.stock("a") == 99
+    assert slow.result.result(10) is None
+    assert (worker.stock("a"), worker.loads) == (None, 2)
 
 
-def test_a_load_that_fails_fails_for_all_who_wait_and_keeps_nothing(worker):
-    """None of eight gets an answer, and the next load is as if there had been none."""
+def test_concurrent_misses_of_a_key_share_one_load(worker, slow_reader):
+    worker.put("a", 1)
+    slow = slow_reader()
+    seen: list[int | None] = []
+    others = [threading.Thread(target=lambda: seen.append(worker.stock("a"))) for _ in range(7)]
+    for thread in others:
+        thread.start()
+    for thread in others:
+        asleep(thread)  # it waits for the slow reader's load
+    slow.go_on.set()
+    for thread in others:
+        thread.join()
+    assert (slow.result.result(10), seen, worker.loads) == (1, [1] * 7, 1)
+
+
+def test_a_load_that_fails_fails_for_every_waiting_thread_and_stores_nothing(worker):
+    """None of eight threads gets a value, and the next load is as if there had been none."""
 
     def fail(tx) -> None:
         while worker.cache.misses < 8:
@@ -115,7 +116,7 @@ def test_a_load_that_fails_fails_for_all_who_wait_and_keeps_nothing(worker):
             return str(error)
         finally:
             worker.database.close()
-        return "an answer"
+        return "a value"
 
     assert at_once([ask] * 8) == ["on purpose"] * 8
     assert worker.stock("a") is None
@@ -123,38 +124,34 @@ def test_a_load_that_fails_fails_for_all_who_wait_and_keeps_nothing(worker):
     assert worker.stock("a") == 1
 
 
-def test_no_reader_ever_sees_less_than_was_answered(make_worker, product_writer):
-    """Two workers and an outsider write ever greater stocks; four threads on both workers read all the time."""
-    workers = [make_worker(), make_worker()]
+def test_no_reader_sees_less_than_was_answered(worker):
+    """Two threads write ever greater stocks; four threads read them, one by one and in a list."""
     products = [f"p{n}" for n in range(3)]
     answered = dict.fromkeys(products, 0)
-    stocks = itertools.count(1)
-    one_writer = threading.Lock()
-    writing = [True] * 3
+    stocks, one_writer, done = itertools.count(1), threading.Lock(), threading.Event()
     stale: list[tuple[str, int, int, int]] = []
 
-    def outside(product: str, stock: int) -> None:
-        product_writer.execute(PUT, {"id": product, "stock": stock})
-
-    def write(number: int, put: Callable[[str, int], None]) -> None:
-        for n in range(WRITES):
-            product = products[n % len(products)]
-            with one_writer:  # so that the order of stocks is that of commits; readers have no lock
+    def write() -> None:
+        for product in products * (WRITES // len(products)):
+            with one_writer:  # the order of stocks is the order of commits; readers take no lock
                 stock = next(stocks)
-                put(product, stock)
+                worker.put(product, stock)
                 answered[product] = stock
-        writing[number] = False
+        worker.database.close()
 
-    def read(worker: Worker) -> None:
-        while any(writing):
+    def write_twice() -> None:
+        at_once([write] * 2)
+        done.set()
+
+    def read() -> None:
+        while not done.is_set():
             for product in products:
                 least = answered[product]
-                seen, listed = worker.stock(product) or 0, dict(worker.all() or ()).get(product, 0)
+                seen, listed = worker.stock(product) or 0, dict(worker.all()).get(product, 0)
                 if min(seen, listed) < least:
                     stale.append((product, seen, listed, least))
         worker.database.close()
 
-    puts = [workers[0].put, workers[1].put, outside]
-    at_once([lambda n=n: write(n, puts[n]) for n in range(3)] + [lambda n=n: read(workers[n % 2]) for n in range(4)])
+    at_once([write_twice] + [read] * 4)
     assert stale == []
-    assert sum(worker.cache.hits for worker in workers) > 0
+    assert worker.cache.hits > 0

@@ -1,4 +1,4 @@
-"""Single flight: of many who want the same at once one fetches it, and nobody joins a flight that was forgotten."""
+"""Single flight: concurrent calls for one key share one fetch."""
 
 import threading
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from backend.infrastructure.single_flight import SingleFlight
 
 
 class Key:
-    """A key that tells when it has been asked for `times` times: it is hashed by each who asks, under the lock."""
+    """A key that counts its look-ups: `asked` is set after `times` of them. Each call hashes it under the lock."""
 
     def __init__(self, times: int) -> None:
         self._missing = times
@@ -25,7 +25,7 @@ class Key:
 
 
 class Slow:
-    """A fetch that begins, and ends when it is told to: with its value, or by raising it."""
+    """A fetch that ends after `end` is set: it returns its value, or raises it if it is an exception."""
 
     def __init__(self, value: object) -> None:
         self.calls = 0
@@ -48,7 +48,7 @@ def flights() -> SingleFlight[Any]:
 
 @pytest.fixture
 def run(flights: SingleFlight[Any]):
-    """Ask in a thread: `run(key, fetch).result(10)` is what it got."""
+    """Call in another thread: `run(key, fetch).result(10)` is the result."""
     with ThreadPoolExecutor(20) as threads:
 
         def run(key: object, fetch: Callable[[], object]) -> Future[Any]:
@@ -58,11 +58,11 @@ def run(flights: SingleFlight[Any]):
 
 
 def refuse() -> None:
-    raise AssertionError("this was to be fetched by another")
+    raise AssertionError("another call was to fetch this")
 
 
-def test_of_twenty_at_once_one_fetches_and_all_get_it(run):
-    fetch, key = Slow(object()), Key(21)  # the first asks twice: is it there, and then it is
+def test_of_twenty_concurrent_calls_one_fetches_and_all_get_its_result(run):
+    fetch, key = Slow(object()), Key(21)  # the first call looks it up and then stores it
     first = run(key, fetch)
     assert fetch.begun.wait(10)
     others = [run(key, refuse) for _ in range(19)]
@@ -73,8 +73,8 @@ def test_of_twenty_at_once_one_fetches_and_all_get_it(run):
 
 
 @pytest.mark.parametrize("error", [ValueError("on purpose"), SystemExit("on purpose")])
-def test_a_failure_is_everybodys_and_leaves_nothing_behind(run, flights, error):
-    """The next who asks fetches anew."""
+def test_an_error_is_raised_to_all_concurrent_calls_and_not_kept(run, flights, error):
+    """The next call fetches again."""
     fetch, key = Slow(error), Key(6)
     futures = [run(key, fetch)]
     assert fetch.begun.wait(10)
@@ -84,36 +84,17 @@ def test_a_failure_is_everybodys_and_leaves_nothing_behind(run, flights, error):
     for future in futures:
         with pytest.raises(type(error), match="on purpose"):
             future.result(10)
-    assert flights.run(key, lambda: "well") == "well"
+    assert flights.run(key, lambda: "fine") == "fine"
 
 
-def test_what_has_landed_is_not_kept(flights):
+def test_a_result_is_not_kept(flights):
     assert [flights.run("key", lambda value=value: value) for value in (1, None, 2)] == [1, None, 2]
 
 
-def test_keys_fly_apart(run, flights):
+def test_calls_for_different_keys_do_not_wait_for_each_other(run, flights):
     slow = Slow("slow")
     waiting = run("a", slow)
     assert slow.begun.wait(10)
     assert flights.run("b", lambda: "quick") == "quick"
     slow.end.set()
     assert waiting.result(10) == "slow"
-
-
-def test_nobody_joins_a_flight_that_was_forgotten(run, flights):
-    """Who had joined it gets what it brings; who asks later starts another, which it does not disturb in landing."""
-    old, new, key = Slow("old"), Slow("new"), Key(3)
-    first = run(key, old)
-    assert old.begun.wait(10)
-    joined = run(key, refuse)
-    assert key.asked.wait(10)
-    flights.forget()
-    second = run(key, new)
-    assert new.begun.wait(10)
-    old.end.set()
-    assert [first.result(10), joined.result(10)] == ["old", "old"]
-    key.__init__(1)
-    late = run(key, refuse)
-    assert key.asked.wait(10)
-    new.end.set()
-    assert [second.result(10), late.result(10)] == ["new", "new"]

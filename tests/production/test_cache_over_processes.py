@@ -1,9 +1,9 @@
 """The cache's promise over real processes: no read shows less than what was answered before it began.
 
-Two workers, each with a cache of its own, four threads that read and two that write, and an outsider who knows nothing
-of caches. Each product has one writer, who counts its stock up by one; after COMMIT has returned he puts the number in
-memory that all share. A reader looks there first and asks the cache then: whoever gets less has read what was old.
-A test that cannot fail proves little, so three caches with a piece taken out must be caught by the same test.
+There are two workers, each with a cache of its own, four reading and two writing threads, and a third process that
+writes by SQL alone. Each product has one writer, which raises its stock by one and, after COMMIT has returned, puts the
+number into memory that all processes share. A reader looks there before it asks the cache: a smaller stock is stale.
+The same test must find stale reads with the textbook cache and with caches from which one piece was removed.
 """
 
 import mmap
@@ -20,33 +20,32 @@ from typing import Any
 
 import pytest
 
-from backend.infrastructure import cache as real
+from backend.infrastructure import cache as textbook
 from backend.infrastructure.database import Database
+from backend.production import cache as coherent
 from tests.at_once import at_once
 from tests.conftest import Api
 from tests.forked import Forked
 from tests.infrastructure.worker import PUT
 from tests.production.furnished_service import furnished_service
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # these tests fork beside threads
 
 READERS, WRITERS = 4, 2  # threads of each of two workers
 READS = 104_000  # of all
 PRODUCTS = 15  # three for each of five writers
-BURST = 1000  # reads of a thread; then its worker is quiet for some own writes, which find others' that nobody has seen
-WHOLE_LIST = PRODUCTS  # the number under which a reader asks for all at once
+BURST = 1000  # reads of a thread; then its worker only writes for a while, beside writes that it has not yet heard of
+WHOLE_LIST = PRODUCTS  # the number under which a reader asks for all products
+READS_A_WRITE = 50  # at least, so that most reads can be hits however the machine schedules the processes
 
-MUTANTS = {
-    "without the lease": ("self._cleared == cleared and self._applied <= as_of", "True"),
-    "without a look at the log": ('if version == getattr(self._seen, "version", None):', "if True:"),
+PIECES = {  # what is removed → module, text, replacement
+    "the fill guard": (textbook, "if generation == self._generation:", "if True:"),
+    "the look at the log": (coherent, 'if version != getattr(self._seen, "version", None):', "if False:"),
 }
 
 
-READS_A_WRITE = 50  # at least, so that most reads can be hits however the machine shares out its time
-
-
 class Shared:
-    """Numbers that all processes see: what was answered, whether the readers have done, who has done how much."""
+    """Numbers that all processes see: the stocks that were answered, what each reader has done, a stale read."""
 
     def __init__(self) -> None:
         self._words = memoryview(mmap.mmap(-1, 4096)).cast("Q")
@@ -58,7 +57,7 @@ class Shared:
         self._words[number] = stock
 
     def done(self, worker: int | None = None) -> bool:
-        """Whether all readers have done; with a number: say so for those of that worker."""
+        """Whether all readers have ended. With a number: note that those of this worker have."""
         if worker is not None:
             self._words[PRODUCTS + worker] = 1
         return self._words[PRODUCTS] == self._words[PRODUCTS + 1] == 1
@@ -67,12 +66,12 @@ class Shared:
         self._words[PRODUCTS + 3 + reader] += 1
 
     def writers_are_ahead(self) -> bool:
-        """Each writer counts its stocks up from 1, each reader its reads."""
+        """Each stock counts its writes, and each reader its reads."""
         readers = self._words[PRODUCTS + 3 : PRODUCTS + 3 + 2 * READERS].tolist()
         return sum(self._words[:PRODUCTS].tolist()) * READS_A_WRITE > sum(readers)
 
     def stale(self, found: bool = False) -> bool:
-        """Whether anybody has found a stale read: there is no more to learn then."""
+        """Whether a stale read was found, which ends the run."""
         if found:
             self._words[PRODUCTS + 2] = 1
         return self._words[PRODUCTS + 2] == 1
@@ -81,7 +80,7 @@ class Shared:
 class CachedWorker:
     """One process's database and cache, and what its readers found."""
 
-    def __init__(self, path: Path, shared: Shared, cache: type[real.CoherentCache], number: int) -> None:
+    def __init__(self, path: Path, shared: Shared, cache: type[textbook.LruCache], number: int) -> None:
         self.database = Database(path, busy_timeout=30)
         self.cache = cache(self.database, 100, 60.0)
         self.shared, self.number = shared, number
@@ -89,7 +88,7 @@ class CachedWorker:
         self.all_quiet = threading.Barrier(READERS)
 
     def run(self) -> tuple[int, int]:
-        """Reads and hits."""
+        """Return how many reads and hits there were."""
         sys.setswitchinterval(0.0005)
         readers = [lambda n=n: self.read(READERS * self.number + n) for n in range(READERS)]
         writers = [lambda n=n: write(self.put, 6 * self.number + 3 * n, self.shared) for n in range(WRITERS)]
@@ -120,8 +119,8 @@ class CachedWorker:
         return count + 1
 
     def be_quiet(self) -> None:
-        """All readers of this worker wait for it to write twice more."""
-        with suppress(threading.BrokenBarrierError):  # a stale read was found, there is no more to do
+        """All readers of this worker wait until it has written twice more."""
+        with suppress(threading.BrokenBarrierError):  # a stale read was found
             self.all_quiet.wait(20)
             until = self.puts + 2
             while self.puts < until:
@@ -134,6 +133,7 @@ class CachedWorker:
     def put(self, product: str, stock: int) -> None:
         with self.database.transaction() as tx:
             tx.run(PUT, id=product, stock=stock)
+            tx.after_commit(lambda: self.cache.invalidate(f"products:{product}", "products"))
         self.puts += 1
 
 
@@ -147,7 +147,7 @@ def stocks(tx: Any, number: int) -> list[int]:
 
 
 def write(put: Callable[[str, int], Any], first: int, shared: Shared) -> None:
-    """Count the stocks of three products up until all readers have done."""
+    """Raise the stocks of three products until all readers have ended."""
     stock = 1
     while not shared.done():
         stock += 1
@@ -163,15 +163,13 @@ def write_outside(path: Path, shared: Shared) -> None:
 
         def put(product: str, stock: int) -> None:
             connection.execute(PUT, {"id": product, "stock": stock})
-            time.sleep(
-                0.005
-            )  # it knows no gate, and SQLite's lock is no queue: without a pause nobody else would write
+            time.sleep(0.005)  # SQLite's lock is no queue: without a pause no other process would get it
 
         write(put, 12, shared)
 
 
-def run(path: Path, cache: type[real.CoherentCache]) -> tuple[bool, int, float]:
-    """Whether a stale read was found, how many reads there were, and which part of them were hits."""
+def run(path: Path, cache: type[textbook.LruCache]) -> tuple[bool, int, float]:
+    """Return whether a stale read was found, how many reads there were, and which part of them were hits."""
     shared = Shared()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for number in range(PRODUCTS):
@@ -185,26 +183,40 @@ def run(path: Path, cache: type[real.CoherentCache]) -> tuple[bool, int, float]:
 
 
 def test_no_read_over_two_workers_and_an_outsider_is_older_than_an_answered_write(database_path: Path) -> None:
-    stale, reads, hit_rate = run(database_path, real.CoherentCache)
+    stale, reads, hit_rate = run(database_path, coherent.CoherentCache)
     assert not stale
     assert reads >= 100_000
     assert hit_rate > 0.8
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_the_test_above_catches_a_cache(mutant: str, database_path: Path) -> None:
-    source = Path(real.__file__).read_text(encoding="utf-8")
-    original, changed = MUTANTS[mutant]
-    assert source.count(original) == 1
-    module = types.ModuleType("mutant")
-    sys.modules[module.__name__] = module  # where dataclasses look for their annotations
-    exec(source.replace(original, changed), module.__dict__)
-    stale, _, _ = run(database_path, module.CoherentCache)
+def test_the_textbook_cache_shows_stale_reads_over_two_workers(database_path: Path) -> None:
+    """It hears of its own process's writes alone."""
+    stale, _, _ = run(database_path, textbook.LruCache)
     assert stale
 
 
+@pytest.mark.parametrize("piece", PIECES)
+def test_without_one_piece_the_coherent_cache_shows_stale_reads(piece: str, database_path: Path) -> None:
+    module, text, replacement = PIECES[piece]
+    sources = {each: Path(each.__file__ or "").read_text(encoding="utf-8") for each in (textbook, coherent)}
+    assert sources[module].count(text) == 1
+    sources[module] = sources[module].replace(text, replacement)
+    base = loaded("changed_textbook", sources[textbook])
+    changed = loaded("changed_coherent", sources[coherent].replace(textbook.__name__, base.__name__))
+    stale, _, _ = run(database_path, changed.CoherentCache)
+    assert stale
+
+
+def loaded(name: str, source: str) -> Any:
+    """A module with this source, where the import statement finds it."""
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(source, module.__dict__)
+    return module
+
+
+@pytest.mark.parametrize("wiring", ["production"], indirect=True)
 def test_no_answer_of_two_gunicorn_workers_is_older_than_an_answered_write(tmp_path: Path, api: Api) -> None:
-    """Two clients write by PATCH, an outsider by SQL, and six clients read, each of which stays with one worker."""
+    """Two clients write by PATCH, an outsider by SQL; six clients read, each over a connection to one worker."""
     admin = api.admin("Boss")
     products = [api.product(admin, f"CACHED-{number}", stock=1) for number in range(3)]
     shared, writing = [1, 1, 1], [True] * 3

@@ -12,6 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from backend.domain import Caller, IdempotentRequest, Product, Timestamp, User
 from backend.errors import Conflict, CurrencyMismatch, InsufficientFunds, NotFound, OutOfStock
+from backend.infrastructure.cache import NoCache
 from backend.infrastructure.database import Database
 from backend.infrastructure.ids import new_id
 from backend.repositories import accounts, products, sessions, transactions, users
@@ -42,7 +43,7 @@ class Shop:
         self.database = Database(Path(shutil.copy(self.template, self._folder.name)))
         events = EventBus()
         self.ledger = Ledger(self.database, events)
-        self.orders = Orders(self.database, self.ledger, events)
+        self.orders = Orders(self.database, NoCache(self.database), self.ledger, events)
         with self.database.transaction() as tx:
             people = [User(new_id(), f"{n}@example.com", n, ("user",), True, 1, tx.now, tx.now) for n in ("a", "b")]
             goods = [

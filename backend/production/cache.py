@@ -1,0 +1,69 @@
+"""A cache that is coherent over all workers.
+
+The textbook cache (`backend/infrastructure/cache.py`) hears only of its own process's writes: after a write in one
+worker, every other worker shows the old row for up to CACHE_TTL_SECONDS (60).
+
+Here the database says what has changed. Triggers on the cached tables append a tag for each changed row to the log
+`cache_invalidations`, in the writer's transaction, so every writer takes part: workers, the command line, a migration.
+
+  lookup   `PRAGMA data_version` (3 µs) tells whether another connection has committed since. If so, the lookup reads
+           the log from the last applied entry on and invalidates the tags in it. Only then does it look for the key.
+  write    It has nothing to do. It uses a connection that no reader uses, so `data_version` reports a worker's own
+           commits as well (it does not change on the connection that committed).
+  pruning  A trigger keeps the last 10,000 entries. If entries after the last applied one are missing, or the log ends
+           before it (a backup was restored), the cache is cleared.
+
+A question to SQLite costs as much as a point SELECT, so finished objects are cached, not rows.
+
+Promise: a read that begins after a write was answered never shows older data, whichever process wrote. Not promised:
+that reads of two keys show the same moment.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+from backend.infrastructure.cache import LruCache
+from backend.infrastructure.database import Database
+from backend.infrastructure.transaction import Tx
+
+T = TypeVar("T")
+
+# The log's first and last entry and the new tags, in one statement, which needs no transaction around it.
+# Two subqueries are two steps in the index; min and max in one query scan it.
+NEWS = """SELECT coalesce((SELECT min(seq) FROM cache_invalidations), 1),
+                 coalesce((SELECT max(seq) FROM cache_invalidations), 0),
+                 (SELECT group_concat(DISTINCT key) FROM cache_invalidations WHERE seq > :applied)"""
+
+
+class CoherentCache(LruCache):
+    """An LruCache that learns from the database what to forget. Thread-safe."""
+
+    def __init__(
+        self, database: Database, size: int, ttl_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(database, size, ttl_seconds, clock)
+        self._log = database
+        self._log_lock = threading.Lock()  # one thread at a time reads and applies the log
+        self._applied = -1  # the last applied entry; -1 makes the first look find a gap
+        self._seen = threading.local()  # `version`: each thread's connection has its own
+
+    def get_or_load(self, key: Hashable, load: Callable[[Tx], T | None], tags: tuple[str, ...]) -> T | None:
+        version = self._log.version()
+        if version != getattr(self._seen, "version", None):
+            self._apply_news()
+            self._seen.version = version  # read before the log: a commit in between shows at the next lookup
+        return super().get_or_load(key, load, tags)
+
+    def invalidate(self, *tags: str) -> None:
+        """Do nothing: the next lookup reads in the log what this worker has written, too."""
+
+    def _apply_news(self) -> None:
+        with self._log_lock:
+            first, end, tags = self._log.only_row(NEWS, applied=self._applied)
+            if not first - 1 <= self._applied <= end:
+                self.clear()
+            elif tags:
+                super().invalidate(*tags.split(","))
+            self._applied = end
