@@ -147,19 +147,32 @@ def test_a_cache_of_size_0_stores_nothing(make_worker):
     assert worker.loads == 2
 
 
-@pytest.mark.parametrize(("exists", "seconds"), [(True, 60.0), (False, ABSENT_TTL_SECONDS)])
-def test_no_entry_outlives_its_time_to_live(make_worker, exists, seconds):
-    """A minute for a row, seconds for an absent one: clients choose which absent ids they ask for."""
+READS: dict[str, Callable[[Worker], object]] = {
+    "a row": lambda worker: worker.stock("there"),
+    "an empty list": lambda worker: worker.numbers(0),
+    "an absent row": lambda worker: worker.stock("absent"),
+}
+
+
+@pytest.mark.parametrize(
+    ("what", "ttl", "seconds"),
+    [
+        ("a row", 60, 60),
+        ("an empty list", 60, 60),
+        ("an absent row", 60, ABSENT_TTL_SECONDS),  # shorter: clients choose which absent ids they ask for
+        ("an absent row", 2, 2),
+    ],
+)
+def test_no_entry_outlives_its_time_to_live(make_worker, what, ttl, seconds):
     now = 1000.0
-    worker = make_worker(clock=lambda: now)
-    if exists:
-        worker.put("a", 1)
-    worker.stock("a")
+    worker = make_worker(ttl=ttl, clock=lambda: now)
+    worker.put("there", 1)
+    READS[what](worker)
     now += seconds - 0.01
-    worker.stock("a")
+    READS[what](worker)
     assert worker.loads == 1
     now += 0.01
-    worker.stock("a")
+    READS[what](worker)
     assert worker.loads == 2
 
 

@@ -28,12 +28,13 @@ class Worker:
     """`loads` counts the reads that the cache could not answer."""
 
     def __init__(
-        self, settings: Settings, wiring: str, size: int = 100, clock: Callable[[], float] = lambda: 0.0
-    ) -> None:
+        self, settings: Settings, wiring: str, size: int = 100, ttl: float = 60.0,
+        clock: Callable[[], float] = lambda: 0.0,
+    ) -> None:  # fmt: skip
         tools = WIRINGS[wiring](replace(settings, busy_timeout_seconds=30))
         self.database = tools.database
         kind: Any = type(tools.cache)
-        self.cache = kind(tools.database, size, 60.0, clock)
+        self.cache = kind(tools.database, size, ttl, clock)
         self.loads = 0
 
     def stock(self, product: str) -> int | None:

@@ -192,6 +192,17 @@ def test_a_log_that_was_set_back_clears_the_cache(worker, outsider, writer):
     assert worker.loads == 3
 
 
+def test_after_the_log_was_set_back_new_entries_with_old_numbers_are_applied(worker, outsider):
+    for stock in range(10):
+        worker.put("a", stock)
+    worker.stock("a")
+    set_back(outsider)
+    assert worker.stock("a") == 99
+    for product in ("a", *"bcdefghijkl"):  # the log grows beyond where it was, unseen
+        outsider.execute(PUT, {"id": product, "stock": 100})
+    assert worker.stock("a") == 100
+
+
 def test_a_load_under_way_when_the_log_is_set_back_is_not_stored(worker, outsider):
     """It has read the rows of before."""
     for stock in range(10):
