@@ -1,4 +1,4 @@
-"""A value that is costly to fetch and may be a little old: however many ask, it is fetched once in a while."""
+"""A value that is costly to fetch and may be a few seconds old: it is fetched at most once in that time."""
 
 import threading
 from collections.abc import Callable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """What `fetch` returned, if that was less than `seconds` ago by `clock`; else what it returns now.
+    """Call it for the value: the kept one, or a new one if that is `seconds` old by `clock`.
 
     Thread-safe, one process. Callers that arrive during a fetch wait for it and share its result. An error of `fetch`
     is raised to the caller that ran it and is not kept.
@@ -18,12 +18,12 @@ class Recent(Generic[T]):
         self._fetch = fetch
         self._seconds = seconds
         self._clock = clock
-        self._lock = threading.Lock()  # held during a fetch, which makes the others wait for its result
+        self._lock = threading.Lock()  # held during a fetch, so that other callers wait for its result
         self._kept: tuple[float, T] | None = None
 
     def __call__(self) -> T:
         with self._lock:
-            # A clock that was set back must not prolong the value's life.
+            # After the clock was set back the value counts as too old.
             if self._kept is None or not 0 <= self._clock() - self._kept[0] < self._seconds:
                 value = self._fetch()
                 self._kept = (self._clock(), value)

@@ -1,7 +1,8 @@
 """A cache that is coherent over all workers.
 
 The textbook cache (`backend/infrastructure/cache.py`) hears only of its own process's writes: after a write in one
-worker, every other worker shows the old row for up to CACHE_TTL_SECONDS (60).
+worker, every other worker shows the old row for up to CACHE_TTL_SECONDS (60). So the core cannot cache sessions, and
+reads session and user from the database at each request: 40 µs, where this cache takes 10.
 
 Here the database says what has changed. Triggers on the cached tables append a tag for each changed row to the log
 `cache_invalidations`, in the writer's transaction, so every writer takes part: workers, the command line, a migration.
@@ -13,7 +14,8 @@ Here the database says what has changed. Triggers on the cached tables append a 
   pruning  A trigger keeps the last 10,000 entries. If entries after the last applied one are missing, or the log ends
            before it (a backup was restored), the cache is cleared.
 
-A question to SQLite costs as much as a point SELECT, so finished objects are cached, not rows.
+A hit takes 6 µs, a hit in the textbook cache 1. The question alone costs as much as a point SELECT, so it pays to cache
+finished objects and lists, not single rows of SQLite.
 
 Promise: a read that begins after a write was answered never shows older data, whichever process wrote. Not promised:
 that reads of two keys show the same moment.
@@ -45,7 +47,6 @@ class CoherentCache(LruCache):
     ) -> None:
         super().__init__(database, size, ttl_seconds, clock)
         self._log = database
-        self._log_lock = threading.Lock()  # one thread at a time reads and applies the log
         self._applied = -1  # the last applied entry; -1 makes the first look find a gap
         self._seen = threading.local()  # `version`: each thread's connection has its own
 
@@ -60,10 +61,11 @@ class CoherentCache(LruCache):
         """Do nothing: the next lookup reads in the log what this worker has written, too."""
 
     def _apply_news(self) -> None:
-        with self._log_lock:
-            first, end, tags = self._log.only_row(NEWS, applied=self._applied)
-            if not first - 1 <= self._applied <= end:
-                self.clear()
-            elif tags:
-                super().invalidate(*tags.split(","))
-            self._applied = end
+        """Several threads may do this at a time: all entries up to `_applied` are applied, some perhaps twice."""
+        applied = self._applied
+        first, end, tags = self._log.only_row(NEWS, applied=applied)
+        if not first - 1 <= applied <= end:
+            self.clear()
+        elif tags:
+            super().invalidate(*tags.split(","))
+        self._applied = end
