@@ -7,13 +7,14 @@ A read names the rows that it depends on by tags. A write registers the tags of 
 
 Four mistakes are common in such a cache:
 
-  invalidating before the commit    A reader then loads the old row and stores it for good. Hence `after_commit`.
-  storing an outdated load          A load that began before a commit can end after the invalidation. Each invalidation
-                                    begins a new generation; a value is stored only in the generation that its load
-                                    began in (the fill guard). The caller still gets it: its read began earlier.
-  many loads for one key            Concurrent misses share one load (single flight), but never across generations.
-  mistaking an absent row for a     None is cached like any value, for a shorter time, because clients choose which
-  miss                              absent ids they ask for.
+- It is invalidated before the commit. A reader then loads the old row and stores it again. Hence `after_commit`.
+- It stores an outdated load, which began before a commit and ended after the invalidation. Here each invalidation
+  begins a new generation, and a value is stored only in the generation that its load began in (the fill guard). The
+  caller still gets the value: its read began before the write was answered.
+- It loads one key many times at once. Here concurrent misses share a load (single flight), within one generation: a
+  read that begins after a write does not join a load from before it.
+- It takes an absent row for a miss. Here None is cached like any value, but only for seconds, because clients choose
+  which absent ids they ask for.
 
 Promise: a read that begins after a write of this process was answered never shows older data. A write of another
 process shows when the time-to-live ends, at the latest. Production's cache (`backend/production/cache.py`) keeps the
