@@ -1,4 +1,5 @@
-"""What several workers and hostile clients take: a gunicorn worker that no client keeps waiting.
+"""What it takes to keep the core's promises with several workers, hostile clients and crowds of writers.
 
-Knows nothing of the application but its envelope. The core never imports it. Read first: gunicorn_worker.py.
+Each module says what the textbook version does wrong under load. The room may import the core; the core never imports
+it. Read README.md first, then wiring.py.
 """

@@ -1,9 +1,13 @@
-"""How many connections each client address holds, over all workers of the machine, and right also after a kill.
+"""The number of open connections of each client address, over all workers of the machine.
 
-A table in memory that the workers share (mapped before they are forked): a line for each of 65,536 hashes of an
-address, in it one byte for each worker. A worker writes its own bytes only, so no lock is needed; the sum of a line
-is the address's count. The parent clears the bytes of a worker that has died. Two addresses with one hash share their
-count; the hash is keyed, so nobody can choose to share another's.
+A count in each worker would allow an address its hundred connections once a worker, and a count in one shared number
+would stay too high for ever when a worker is killed. Here the workers share a table in memory, mapped before they are
+forked: a line for each of 65,536 hashes of an address, with one byte for each worker. A worker writes only its own
+bytes, so there is no lock; an address's count is the sum of its line. When a worker dies, the master clears its bytes.
+
+Promised: an address never holds more than its limit, and a killed worker's connections no longer count. Not promised:
+two workers that are asked for the last place at the same moment may both refuse it; two addresses with the same hash
+share one count. The hash is keyed, so a client cannot choose to share another's.
 """
 
 import hashlib
@@ -11,37 +15,38 @@ import mmap
 import os
 
 LINES = 1 << 16
-WORKERS = 128  # living at the same time: 32, and those that a reload or two has not yet ended
+WORKERS = 128  # alive at the same time: 32, and those that a reload or two has not yet ended
 
 
 class AddressCounts:
-    """Counts by address and worker. A worker alone writes at its number; once it is dead, its parent clears that."""
+    """Counts by address and worker. Each worker writes at its own number only; the master clears a dead worker's."""
 
     def __init__(self) -> None:
         self._table = mmap.mmap(-1, LINES * WORKERS)
         self._key = os.urandom(16)
-        self._numbers = set(range(WORKERS))  # that no worker has; the parent's
+        self._free_numbers = set(range(WORKERS))  # in the master
 
     def begin_worker(self) -> int:
-        """In the parent: a number for a new worker."""
-        return self._numbers.pop()
+        """In the master: a number for a new worker."""
+        return self._free_numbers.pop()
 
     def end_worker(self, worker: int) -> None:
-        """In the parent: forget all connections of a worker that is no more."""
+        """In the master: forget all connections of a dead worker."""
         self._table[worker::WORKERS] = bytes(LINES)
-        self._numbers.add(worker)
+        self._free_numbers.add(worker)
 
-    def enter(self, worker: int, address: str, most: int) -> bool:
-        """Count one more connection of the address, unless that makes it more than `most` (≤ 200)."""
+    def enter(self, worker: int, address: str, limit: int) -> bool:
+        """Count one more connection of the address, unless that makes more than `limit` (≤ 200)."""
         line = self._line(address)
-        # First add, then look: two workers at once may both refuse the last place, but never both give it.
+        # Add first, then look: two workers may both refuse the last place, but never both give it.
         self._table[line + worker] += 1
-        if sum(self._table[line : line + WORKERS]) <= most:
+        if sum(self._table[line : line + WORKERS]) <= limit:
             return True
         self._table[line + worker] -= 1
         return False
 
     def leave(self, worker: int, address: str) -> None:
+        """Count one connection less."""
         self._table[self._line(address) + worker] -= 1
 
     def _line(self, address: str) -> int:

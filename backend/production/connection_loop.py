@@ -1,151 +1,191 @@
-"""What the worker's loop does with its clients: read their requests, send them their answers, part with them.
+"""What the worker's thread does with its clients: reads their requests, sends their answers, closes their connections.
 
-Nothing here blocks. A step that cannot go on leaves its connection in the waiting room, with a deadline and the step
-to take next; the loop looks at the deadlines ten times a second.
+No step blocks. A step that cannot go on leaves its connection waiting, with a deadline and the step to take at the
+next event; the worker has the deadlines looked at ten times a second. Plain gthread blocks a thread in each of these
+places, so each client that stalls there takes a thread away.
+
+Promised: each wait for a client ends by its deadline, and a byte that drips in does not extend it; the clients of one
+worker make it hold 64 MiB at most. Not promised: fairness between clients by bytes or by address.
 """
 
 import selectors
 import socket
+import time
 from collections.abc import Callable
 
 from backend.errors import AppError, RequestTimeout
-from backend.production.connection import Connection, Step
+from backend.production.connection import Connection, Step, longest_waiting, surplus
 from backend.production.error_responses import refusal
 from backend.production.request_reader import RequestReader
-from backend.production.waiting_room import WaitingRoom
 from backend.production.wsgi import WholeRequest
 
-MAX_HELD = 64 * 1024 * 1024  # bytes that all clients together have us hold: unfinished requests, untaken answers
+MAX_HELD = 64 * 1024 * 1024  # bytes of unfinished requests and untaken answers, of all clients of this worker
 RECEIVE_BYTES = 64 * 1024
 LINGER_SECONDS = 2.0  # for a client to read its last answer and close
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
-class Conversations:
+class ConnectionLoop:
     """The life of each connection: begin → (receive → dispatch → run → answer → send)* → linger → drain.
 
-    `run` is given each request once it is whole, and `answer` or `close` called when it has been run; `ended` is told
-    of each connection that is closed. `patience` (seconds) is for a request to come and for an answer to be taken,
-    `keepalive` for the next request to begin. One thread only.
+    `run` gets each request once it is whole, and later calls `answer` for it. `closed` gets each connection that is
+    closed. `patience` (seconds) is for a request to arrive and for an answer to be taken, `keepalive` for the next
+    request to begin. One thread only.
     """
 
     def __init__(
         self,
         poller: selectors.BaseSelector,
         run: Callable[[Connection, WholeRequest], None],
-        ended: Callable[[Connection], None],
+        closed: Callable[[Connection], None],
         patience: float,
         keepalive: float,
         origins: frozenset[str],
     ) -> None:
-        self.room = WaitingRoom(poller, self.advance)
-        self._run, self._ended = run, ended
+        self._poller, self._run, self._closed = poller, run, closed
         self._patience, self._keepalive, self._origins = patience, keepalive, origins
+        self._waiting: set[Connection] = set()  # for their client; every other connection belongs to a running step
 
     def begin(self, conn: Connection) -> None:
         """Take a new connection."""
-        self.advance(conn, self.await_first_request)
+        self._advance(conn, self._await_first_request)
 
-    def await_first_request(self, conn: Connection) -> None:
+    def answer(self, conn: Connection, keep: bool) -> None:
+        """Send the answer that has been put into the connection; then await the next request, or close."""
+        conn.keep = keep
+        conn.allow(self._patience)
+        self._advance(conn, self._send)
+
+    def forget(self, conn: Connection) -> None:
+        """Stop watching a connection: it is about to be closed, or used by another thread."""
+        if conn.events:
+            self._poller.unregister(conn)
+            conn.events = 0
+
+    def close_overdue(self) -> None:
+        """End every wait whose deadline has passed, and close what holds too many bytes."""
+        now = time.monotonic()
+        for conn in [conn for conn in self._waiting if conn.deadline <= now]:
+            self._waiting.remove(conn)
+            if conn.step == self._receive:
+                self._advance(conn, self._receive_last)
+            else:
+                self._close(conn)
+        for conn in surplus(self._waiting, MAX_HELD):
+            self._close(conn)
+
+    def make_room(self, share: float = 0) -> None:
+        """Close this share of the waiting connections, at least one: the longest waiting."""
+        for conn in longest_waiting(self._waiting, max(1, int(share * len(self._waiting)))):
+            self._close(conn)
+
+    def hasten_idle(self, since: float, seconds: float) -> None:
+        """Give each idle connection this long at most, from `since` or from when it became idle."""
+        for conn in self._waiting:
+            if conn.idle:
+                conn.deadline = min(conn.deadline, max(since, conn.waits_since) + seconds)
+
+    def _await_first_request(self, conn: Connection) -> None:
         if conn.address:
             conn.limit_kernel(self._patience)
         conn.allow(self._patience)
-        self.dispatch(conn)
+        self._dispatch(conn)
 
-    def receive(self, conn: Connection) -> None:
-        begun, conn.ran_here = conn.reader.begun, False
+    def _receive(self, conn: Connection) -> None:
+        begun, conn.ran_inline = conn.reader.begun, False
         data = conn.stream.recv(RECEIVE_BYTES)
         if not data and conn.reader.size:  # empty lines alone are no request that could be cut short
             raise conn.reader.cut_short()
         if not data:
-            return self.close(conn)
+            return self._close(conn)
         if not begun:
             conn.allow(self._patience)
         conn.reader.feed(data)
-        return self.dispatch(conn)
+        return self._dispatch(conn)
 
-    def receive_last(self, conn: Connection) -> None:
-        """The deadline has passed. A request that has come since the poller last looked is not too late."""
+    def _receive_last(self, conn: Connection) -> None:
+        """The deadline has passed. A request that has arrived since the poller last looked is in time."""
         if conn.reader.begun:
             raise RequestTimeout
         if not conn.has_sent():
-            return self.close(conn)
-        return self.receive(conn)
+            return self._close(conn)
+        return self._receive(conn)
 
-    def dispatch(self, conn: Connection) -> None:
-        """Have the next request run if it is whole, else wait for the rest of it."""
+    def _dispatch(self, conn: Connection) -> None:
+        """Run the next request if it is whole; else wait for the rest of it."""
         request = conn.reader.take()
         if request:
             return self._run(conn, request)
         if conn.reader.waits_for_continue:
             conn.reader.waits_for_continue = False
-            conn.stream.send(CONTINUE)
-        return self.room.enter(conn, READ, self.receive)
+            conn.put(CONTINUE)
+        return self._await_rest(conn)
 
-    def answer(self, conn: Connection, keep: bool) -> None:
-        """The answer is in the connection: see it out, and then await another request or part."""
-        conn.keep = keep
-        conn.allow(self._patience)
-        self.advance(conn, self.send)
-
-    def send(self, conn: Connection) -> None:
+    def _await_rest(self, conn: Connection) -> None:
         conn.flush()
         if conn.unsent:
-            self.room.enter(conn, WRITE, self.send)
-        elif conn.keep:
-            # What has come of the next request has waited for us so far, not we for it.
-            conn.allow(self._patience if conn.reader.begun else self._keepalive)
-            self.dispatch(conn)
+            self._wait(conn, WRITE, self._await_rest)
         else:
-            self.linger(conn)
+            self._wait(conn, READ, self._receive)
 
-    def linger(self, conn: Connection) -> None:
-        """Closing at once would reset the connection if anything is unread, and might cost the client its answer."""
+    def _send(self, conn: Connection) -> None:
+        conn.flush()
+        if conn.unsent:
+            self._wait(conn, WRITE, self._send)
+        elif conn.keep:
+            # What has arrived of the next request did not keep the worker waiting, so its time begins now.
+            conn.allow(self._patience if conn.reader.begun else self._keepalive)
+            self._dispatch(conn)
+        else:
+            self._linger(conn)
+
+    def _linger(self, conn: Connection) -> None:
+        """RFC 9112 §9.6: to close with bytes unread would reset the connection, and may cost the client its answer."""
         conn.reader = RequestReader()
         conn.stream.shutdown(socket.SHUT_WR)
         conn.allow(LINGER_SECONDS)
-        self.room.enter(conn, READ, self.drain)
+        self._wait(conn, READ, self._drain)
 
-    def drain(self, conn: Connection) -> None:
+    def _drain(self, conn: Connection) -> None:
         if conn.stream.recv(RECEIVE_BYTES):
-            self.room.enter(conn, READ, self.drain)
+            self._wait(conn, READ, self._drain)
         else:
-            self.close(conn)
+            self._close(conn)
 
-    def advance(self, conn: Connection, step: Step) -> None:
-        """Take one step of a connection that is not in the waiting room. All that can go wrong in one ends here."""
+    def _wait(self, conn: Connection, events: int, step: Step) -> None:
+        """Take `step` as soon as one of `events` happens.
+
+        Most connections come back here within one turn of the loop: the poller is told only of a change.
+        """
+        conn.step = step
+        self._waiting.add(conn)
+        if conn.events != events:
+            self.forget(conn)
+            self._poller.register(conn, events, self._ready)
+            conn.events = events
+
+    def _ready(self, conn: Connection) -> None:
+        if conn in self._waiting:  # an earlier event of the same turn may have closed it
+            self._waiting.remove(conn)
+            self._advance(conn, conn.step)
+
+    def _advance(self, conn: Connection, step: Step) -> None:
+        """Take one step of a connection that is not waiting. Every error of a step ends here."""
         try:
             step(conn)
         except BlockingIOError:  # it looked ready, and was not
-            self.room.enter(conn, conn.events or READ, step)
+            self._wait(conn, conn.events or READ, step)
         except OSError:  # the client is gone
-            self.close(conn)
+            self._close(conn)
         except AppError as error:
-            self.refuse(conn, error)
+            conn.put(refusal(error, conn.reader.head, conn.address, self._origins))
+            self.answer(conn, keep=False)
 
-    def refuse(self, conn: Connection, error: AppError) -> None:
-        conn.put(refusal(error, conn.reader.head, conn.address, self._origins))
-        self.answer(conn, keep=False)
-
-    def close(self, conn: Connection, reset: bool = False) -> None:
-        """`reset` drops what is unsent, and lets the client know that its answer is not whole."""
-        if reset or conn.unsent:
+    def _close(self, conn: Connection) -> None:
+        if conn.unsent:
             conn.reset()
-        self.room.forget(conn)
+        self._waiting.discard(conn)
+        self.forget(conn)
         conn.stream.close()
-        self._ended(conn)
-
-    def look_at_deadlines(self) -> None:
-        for conn in self.room.take_overdue():
-            if conn.step == self.receive:
-                self.advance(conn, self.receive_last)
-            else:
-                self.close(conn)
-        for conn in self.room.take_surplus(MAX_HELD):
-            self.close(conn)
-
-    def make_room(self, share: float = 0) -> None:
-        """Part with that share of the waiting clients, at least one: with those that have had us wait for longest."""
-        for conn in self.room.take_longest(max(1, int(share * len(self.room)))):
-            self.close(conn)
+        self._closed(conn)

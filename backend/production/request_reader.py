@@ -1,8 +1,13 @@
-"""Cuts the bytes of one connection into whole requests (RFC 9112), and refuses those no application should see.
+"""Cuts the bytes of a connection into whole requests (RFC 9112), and refuses those that no application should see.
 
-Only framing is read: where the head ends, how long the body is, and the limits. Everything before the body has a
-bound: the empty lines in front, each line, the number of lines, the head as a whole. A line leaves the buffer once it
-is whole, so that a client that drips costs no more than its bytes.
+Plain gthread parses in the thread that reads, and sends pages of HTML where the API promises its envelope. It also
+takes what two parsers may read differently: here Transfer-Encoding, a repeated Content-Length or Host, a bare line feed
+and a folded header are refused, so a proxy in front and this server cannot disagree on where a request ends.
+
+Promised: all that comes before the body is bounded (the empty lines in front, each line, the number of lines, the head
+as a whole), and so is the body. A line leaves the buffer once it is whole, so a client that drips does not make the
+head be scanned again from its start. Not promised: anything about what headers and body mean, which is the
+application's to check.
 """
 
 import ipaddress
@@ -25,29 +30,29 @@ MAX_HEADERS = 100
 MAX_HEAD = 64 * 1024  # bytes from the request line to the empty line that ends the head, all line ends counted
 MAX_BODY = 64 * 1024
 
-METHOD = rb"[!$%&'*+.^_`|~0-9A-Z-]{3,20}"  # RFC 9110 has them case-sensitive; none that is registered is otherwise
+METHOD = rb"[!$%&'*+.^_`|~0-9A-Z-]{3,20}"  # case-sensitive (RFC 9110), and every registered one is in upper case
 TARGET = rb"(?:[A-Za-z][A-Za-z0-9+.-]*://|/)[!-~]*"
 REQUEST_LINE = re.compile(rb"(?:%b %b|OPTIONS \*) HTTP/1\.[01]" % (METHOD, TARGET))
 HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)")
-ABSOLUTE = re.compile(rb"[^ ]+ [A-Za-z][A-Za-z0-9+.-]*://([^/?# ]*)")  # a request line whose target names the host
+ABSOLUTE = re.compile(rb"[^ ]+ [A-Za-z][A-Za-z0-9+.-]*://([^/?# ]*)")  # a request line with a target in absolute form
 HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?)(?::(\d{0,5}))?")
 
 
 class RequestReader:
-    """The bytes of a connection that are not yet a whole request. One thread only."""
+    """The bytes of a connection that are not yet a whole request. One thread at a time."""
 
     def __init__(self) -> None:
-        self.head: list[bytes] = []  # its whole lines so far, the request line first
-        self.waits_for_continue = False  # the client holds its body back until it has seen a 100
+        self.head: list[bytes] = []  # the whole lines so far, the request line first
+        self.waits_for_continue = False  # the client sends its body only after a 100
         self._buffer = bytearray()
-        self._empty_lines = 0  # that have come before the request line
+        self._empty_lines = 0  # before the request line
         self._head_size = 0  # bytes that `head` had on the wire
-        self._headers: dict[bytes, list[bytes]] = {}  # once the head is whole
-        self._body_length = -1  # not known until then
+        self._headers: dict[bytes, list[bytes]] = {}  # filled when the head is whole
+        self._body_length = -1  # -1 until the head is whole
 
     @property
     def begun(self) -> bool:
-        """Whether anything of a request has come, be it an empty line in front of it."""
+        """Whether anything of a request has come, an empty line in front of it included."""
         return bool(self.head or self._buffer or self._empty_lines)
 
     @property
@@ -59,7 +64,7 @@ class RequestReader:
         self._buffer += data
 
     def take(self) -> WholeRequest | None:
-        """The next request, or None until it is whole. Raises what it is refused with."""
+        """The next request, or None until it is whole. Raises the AppError with which it is refused."""
         if self._body_length < 0 and not self._read_head():
             return None
         if len(self._buffer) < self._body_length:
@@ -71,35 +76,39 @@ class RequestReader:
         return request
 
     def cut_short(self) -> AppError:
-        """Why a request that ends here is refused: an application never sees part of one."""
+        """The refusal of a request that ends here. No application sees a part of one."""
         if self._body_length < 0:
             return BadRequest("The request ended within its head.")
         return MalformedJson("The body is shorter than its Content-Length.")
 
     def _read_head(self) -> bool:
+        """Move whole lines from the buffer to the head; whether its last one has come."""
         while (end := self._buffer.find(b"\r\n")) >= 0:
             line = bytes(self._buffer[:end])
             self._check(line)
             del self._buffer[: end + 2]
-            if not line and not self.head:  # RFC 9112 §2.2 has us pass over it
-                self._empty_lines += 1
-                if self._empty_lines > MAX_EMPTY_LINES:
-                    raise BadRequest(f"At most {MAX_EMPTY_LINES} empty lines may come before a request.")
+            if not line and not self.head:
+                self._skip_empty_line()
                 continue
             self._head_size += len(line) + 2
-            if line:
-                self.head.append(line)
-                if len(self.head) == 1 and not REQUEST_LINE.fullmatch(line):
-                    raise BadRequest("The request line must be a method, a target and HTTP/1.1.")
-            else:
+            if not line:
                 self._headers = headers_of(self.head)
                 self._body_length, self.waits_for_continue = check_framing(self.head[0], self._headers)
                 return True
+            self.head.append(line)
+            if len(self.head) == 1 and not REQUEST_LINE.fullmatch(line):
+                raise BadRequest("The request line must be a method, a target and HTTP/1.1.")
         self._check(bytes(self._buffer.removesuffix(b"\r")))
         return False
 
+    def _skip_empty_line(self) -> None:
+        """RFC 9112 §2.2 says to ignore some before a request."""
+        self._empty_lines += 1
+        if self._empty_lines > MAX_EMPTY_LINES:
+            raise BadRequest(f"At most {MAX_EMPTY_LINES} empty lines may come before a request.")
+
     def _check(self, line: bytes) -> None:
-        """Raises for a line that is, or can only become, too long, one too many or ended by a bare LF."""
+        """Raises AppError for a line, whole or not, that is too long, one too many, or has a bare line feed."""
         if len(line) > MAX_LINE:
             raise HeadersTooLarge if self.head else UriTooLong
         if (line and len(self.head) > MAX_HEADERS) or self._head_size + len(line) + 2 > MAX_HEAD:
@@ -109,7 +118,7 @@ class RequestReader:
 
 
 def headers_of(head: list[bytes]) -> dict[bytes, list[bytes]]:
-    """The values by lowercase name. Raises BadRequest."""
+    """The header values by lowercase name. Raises BadRequest."""
     headers: dict[bytes, list[bytes]] = {}
     for line in head[1:]:
         match = HEADER_LINE.fullmatch(line)
@@ -122,12 +131,12 @@ def headers_of(head: list[bytes]) -> dict[bytes, list[bytes]]:
 
 
 def check_framing(request_line: bytes, headers: dict[bytes, list[bytes]]) -> tuple[int, bool]:
-    """The body's length, and whether the client waits for a 100 before sending it. Raises AppError for a bad head."""
+    """The body's length, and whether the client waits for a 100 before it sends the body. Raises AppError."""
     is_1_0 = request_line.endswith(b"0")
     if b"transfer-encoding" in headers:
         raise LengthRequired
     length = content_length(headers.get(b"content-length", []))
-    # HTTP/1.0 knows no Host, and health checks of balancers send none; one that is sent must make sense all the same.
+    # HTTP/1.0 has no Host, and health checks of load balancers send none. One that is sent must be valid.
     check_host(headers.get(b"host", [b"localhost"] if is_1_0 else []))
     if absolute := ABSOLUTE.match(request_line):
         check_host([absolute[1]])
@@ -138,7 +147,10 @@ def check_framing(request_line: bytes, headers: dict[bytes, list[bytes]]) -> tup
 
 
 def content_length(values: list[bytes]) -> int:
-    """The one Content-Length, 0 if there is none. Two are refused even if they agree: a proxy may take either."""
+    """The one Content-Length, 0 if there is none. Two are refused even if they agree: a proxy may use either.
+
+    Raises BadRequest and PayloadTooLarge.
+    """
     if len(values) > 1 or not all(map(bytes.isdigit, values)):
         raise BadRequest("Content-Length must be one whole number.")
     digits = values[0].lstrip(b"0") if values else b""
@@ -148,7 +160,7 @@ def content_length(values: list[bytes]) -> int:
 
 
 def check_host(values: list[bytes]) -> None:
-    """Raises BadRequest unless there is exactly one host, a name or an address with or without a port."""
+    """Raises BadRequest unless there is exactly one host: a name or an address, with or without a port."""
     match = HOST.fullmatch(values[0]) if len(values) == 1 and len(values[0]) <= 260 else None
     if not match or int(match[2] or b"0") > 65_535 or (match[1] and not _is_ipv6(match[1])):
         raise BadRequest("Exactly one Host is needed, a name or an address with or without a port.")

@@ -1,7 +1,9 @@
-"""What well-behaved clients rely on stays right: keep-alive, pipelining, HEAD, large answers, Expect, a clean end."""
+"""What well-behaved clients rely on: keep-alive, pipelining, HEAD, large answers, Expect, a clean end."""
 
 import contextlib
+import selectors
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -10,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from backend.production.connection import Connection
+from backend.production.connection_loop import ConnectionLoop
+from backend.production.wsgi import WholeRequest
 from tests.production.gunicorn_server import GET, PROMPT, Server, gunicorn, wait_until
 from tests.production.raw_client import Answer
 
@@ -32,9 +37,9 @@ def test_a_connection_serves_one_request_after_the_other(server: Server) -> None
 
 
 def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
-    """However they are cut into segments: byte by byte, and many at once with part of another behind them.
+    """However the bytes are cut into segments.
 
-    A body such as `07` that is not taken off would go unseen: `07POST` is a method.
+    The bodies have a space: `07POST` is a valid method, so a body `07` left in the buffer would go unnoticed.
     """
     bodies = [b"x y%02d" % number for number in range(20)]
     requests = b"".join(POST % (5, body) for body in bodies)
@@ -45,8 +50,8 @@ def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
             assert [client.read_answer().body for _ in range(20)] == bodies
 
 
-def test_short_requests_overtake_nothing_on_their_own_connection(server: Server) -> None:
-    """They run elsewhere than the others, in front of them and behind them."""
+def test_short_requests_do_not_overtake_others_of_their_connection(server: Server) -> None:
+    """They run on the loop, between requests that run in the pool."""
     paths = [b"/short" if number % 3 else b"/sleep/0.01" for number in range(200)]
     with server.connect() as client:
         for number, path in enumerate(paths):
@@ -113,7 +118,48 @@ def test_a_client_that_waits_for_100_continue_gets_it_once_and_before_its_body(s
         assert client.read_answer().body == b"abc"
 
 
-def test_no_100_continue_is_sent_to_who_does_not_wait_for_it_or_must_not_send(server: Server) -> None:
+def test_a_100_continue_that_finds_the_socket_full_is_sent_once_there_is_room() -> None:
+    """The client has not taken its last answer yet. Without the 100, it would wait until its deadline."""
+    requests: list[WholeRequest] = []
+    ours, theirs = socket.socketpair()
+    with selectors.DefaultSelector() as poller, ours, theirs:
+        loop = ConnectionLoop(
+            poller, lambda conn, request: requests.append(request), ours_is_closed, 10, 10, frozenset()
+        )
+        theirs.settimeout(10)
+        loop.begin(Connection(ours, "", ""))
+        filled = fill(ours)
+        theirs.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+        turn(poller)
+        assert len(theirs.recv(filled, socket.MSG_WAITALL)) == filled
+        turn(poller)
+        assert theirs.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        theirs.sendall(b"abc")
+        turn(poller)
+        assert [request.body for request in requests] == [b"abc"]
+
+
+def turn(poller: selectors.BaseSelector) -> None:
+    """One turn of the worker's loop."""
+    for key, _ in poller.select(10):
+        key.data(key.fileobj)
+
+
+def fill(stream: socket.socket) -> int:
+    """Send until the kernel takes no more bytes; the number that it took."""
+    filled = 0
+    for size in (65536, 1):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filled += stream.send(b"x" * size)
+    return filled
+
+
+def ours_is_closed(conn: Connection) -> None:
+    raise AssertionError("the connection was closed")
+
+
+def test_no_100_continue_is_sent_where_the_body_has_come_or_must_not_come(server: Server) -> None:
     with server.connect() as client:
         head = b"POST / HTTP/1.%d\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
         assert client.send(head % (1, 3) + b"abc").read_answer().body == b"abc"
@@ -125,7 +171,7 @@ def test_no_100_continue_is_sent_to_who_does_not_wait_for_it_or_must_not_send(se
 
 
 def test_curl_does_not_stall_on_expect(server: Server) -> None:
-    """It would wait a second for the 100 and then send anyway."""
+    """Without a 100, curl waits for a second and then sends its body."""
     url = f"http://127.0.0.1:{server.address[1]}/"
     command = ["curl", "-sS", "-H", "Expect: 100-continue", "-d", "abc", "-w", " %{time_total}", url]
     body, seconds = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
@@ -133,8 +179,8 @@ def test_curl_does_not_stall_on_expect(server: Server) -> None:
     assert float(seconds) < 0.5
 
 
-def test_an_idle_connection_is_closed_without_a_word(tmp_path: Path) -> None:
-    """After `keepalive` seconds, here 1."""
+def test_an_idle_connection_is_closed(tmp_path: Path) -> None:
+    """After `keepalive` seconds, here 1, and without an answer."""
     options = ("--keep-alive", "1")
     with gunicorn(tmp_path / "log", *options, REQUEST_TIMEOUT_SECONDS="30") as server, server.connect() as client:
         client.send(GET % b"/").read_answer()
@@ -144,7 +190,7 @@ def test_an_idle_connection_is_closed_without_a_word(tmp_path: Path) -> None:
 
 
 def test_each_request_of_a_connection_has_the_whole_deadline(tmp_path: Path) -> None:
-    """Here 4 s: from its own first byte, not from the last answer; or from when that was taken, if it came before."""
+    """Here 4 s, from its first byte; from the end of the last answer if that byte came earlier."""
     options = ("--keep-alive", "1")
     with gunicorn(tmp_path / "log", *options, REQUEST_TIMEOUT_SECONDS="4") as server, server.connect() as client:
         client.send(GET % b"/").read_answer()
@@ -158,7 +204,7 @@ def test_each_request_of_a_connection_has_the_whole_deadline(tmp_path: Path) -> 
 
 
 def test_a_client_that_ends_after_an_empty_line_is_told_nothing(server: Server) -> None:
-    """Some send one behind each body. It begins no request, so none is cut short."""
+    """Some clients send one after each body. It begins no request, so none is cut short."""
     with server.connect() as client:
         client.send(POST % (3, b"x y") + b"\r\n").stream.shutdown(1)
         assert client.read_answer().body == b"x y"
@@ -178,7 +224,7 @@ def test_a_unix_socket_keeps_the_same_promises(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_has_served_its_share_is_replaced_without_a_request_being_lost(tmp_path: Path) -> None:
-    """`max_requests`: who is connected is told `Connection: close`, and no answer is missing."""
+    """`max_requests`: connected clients get `Connection: close`, and no answer is missing."""
     with gunicorn(tmp_path / "log", "--max-requests", "40") as server:
         workers = set()
         while len(workers) < 3:
@@ -191,7 +237,7 @@ def test_a_worker_that_has_served_its_share_is_replaced_without_a_request_being_
 
 
 def test_on_sigterm_running_requests_finish_and_readyz_says_that_it_is_over(tmp_path: Path) -> None:
-    """To those who are connected and, for a second, to new ones; then the server is gone."""
+    """On open connections and, for a second, on new ones; then the server ends."""
     with gunicorn(tmp_path / "log") as server, server.connect() as idle, server.connect() as other:
         assert idle.send(GET % b"/readyz").read_answer().body == b"0"
         assert other.send(GET % b"/readyz").read_answer().body == b"0"

@@ -1,6 +1,7 @@
-"""An application of a few lines, behind which the tests look at our gunicorn worker alone."""
+"""An application of a few lines, for the tests of the gunicorn worker alone."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -9,20 +10,33 @@ from backend.infrastructure.shutdown import shutting_down
 from backend.web.router import Lane
 
 BIG = b"x" * 5_000_000
+STACKS = {"threads-off": 1 << 47, "threads-on": 0}  # bytes for each new thread: more than can be had; the default
+released = threading.Event()
+called: list[str] = []  # the paths of what has run in a thread of the pool
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     path, body = environ["PATH_INFO"], environ["wsgi.input"].read()
-    if path.startswith(("/sleep/", "/short/")):
-        time.sleep(float(path[7:]))
-    if path == "/interrupts":
-        raise KeyboardInterrupt
-    if path == "/fails":
+    what = path.rpartition("/")[2]
+    if not path.startswith("/short"):
+        called.append(path)
+    if what[:1].isdigit():
+        time.sleep(float(what))
+    if what == "held":
+        released.wait(20)
+    if what == "release":
+        released.set()
+    if what in STACKS:
+        threading.stack_size(STACKS[what])
+    if what == "interrupts":
+        raise KeyboardInterrupt("secret cause")
+    if what == "fails":
         raise OSError("secret cause")
-    answer = {"/big": BIG, "/pid": b"%d" % os.getpid(), "/readyz": b"%d" % shutting_down.is_set()}.get(path, body)
-    length = len(answer) + (path == "/fails-late")
+    values = {"pid": os.getpid(), "readyz": shutting_down.is_set(), "called": len(called)}
+    answer = b"%d" % values[what] if what in values else BIG if what == "big" else body
+    length = len(answer) + (what == "fails-late")
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(length))])
-    return fails_late(answer) if path == "/fails-late" else [answer] if environ["REQUEST_METHOD"] != "HEAD" else []
+    return fails_late(answer) if what == "fails-late" else [answer] if environ["REQUEST_METHOD"] != "HEAD" else []
 
 
 application.lane_of = lambda method, target: Lane.LOOP if target.startswith("/short") else Lane.POOL
