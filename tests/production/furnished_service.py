@@ -1,4 +1,4 @@
-"""The whole application under a real gunicorn, and people who have accounts in it."""
+"""The whole application under a real gunicorn, with users that have accounts."""
 
 import http.client
 import json
@@ -59,7 +59,7 @@ class Service:
         return self.ask("POST", "/api/v1/transfers", self.ada, body)
 
     def balance(self) -> Answer:
-        """What Grace has; read from the database, not from a cache."""
+        """Grace's balance, read from the database and not from a cache."""
         return self.ask("GET", f"/api/v1/accounts/{self.target}", self.grace)
 
 
@@ -71,7 +71,7 @@ def furnished_service(
     errors: int | None = None,
     **environment: str,
 ) -> Iterator[Service]:
-    """One worker of four threads unless told else, on the database `app.db` beside `log`, which is that of `api`."""
+    """By default one worker of four threads, on the database of `api`: `app.db` beside `log`."""
     settings = {
         "JWT_SECRETS": SECRET, "RATE_LIMIT_DEFAULT": "off", "RATE_LIMIT_AUTH": "off", "BCRYPT_ROUNDS": "4",
         "BUSY_TIMEOUT_SECONDS": "2",

@@ -1,4 +1,4 @@
-"""A real gunicorn with our worker and configuration on a free port, and crowds of clients for it."""
+"""A real gunicorn on a free port, with the production worker and configuration, and crowds of clients for it."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from backend.infrastructure.migrations import migrate
 from tests.production.raw_client import Answer, Client
 
 ROOT = Path(__file__).parents[2]
-PROMPT = 0.75  # seconds: a client that is made to wait for a hostile one would wait for its deadline, of 1 s
+PROMPT = 0.75  # seconds: a client that waits for a hostile one waits for its deadline, 1 s
 TINY = "tests.production.tiny_application:application"
 GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PASS_ON = """
@@ -29,7 +29,7 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class Server:
-    """A running gunicorn; `log` has what it says."""
+    """A running gunicorn; `log` is the file of its standard error."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", log: Path, address: Any) -> None:
         self.process, self.log, self.address = process, log, address
@@ -65,14 +65,14 @@ class Server:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def wait_for_workers(self, count: int, others_than: Collection[int] = ()) -> list[int]:
-        """So many workers that listen, none of them one of `others_than`."""
+        """Wait for `count` workers that listen, none of them one of `others_than`; their process ids."""
         wait_until(lambda: len(pids := self.workers()) == count and not set(pids) & set(others_than)
                    and all(map(listens, pids)), 20)  # fmt: skip
         return self.workers()
 
     @contextlib.contextmanager
     def only(self, worker: int) -> Iterator[None]:
-        """Nobody but this worker takes connections: the others are stopped."""
+        """Only this worker takes connections: the others are stopped."""
         others = [pid for pid in self.workers() if pid != worker]
         for pid in others:
             os.kill(pid, signal.SIGSTOP)
@@ -97,7 +97,7 @@ def gunicorn(
     folder: Path = ROOT,
     **environment: str,
 ) -> Iterator[Server]:
-    """Run the server, with the tiny application; one worker, four threads, a time-out of 1 s if not told else.
+    """Run the server with the tiny application; by default one worker, four threads, a time-out of 1 s.
 
     A `listener` is passed as descriptor 3, and if it is `managed`, as service managers do. Standard error is `log`, or
     the descriptor `errors`, whose beginning the test copies into `log`.
@@ -138,7 +138,7 @@ def gunicorn(
 
 
 def listens(worker: int) -> bool:
-    """Whether the worker has begun to take connections: its poller watches more than its own queue."""
+    """Whether the worker accepts connections: its poller watches more than its own pipe."""
     with contextlib.suppress(OSError):
         for info in Path(f"/proc/{worker}/fdinfo").iterdir():
             if info.read_text().count("tfd:") > 1:
@@ -156,7 +156,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
 def open_crowd(
     stack: contextlib.ExitStack, server: Server, count: int, opening: bytes, receive_buffer: int = 0
 ) -> list[Client]:
-    """So many connections, 50 from an address, each of which has sent `opening`."""
+    """`count` connections, 50 from each address, that have each sent `opening`."""
     return [
         stack.enter_context(server.connect(f"127.0.{count}.{1 + index // 50}", receive_buffer)).send(opening)
         for index in range(count)
@@ -164,7 +164,7 @@ def open_crowd(
 
 
 def slowest_probe(server: Server, seconds: float) -> float:
-    """The longest that a well-behaved client waits, one coming after the other for so many seconds."""
+    """The longest wait of a well-behaved client among those that come, one after the other, for so many seconds."""
     end, slowest = time.monotonic() + seconds, 0.0
     while time.monotonic() < end:
         slowest = max(slowest, server.probe())

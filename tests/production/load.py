@@ -1,4 +1,4 @@
-"""Clients that keep a server busy with transfers, and remember what they were told."""
+"""Clients that keep a server busy with transfers and record the answers."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from tests.production.real_service import LOST, Caller
 
 
 class Load:
-    """Clients that transfer on connections they keep, until the server does not want them any more."""
+    """Clients that transfer on kept connections until the server refuses to accept new ones."""
 
     def __init__(
         self, server: Server, ada: Person, accounts: tuple[str, str], clients: int = 6, name: str = "load"

@@ -1,4 +1,4 @@
-"""Clients that speak raw bytes, and can tell how their connection ended."""
+"""Clients that send raw bytes and see how their connection ends."""
 
 import json
 import re
@@ -16,7 +16,7 @@ class Answer(NamedTuple):
 
     @property
     def code(self) -> str:
-        """The error code of an envelope that is as it has to be."""
+        """The error code; asserts that envelope and headers are those of every refusal."""
         assert self.headers["content-type"] == "application/json"
         assert self.headers["cache-control"] == "no-store"
         assert self.headers["x-content-type-options"] == "nosniff"
@@ -31,7 +31,7 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """One connection. Reads answers one by one, so that pipelined ones do not get lost."""
+    """One connection. Answers are read one by one; the bytes behind one are kept for the next."""
 
     def __init__(self, stream: socket.socket, seconds: float = 10) -> None:
         self.stream = stream
@@ -58,7 +58,7 @@ class Client:
         return Answer(status, headers, self._take(lambda: length if len(self._buffer) >= length else None))
 
     def ends(self) -> bool:
-        """Wait for the server to close; True if nothing came before that."""
+        """Wait for the server to close; whether nothing came before that."""
         return not self._buffer and not self.stream.recv(1)
 
     def _take(self, wanted: Callable[[], int | None]) -> bytes:
@@ -72,7 +72,7 @@ class Client:
 
 
 def connect(address: Any) -> Client:
-    """A new connection to a TCP address or, if that is a text, to a unix socket. Raises OSError."""
+    """A new connection to a TCP address or, if it is a string, a unix socket. Raises OSError."""
     stream = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
     client = Client(stream)
     try:
@@ -84,7 +84,7 @@ def connect(address: Any) -> Client:
 
 
 class End(NamedTuple):
-    """How a connection ended: when (seconds of the monotonic clock), after which bytes, and whether by a reset."""
+    """The end of a connection: its time (monotonic clock), the bytes before it, and whether it was a reset."""
 
     time: float
     data: bytes
@@ -92,7 +92,7 @@ class End(NamedTuple):
 
 
 def ends_of(clients: list[Client], seconds: float) -> list[End]:
-    """Read all the connections to their ends; AssertionError if one is still open after so many seconds."""
+    """Read every connection to its end; AssertionError if one is still open after so many seconds."""
     data = dict.fromkeys(clients, b"")
     ends: list[End] = []
     until = time.monotonic() + seconds
@@ -114,7 +114,7 @@ def ends_of(clients: list[Client], seconds: float) -> list[End]:
 
 
 def closed(clients: list[Client]) -> list[Client]:
-    """Those whose connection the server has closed."""
+    """The clients whose connection the server has closed."""
 
     def is_closed(client: Client) -> bool:
         client.stream.setblocking(False)

@@ -1,4 +1,4 @@
-"""The whole application under a real gunicorn of two workers, and callers that speak JSON with it."""
+"""The whole application under a real gunicorn of two workers, and JSON clients for it."""
 
 import contextlib
 import http.client
@@ -46,7 +46,7 @@ class Caller:
         self.http.request(method, whole, None if json_ is None else json.dumps(json_), headers)
 
     def reply(self) -> Reply:
-        """Raises one of LOST if none comes."""
+        """The answer. Raises one of LOST if there is none."""
         answer = self.http.getresponse()
         body = answer.read()
         headers = {name.lower(): value for name, value in answer.getheaders()}
@@ -58,7 +58,7 @@ class Caller:
 
 
 def connect_to(server: Server, worker: int, count: int = 1) -> list[Caller]:
-    """So many new connections, all taken by this worker."""
+    """`count` new connections, all taken by this worker."""
     callers = [Caller(server.address) for _ in range(count)]
     with server.only(worker):
         for caller in callers:
@@ -79,7 +79,7 @@ def ports_of(worker: int) -> set[int]:
 
 @contextlib.contextmanager
 def write_lock_held(database: Path) -> Iterator[None]:
-    """By an outsider, who knows of no gate."""
+    """By a connection that does not use the gate."""
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as sqlite:
         sqlite.execute("BEGIN IMMEDIATE")
         yield
@@ -87,12 +87,12 @@ def write_lock_held(database: Path) -> Iterator[None]:
 
 
 def holds_gate(worker: int, database: Path) -> bool:
-    """Whether the worker has the gate open: it does so for a turn in the line, and no longer."""
+    """Whether the worker has the gate's file open, which it has only for a turn in the line."""
     return str(database.with_name(f"{database.name}-gate")) in files_of(worker)
 
 
 def files_of(process: int) -> set[str]:
-    """What its descriptors stand for, as the kernel writes it."""
+    """The files behind its descriptors, as the kernel names them."""
     found = set()
     for link in Path(f"/proc/{process}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed while we look
@@ -110,7 +110,7 @@ def call(server: Server, method: str, path: str, by: Person | None = None, json_
 def service(
     log: Path, database: Path, *options: str, application: str = APPLICATION, **environment: str
 ) -> Iterator[Server]:
-    """Two workers on the database, all of them ready; no limits and cheap passwords if not told else."""
+    """Two workers on the database, ready to serve; by default without limits and with cheap passwords."""
     settings = {
         "WEB_CONCURRENCY": "2", "THREADS": "8", "DATABASE_URL": f"sqlite:///{database}", "JWT_SECRETS": SECRET,
         "BCRYPT_ROUNDS": "4", "RATE_LIMIT_DEFAULT": "off", "RATE_LIMIT_AUTH": "off", "REQUEST_TIMEOUT_SECONDS": "10",

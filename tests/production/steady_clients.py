@@ -1,4 +1,4 @@
-"""Many clients at once that ask and ask, and count the requests that got no answer."""
+"""Many clients at once that send requests without end and count those that get no answer."""
 
 import contextlib
 import threading

@@ -1,4 +1,4 @@
-"""Connections are counted by address over all workers, whatever becomes of a worker."""
+"""Connections are counted by address over all workers, also after a worker's death."""
 
 from backend.production.address_counts import WORKERS, AddressCounts
 
@@ -15,7 +15,7 @@ def test_an_address_has_its_places_over_all_workers_and_others_have_their_own() 
 
 
 def test_a_dead_worker_leaves_its_places_and_its_number() -> None:
-    """However many die: while one lives on, nobody gets its number."""
+    """However many workers die, a living worker keeps its number to itself."""
     counts = AddressCounts()
     steady = counts.begin_worker()
     assert counts.enter(steady, "192.0.2.1", 2)

@@ -1,4 +1,4 @@
-"""However many connections there are, a worker neither dies nor stops serving, and nobody holds more than his share."""
+"""However many connections there are, a worker goes on serving, and no address holds more than its share."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from tests.production.raw_client import Client, closed
 
 @contextlib.contextmanager
 def many_descriptors(count: int) -> Iterator[None]:
-    """Raise this process's own limit."""
+    """Raise the limit of this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(count, hard)), hard))
     try:
@@ -44,7 +44,7 @@ def test_three_thousand_idle_connections_with_1024_descriptors_neither_kill_a_wo
 
 
 def test_a_worker_that_is_full_of_slow_clients_serves_the_next_one(tmp_path: Path) -> None:
-    """It takes the place of whoever has had the worker wait for longest, not of the newest."""
+    """It takes the place of the connection that has waited longest for its client."""
     log = tmp_path / "log"
     with gunicorn(log, descriptors=128, REQUEST_TIMEOUT_SECONDS="10") as server, contextlib.ExitStack() as stack:
         clients = open_crowd(stack, server, 100, b"G")
@@ -54,7 +54,7 @@ def test_a_worker_that_is_full_of_slow_clients_serves_the_next_one(tmp_path: Pat
 
 
 def test_running_out_of_descriptors_does_not_kill_the_worker(tmp_path: Path) -> None:
-    """Should the limit on connections be set too high, accepting pauses, and the idle make room."""
+    """With too high a limit on connections, the worker pauses accepting, and idle connections make room."""
     log = tmp_path / "log"
     options = ("--worker-connections", "1000")
     with gunicorn(log, *options, descriptors=64) as server, contextlib.ExitStack() as stack:
@@ -66,7 +66,7 @@ def test_running_out_of_descriptors_does_not_kill_the_worker(tmp_path: Path) -> 
 
 
 def test_an_address_holds_a_hundred_connections_over_all_workers(tmp_path: Path) -> None:
-    """Others are not touched, and a worker that is killed takes what it held out of the count."""
+    """Other addresses are not affected, and the connections of a killed worker no longer count."""
     log = tmp_path / "log"
     settings = {"WEB_CONCURRENCY": "2", "REQUEST_TIMEOUT_SECONDS": "30"}
     with gunicorn(log, **settings) as server, contextlib.ExitStack() as stack:
@@ -88,7 +88,7 @@ def test_an_address_holds_a_hundred_connections_over_all_workers(tmp_path: Path)
 
 
 def test_connections_beyond_the_hundred_are_one_warning_that_names_the_setting(tmp_path: Path) -> None:
-    """A proxy that nobody has declared looks like one client with too many connections."""
+    """A proxy that is not in TRUSTED_PROXIES looks like one client with too many connections."""
     log = tmp_path / "log"
     with gunicorn(log, REQUEST_TIMEOUT_SECONDS="30") as server, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(server.connect("127.0.0.7")) for _ in range(130)]
@@ -107,8 +107,8 @@ def test_a_trusted_proxy_holds_as_many_connections_as_it_likes(tmp_path: Path) -
         assert not closed(clients)
 
 
-def test_whoever_does_not_close_after_the_last_answer_is_dropped_after_two_seconds(tmp_path: Path) -> None:
-    """Until then what he still sends is read away, for closing at once might cost him the answer."""
+def test_a_client_that_does_not_close_after_its_last_answer_is_closed_after_two_seconds(tmp_path: Path) -> None:
+    """Until then the server reads and drops what comes: to close at once may cost the client its answer."""
     with gunicorn(tmp_path / "log") as server, contextlib.ExitStack() as stack:
         handles = Path(f"/proc/{server.workers()[0]}/fd")
         server.probe()

@@ -1,4 +1,4 @@
-"""Whatever clients do, a well-behaved one is answered at once, and none of them keeps a connection for ever."""
+"""Whatever other clients do, a well-behaved client is answered at once; and every connection ends by a deadline."""
 
 import contextlib
 import select
@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def dripping(clients: list[Client]) -> Iterator[None]:
-    """Each of them sends a byte of a head twenty times a second."""
+    """Each client sends a byte of a head twenty times a second."""
     stop = threading.Event()
     sent: dict[Client, int] = {}
 
@@ -60,8 +60,8 @@ def dripping(clients: list[Client]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", OPENINGS)
-def test_hostile_clients_delay_no_one_and_are_closed_by_the_deadline(server: Server, kind: str) -> None:
-    """As many as there are threads, then 40, then 200 more; with a 408 where a request had begun."""
+def test_hostile_clients_delay_no_other_and_are_closed_by_the_deadline(server: Server, kind: str) -> None:
+    """As many clients as threads, then 40 more, then 200 more. They get a 408 if they have begun a request."""
     clients: list[Client] = []
     with contextlib.ExitStack() as stack:
         if kind == "dripping":
@@ -81,7 +81,7 @@ def test_hostile_clients_delay_no_one_and_are_closed_by_the_deadline(server: Ser
 
 
 def all_hung_up(clients: list[Client]) -> bool:
-    """Whether the server has reset them all; found out without reading."""
+    """Whether the server has reset all connections. Nothing is read from them."""
     poll = select.poll()
     for client in clients:
         poll.register(client.stream, 0)
@@ -89,7 +89,7 @@ def all_hung_up(clients: list[Client]) -> bool:
 
 
 def test_a_client_that_takes_its_answer_byte_by_byte_is_cut_off_at_the_deadline(server: Server) -> None:
-    """Each byte taken would begin a time-out of the socket anew; the deadline is for the whole answer."""
+    """The deadline is for the whole answer; a time-out of the socket would begin again with each byte."""
     began = time.monotonic()
     with server.connect(receive_buffer=4096) as client:
         client.send(GET % b"/big")
@@ -99,8 +99,8 @@ def test_a_client_that_takes_its_answer_byte_by_byte_is_cut_off_at_the_deadline(
     assert DEADLINE - 0.1 < time.monotonic() - began < DEADLINE + SLACK
 
 
-def test_a_lone_client_is_refused_in_time_though_nothing_else_happens(server: Server) -> None:
-    """Nobody else's events wake the loop up for it."""
+def test_a_lone_client_is_refused_in_time(server: Server) -> None:
+    """No event of another client wakes the loop."""
     with server.connect() as client:
         began = time.monotonic()
         client.send(b"G")
@@ -110,7 +110,7 @@ def test_a_lone_client_is_refused_in_time_though_nothing_else_happens(server: Se
 
 
 def test_empty_lines_are_no_sign_of_life(server: Server) -> None:
-    """The deadline runs from the first byte, be it of an empty line, and no further one moves it."""
+    """The deadline runs from the first byte, even if that is part of an empty line; later bytes do not move it."""
     with server.connect() as client:
         for _ in range(3):
             client.send(b"\r\n")
@@ -119,14 +119,14 @@ def test_empty_lines_are_no_sign_of_life(server: Server) -> None:
 
 
 def test_a_request_begun_behind_an_answer_that_is_not_taken_gains_no_time(server: Server) -> None:
-    """A 408 would be one more answer that is not taken, with a deadline of its own, and so on for ever."""
+    """A 408 would be another answer that is not taken, with a deadline of its own, and so on for ever."""
     with server.connect(receive_buffer=4096) as client:
         client.send(GET % b"/big" + b"GET / HT")
         wait_until(lambda: all_hung_up([client]))
 
 
 def test_a_refused_client_that_drips_is_dropped(server: Server) -> None:
-    """What it sends after its refusal is read away for two seconds, and each byte does not begin them anew."""
+    """For two seconds the server reads and drops what comes after the refusal; no byte extends that."""
     with server.connect() as client:
         assert client.send(b"nonsense\r\n").read_answer().code == "BAD_REQUEST"
 
@@ -150,10 +150,8 @@ def test_a_slow_client_that_is_done_within_the_deadline_is_served(server: Server
     ("opening", "rest"),
     [(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000000\r\n\r\n", b"x" * 100_000), (b"", b"\r\n" * 50_000)],
 )
-def test_clients_that_blast_data_at_a_server_that_refused_them_delay_no_one(
-    server: Server, opening: bytes, rest: bytes
-) -> None:
-    """What they send after their refusal is read and dropped, for two seconds at most."""
+def test_refused_clients_that_go_on_sending_delay_no_other(server: Server, opening: bytes, rest: bytes) -> None:
+    """The server reads and drops what comes after a refusal, for two seconds at most."""
     stop = threading.Event()
 
     def blast() -> None:

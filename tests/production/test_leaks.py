@@ -1,4 +1,4 @@
-"""Neither recycling nor serving leaves descriptors, threads or shared memory behind."""
+"""Neither recycled workers nor requests leave descriptors, threads or shared memory behind."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from tests.production.real_service import ports_of, service
 
 
 def possessions(process: int) -> tuple[int, int, list[int]]:
-    """How many descriptors and threads a process has; and the sizes of what it maps anonymously and shares."""
+    """The numbers of descriptors and threads of a process, and the sizes of its anonymous shared mappings."""
     maps = Path(f"/proc/{process}/maps").read_text().splitlines()
     spans = [line.split()[0].split("-") for line in maps if " rw-s " in line]
     return (
@@ -23,7 +23,7 @@ def possessions(process: int) -> tuple[int, int, list[int]]:
 
 
 def test_fifty_recycles_leak_neither_descriptors_nor_threads(tmp_path: Path) -> None:
-    """Neither in the master nor in what a new worker is given. (The tiny application, for its workers start sooner.)"""
+    """Neither in the master nor in what a new worker inherits. The tiny application, since its workers start sooner."""
     with gunicorn(tmp_path / "log", WEB_CONCURRENCY="4") as server:
         workers = server.wait_for_workers(4)
         at_first = [possessions(server.process.pid), *map(possessions, workers)]

@@ -1,4 +1,4 @@
-"""Whatever ends a worker or a connection, a request that has reached the worker is answered."""
+"""Whatever ends a worker or a connection, every request that has reached the worker is answered."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ CLIENTS = 20  # that open a connection for each request, and as many that keep t
 
 @contextlib.contextmanager
 def nothing_lost(address: object) -> Iterator[list[SteadyClients]]:
-    """While the block runs, clients ask: each request is answered, and each connection is taken."""
+    """Clients ask while the block runs. Afterwards: each request was answered, and each connection was accepted."""
     crowds = [SteadyClients(address, CLIENTS, keep) for keep in (False, True)]
     with crowds[0].running(), crowds[1].running():
         wait_until(lambda: all(crowd.answered > CLIENTS for crowd in crowds))
@@ -29,7 +29,7 @@ def nothing_lost(address: object) -> Iterator[list[SteadyClients]]:
 
 
 def wait_for_answers(crowds: list[SteadyClients]) -> None:
-    """Until each client has had several more."""
+    """Wait until each client has had several more answers."""
     before = [crowd.answered for crowd in crowds]
     wait_until(lambda: all(crowd.answered > old + 5 * CLIENTS for crowd, old in zip(crowds, before, strict=True)))
 
@@ -53,7 +53,7 @@ def test_workers_that_are_replaced_after_so_many_requests_lose_none(tmp_path: Pa
 
 
 def test_servers_that_follow_each_other_on_one_listener_lose_no_request(tmp_path: Path) -> None:
-    """As a service manager has them, that holds the listener and passes it to each: connections wait for the next."""
+    """A service manager holds the listener and passes it to each server; connections wait for the next one."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener, contextlib.ExitStack() as stack:
         for number in range(3):
             log = tmp_path / str(number)
@@ -71,7 +71,7 @@ def test_servers_that_follow_each_other_on_one_listener_lose_no_request(tmp_path
 
 @contextlib.contextmanager
 def kept(server: Server, count: int = 1) -> Iterator[list[Client]]:
-    """Connections that have had an answer, and may ask again."""
+    """Connections that have had one answer and are kept alive."""
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(server.connect()) for _ in range(count)]
         for client in clients:
@@ -81,7 +81,7 @@ def kept(server: Server, count: int = 1) -> Iterator[list[Client]]:
 
 @contextlib.contextmanager
 def busy_loop(client: Client) -> Iterator[None]:
-    """For longer than a connection may be idle, the loop runs a request of this client and looks at no other."""
+    """The loop runs a request of this client for longer than a connection may be idle, and does nothing else."""
     client.send(GET % b"/short/2")
     time.sleep(0.2)  # the loop is in it; nothing outside tells
     yield
@@ -89,7 +89,7 @@ def busy_loop(client: Client) -> Iterator[None]:
 
 
 def test_a_request_that_comes_just_before_a_kept_connection_expires_is_answered(tmp_path: Path) -> None:
-    """Both of them have come while the worker was busy: it looks at the request first."""
+    """Request and deadline have both come while the loop was busy. The request goes first."""
     with gunicorn(tmp_path / "log", "--keep-alive", "1") as server, kept(server) as (client,):
         with server.connect() as other, busy_loop(other):
             client.send(GET % b"/")
@@ -105,7 +105,7 @@ def test_the_first_request_of_a_connection_that_has_long_been_silent_is_answered
         assert silent.ends()
 
 
-def test_a_full_worker_parts_with_one_that_is_idle_rather_than_one_that_has_just_asked(tmp_path: Path) -> None:
+def test_a_full_worker_closes_an_idle_connection_rather_than_one_with_a_request(tmp_path: Path) -> None:
     options = ("--worker-connections", "10", "--keep-alive", "30")
     with gunicorn(tmp_path / "log", *options) as server, kept(server, 9) as clients:
         with busy_loop(clients[8]), server.connect() as newest:
@@ -117,7 +117,7 @@ def test_a_full_worker_parts_with_one_that_is_idle_rather_than_one_that_has_just
 
 
 def test_after_an_answer_that_came_late_in_the_stopping_the_next_request_has_a_second(tmp_path: Path) -> None:
-    """The answer says that the connection is kept, for it was begun before."""
+    """The request began before the end, so its answer keeps the connection."""
     with gunicorn(tmp_path / "log") as server, kept(server) as (client,):
         client.send(GET % b"/sleep/1.5")
         wait_until(lambda: is_running(server))
@@ -129,7 +129,7 @@ def test_after_an_answer_that_came_late_in_the_stopping_the_next_request_has_a_s
 
 
 def is_running(server: Server) -> bool:
-    """Whether the worker has started a thread of its pool, beside those of its log."""
+    """Whether a thread of the worker sleeps in the application."""
     (worker,) = server.workers()
     return "hrtimer_nanosleep" in {path.read_text() for path in Path(f"/proc/{worker}/task").glob("*/wchan")}
 
@@ -150,8 +150,8 @@ def test_for_a_second_after_sigterm_a_quiet_server_answers_and_says_that_it_stop
         assert "Traceback" not in server.log.read_text()
 
 
-def test_who_has_connected_before_the_listener_is_closed_is_answered(tmp_path: Path) -> None:
-    """Connections wait in the listener's queue while the worker's loop is busy until after its last second."""
+def test_a_client_that_connects_before_the_listener_is_closed_is_answered(tmp_path: Path) -> None:
+    """Connections wait in the listener's queue while the loop is busy until after its last second."""
     with gunicorn(tmp_path / "log") as server, contextlib.ExitStack() as stack:
         server.wait_for_workers(1)
         with server.connect() as other, busy_loop(other):
@@ -162,7 +162,7 @@ def test_who_has_connected_before_the_listener_is_closed_is_answered(tmp_path: P
 
 
 def test_a_worker_that_still_has_work_after_that_second_refuses_connections(tmp_path: Path) -> None:
-    """It does not leave them in the listener's queue, to be reset when it ends."""
+    """Otherwise they would wait in the listener's queue, to be reset at its end."""
     with gunicorn(tmp_path / "log") as server, kept(server) as (client,):
         client.send(GET % b"/sleep/4")
         wait_until(lambda: is_running(server))
@@ -184,7 +184,7 @@ def refuses(server: Server) -> bool:
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGQUIT])
 @pytest.mark.parametrize("to_group", [False, True])
 def test_ctrl_c_ends_the_server_at_once_and_without_a_traceback(tmp_path: Path, sent: int, to_group: bool) -> None:
-    """A terminal sends it to the workers too."""
+    """A terminal sends the signal to the workers too."""
     with gunicorn(tmp_path / "log", **WORKERS) as server, kept(server):
         server.wait_for_workers(2)
         (os.killpg if to_group else os.kill)(server.process.pid, sent)

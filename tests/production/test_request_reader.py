@@ -1,4 +1,4 @@
-"""What a connection may send before its request is whole: so many empty lines, so many bytes of head, and no more."""
+"""The bounds on what a connection may send: empty lines, lines, the head, the body."""
 
 import pytest
 
@@ -13,7 +13,7 @@ SEGMENTS = [1, 7, 1000, 10**6]  # bytes
 
 
 def read(data: bytes, segment: int = 10**6) -> list[WholeRequest]:
-    """The requests in `data`, which comes in pieces of `segment` bytes. Raises what one of them is refused with."""
+    """The requests in `data`, fed in pieces of `segment` bytes. Raises the refusal of the first that is refused."""
     reader, requests = RequestReader(), []
     for start in range(0, len(data), segment):
         reader.feed(data[start : start + segment])
@@ -23,7 +23,7 @@ def read(data: bytes, segment: int = 10**6) -> list[WholeRequest]:
 
 
 def head_of(size: int, target: bytes = b"/", end: bytes = b"\r\n") -> bytes:
-    """A head of exactly `size` bytes, its line ends counted, in header lines that are short enough each."""
+    """A head of exactly `size` bytes, line ends included; each header line is short enough."""
     lines = [b"GET " + target + b" HTTP/1.1\r\n", HOST + b"\r\n"]
     missing = size - sum(map(len, lines)) - len(end)
     while missing > 0:
@@ -35,14 +35,14 @@ def head_of(size: int, target: bytes = b"/", end: bytes = b"\r\n") -> bytes:
 
 @pytest.mark.parametrize("segment", SEGMENTS)
 def test_up_to_four_empty_lines_before_a_request_are_passed_over(segment: int) -> None:
-    """RFC 9112 §2.2. Before each request of a connection: they are not counted together."""
+    """RFC 9112 §2.2. Each request of a connection may have four."""
     assert len(read(b"\r\n" * 4 + GET + b"\r\n" * 4 + GET + GET, segment)) == 3
 
 
 @pytest.mark.parametrize("segment", SEGMENTS)
 @pytest.mark.parametrize("before", [b"", GET])
 def test_a_fifth_empty_line_is_refused(before: bytes, segment: int) -> None:
-    """At once: whether a request follows makes no difference."""
+    """At once, whether or not a request follows."""
     for sent in (b"\r\n" * 5, b"\r\n" * 5 + GET, b"\r\n" * 100_000):
         with pytest.raises(BadRequest, match="empty lines"):
             read(before + sent, segment)
@@ -62,7 +62,7 @@ def test_a_request_has_begun_with_its_first_byte_even_of_an_empty_line() -> None
 @pytest.mark.parametrize("segment", SEGMENTS)
 @pytest.mark.parametrize("target", [b"/", b"/".ljust(8000, b"a")])
 def test_a_head_of_64_kib_is_taken(target: bytes, segment: int) -> None:
-    """All of its bytes are counted, line ends too; what stands before and behind the head is not."""
+    """All of its bytes count, line ends included. Bytes before and behind the head do not."""
     head = head_of(HEAD_BYTES, target)
     assert len(head) == HEAD_BYTES
     for sent in (head + head, b"\r\n" * 4 + head + GET):
@@ -78,7 +78,7 @@ def test_a_head_of_one_byte_more_is_refused(target: bytes, segment: int) -> None
 
 @pytest.mark.parametrize("segment", SEGMENTS)
 def test_a_head_that_can_only_become_too_large_is_refused_before_its_end(segment: int) -> None:
-    """Its last line has no end: without a bound on the whole, it would be taken for one that is still to come."""
+    """The last line has no end. Without a bound on the head, the reader would wait for the rest of it."""
     assert read(head_of(HEAD_BYTES - 4, end=b"A"), segment) == []
     with pytest.raises(HeadersTooLarge):
         read(head_of(HEAD_BYTES + 1, end=b"A"), segment)
@@ -103,8 +103,8 @@ def test_a_line_too_long_or_one_too_many_is_refused_as_soon_as_it_is(
 
 
 @pytest.mark.parametrize("segment", SEGMENTS)
-def test_the_size_is_that_of_all_that_has_come_of_a_request(segment: int) -> None:
-    """The cap on what all clients together have us hold adds it up."""
+def test_the_size_is_the_number_of_bytes_received_of_a_request(segment: int) -> None:
+    """The limit on the bytes held for all clients adds these sizes up."""
     reader = RequestReader()
     sent = head_of(60_000, end=b"Content-Length: 9\r\n\r\n") + b"12345678"
     for start in range(0, len(sent), segment):
@@ -117,7 +117,7 @@ def test_the_size_is_that_of_all_that_has_come_of_a_request(segment: int) -> Non
 
 
 def test_two_content_type_lines_are_refused() -> None:
-    """Joined by a comma they could be read as either."""
+    """Joined by a comma, they could be read as either."""
     lines = b"Content-Type: application/json\r\ncontent-type: application/json\r\n"
     with pytest.raises(BadRequest, match="Content-Type"):
         read(b"POST / HTTP/1.1\r\n" + HOST + b"\r\n" + lines + b"\r\n")
@@ -125,7 +125,7 @@ def test_two_content_type_lines_are_refused() -> None:
 
 @pytest.mark.parametrize("segment", SEGMENTS)
 def test_a_body_ends_where_its_length_says_whatever_it_looks_like(segment: int) -> None:
-    """`M` left unread in front of `POST / HTTP/1.1` would still make a request line; `x y` makes none."""
+    """A body `M` left in the buffer would go unnoticed: `MPOST` is a valid method. `x y` is none."""
     bodies = [b"x y", b"\r\n\r\n", GET, b"GET ", b"M", b"", b"x y" * 20_000]
     posts = [b"POST / HTTP/1.1\r\n%b\r\nContent-Length: %d\r\n\r\n%b" % (HOST, len(body), body) for body in bodies]
     requests = read(b"".join(posts), segment)

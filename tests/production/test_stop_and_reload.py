@@ -1,4 +1,4 @@
-"""Stopping, reloading, recycling, dying: what is running is answered, and what workers share goes on counting."""
+"""Stop, reload, recycling and death: running requests are answered, and what workers share goes on counting."""
 
 import os
 import signal
@@ -34,10 +34,10 @@ def gone(process: int) -> bool:
     return not Path(f"/proc/{process}").exists()
 
 
-def test_sigterm_answers_what_runs_and_readyz_says_first_that_the_end_is_near(
+def test_after_sigterm_running_requests_are_answered_and_readyz_is_a_503(
     server: Server, ada: Person, accounts: tuple[str, str], database_path: Path
 ) -> None:
-    """Two transfers are in the middle, one in each worker: they wait for a lock, which comes free after SIGTERM."""
+    """Two transfers run, one in each worker. They wait for a lock that is released after SIGTERM."""
     load = Load(server, ada, accounts)
     workers = server.workers()
     with ExitStack() as stack:
@@ -68,10 +68,10 @@ def told_to_stop(caller: Caller) -> bool:
     return caller.call("GET", "//healthz").headers["connection"] == "close"
 
 
-def test_a_killed_master_leaves_nobody_who_writes(
+def test_after_the_death_of_the_master_no_worker_goes_on_writing(
     server: Server, ada: Person, accounts: tuple[str, str], database_path: Path
 ) -> None:
-    """Though clients ask and ask on connections that they keep: the workers notice, and part with them."""
+    """Although clients keep their connections busy, the workers notice and close them."""
     load = Load(server, ada, accounts)
     workers = server.workers()
     server.process.kill()
@@ -84,7 +84,7 @@ def test_a_killed_master_leaves_nobody_who_writes(
 
 
 class Watch:
-    """One client that changes a product and reads it, and one that counts how much of its quota is left."""
+    """One client changes and reads a product; another one counts how much of its quota is left."""
 
     def __init__(self, server: Server, admin: Person, ada: Person, product: str) -> None:
         self._server, self._admin, self._ada, self._path = server, admin, ada, f"/products/{product}"
@@ -101,7 +101,7 @@ class Watch:
             assert may_be_lost
 
     def count_everywhere(self) -> None:
-        """Every worker knows the product as it is, and how often ada was here."""
+        """Every worker shows the product as it is, and has Ada's count of requests."""
         for worker in self._server.workers():
             self.change_and_read()
             (caller,) = connect_to(self._server, worker)
@@ -113,7 +113,7 @@ class Watch:
 
 
 def wear_out(server: Server, worker: int, watch: Watch) -> None:
-    """Ask this worker until it wants no more."""
+    """Send requests to this worker until it closes the connection."""
     (caller,) = connect_to(server, worker)
     with caller:
         for number in count():
@@ -124,7 +124,7 @@ def wear_out(server: Server, worker: int, watch: Watch) -> None:
 
 
 def replace_workers(server: Server, watch: Watch, event: str) -> None:
-    """Until new workers have come in place of those that were there, with changes and reads all the while."""
+    """Wait until new workers have replaced the old ones; change and read the product meanwhile."""
     old = server.workers()
     if event == "SIGHUP":
         server.process.send_signal(signal.SIGHUP)
@@ -144,7 +144,7 @@ def replace_workers(server: Server, watch: Watch, event: str) -> None:
 def test_limits_and_caches_go_on_over(
     tmp_path: Path, database_path: Path, api: Api, admin: Person, ada: Person, event: str
 ) -> None:
-    """No read is older than the write answered before it, no request is lost (but by a kill), no hit forgotten."""
+    """No read is older than an answered write; no request is lost, except by a kill; no hit is forgotten."""
     options = ["--max-requests", "100"] if event == "max_requests" else []
     environment = {"RATE_LIMIT_DEFAULT": f"{QUOTA}/86400"}
     with service(tmp_path / "log", database_path, *options, **environment) as server:

@@ -1,7 +1,8 @@
-"""Any client can fill a head with whatever is slowest to parse, and it is parsed on the thread that serves all others.
+"""No header costs more to parse than any other bytes of the same length.
 
-So each header is filled here, up to the largest head that is taken, with what its parser would find hardest; reading
-and answering the request must cost about as much CPU as for a head of the same size that means nothing.
+A head is parsed on the thread that serves all clients. These tests fill each header, up to the largest head that is
+taken, with the input that is hardest for its parser. To read and answer the request must cost about as much CPU as with
+a head of the same size that means nothing.
 """
 
 import base64
@@ -27,13 +28,13 @@ ARRAYS = (
 
 
 def lines_of(name: bytes, unit: bytes, count: int = 7, start: bytes = b"") -> list[bytes]:
-    """So many header lines, each as long as it may be and, behind `start`, full of `unit`."""
+    """`count` header lines of the greatest length: the name, `start`, and then `unit` again and again."""
     field = name + b": " + start
     return [field + unit * ((8190 - len(field)) // len(unit))] * count
 
 
 def cases() -> Iterator[tuple[str, bytes, list[bytes]]]:
-    """A name, a request line without its version, and the header lines."""
+    """The test's name, a request line without its version, and the header lines."""
     for line, name, units, count in (
         (OWN, b"If-None-Match", [b",", b'"",', b'"1",', b'W/"1",', b'"1" ,', b'"', b"1,"], 7),
         (CHANGE, b"If-Match", [b",", b'"",', b'"1",', b'W/"1",', b'"1" ,', b'"', b"1,"], 7),
@@ -65,7 +66,7 @@ def cases() -> Iterator[tuple[str, bytes, list[bytes]]]:
 
 @pytest.fixture
 def cost(make_api: Any) -> Callable[[bytes, list[bytes]], float]:
-    """Seconds of CPU for a request: the least of several, for whatever else the machine does only adds to it."""
+    """Seconds of CPU for a request: the least of several, since other work on the machine only adds."""
     api = make_api(trusted_proxies=Networks("10.0.0.0/8"), cors_origins=frozenset({"https://example.org"}))
     ada = api.sign_up("Ada")
     known = f"Authorization: {ada.headers['Authorization']}".encode()

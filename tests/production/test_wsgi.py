@@ -1,4 +1,4 @@
-"""Requests as the application gets them, and answers as they go out."""
+"""What the application gets of a request, and what the client gets of an answer."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -57,7 +57,7 @@ def taken(data: bytes) -> WholeRequest | None:
 
 
 def gunicorns(data: bytes) -> dict[str, Any]:
-    """What gunicorn, configured as ours, would hand to an application."""
+    """The environ that gunicorn's own parser makes, configured to the same rules."""
     config = Config()
     for name, value in {"header_map": "drop", "forwarder_headers": "", "forwarded_allow_ips": ""}.items():
         config.set(name, value)
@@ -68,8 +68,8 @@ def gunicorns(data: bytes) -> dict[str, Any]:
 
 
 @given(heads)
-def test_what_is_taken_means_the_same_to_us_and_to_gunicorn(head: bytes) -> None:
-    """Two parsers that were written apart; whatever gunicorn refuses we refuse too."""
+def test_a_request_that_is_taken_means_the_same_to_gunicorn(head: bytes) -> None:
+    """Two parsers, written independently, agree; and what gunicorn refuses is refused here too."""
     try:
         request = taken(head + BODY)
     except AppError:
@@ -85,7 +85,7 @@ def test_what_is_taken_means_the_same_to_us_and_to_gunicorn(head: bytes) -> None
 
 @given(heads)
 def test_what_gunicorn_takes_is_taken(head: bytes) -> None:
-    """But for what RFC 9112 lets us refuse: a target of CONNECT, and more than one of what can be but one."""
+    """Except for what RFC 9112 allows a server to refuse: CONNECT, and repeats of a header that has one value."""
     try:
         gunicorns(head + BODY)
     except ParseException:
@@ -113,7 +113,7 @@ def test_what_gunicorn_takes_is_taken(head: bytes) -> None:
         ([GET[:-1] + b"0", b"Connection: keep-alive, close"], False),
     ],
 )
-def test_a_connection_goes_on_as_its_client_wants(lines: list[bytes], keeps: bool) -> None:
+def test_a_connection_is_kept_if_its_client_wants_it(lines: list[bytes], keeps: bool) -> None:
     request = taken(b"\r\n".join([*lines, HOST, b"", b""]))
     assert request is not None
     assert request.keeps_connection == keeps
@@ -144,7 +144,7 @@ def test_an_answer_is_its_status_its_headers_and_its_body() -> None:
 @pytest.mark.parametrize(
     ("status", "method"), [("204 No Content", b"GET"), ("304 Not Modified", b"GET"), ("200 OK", b"HEAD")]
 )
-def test_where_no_body_may_be_there_is_none(status: str, method: bytes) -> None:
+def test_an_answer_that_must_not_have_a_body_has_none(status: str, method: bytes) -> None:
     assert answered(status, [], [b"abc"], method).endswith(b"\r\n\r\n")
 
 
@@ -152,13 +152,13 @@ def test_where_no_body_may_be_there_is_none(status: str, method: bytes) -> None:
     "headers",
     [[("Location", "/a\r\nSet-Cookie: b")], [("A", "b\nc")], [("A", "b\0")], [("A", "b\r")], [("Content-Length", "2")]],
 )
-def test_what_would_be_another_answer_is_none(headers: list[tuple[str, str]]) -> None:
+def test_an_answer_that_a_client_would_read_as_another_is_an_error(headers: list[tuple[str, str]]) -> None:
     with pytest.raises(ValueError, match="the answer"):
         answered("200 OK", headers, [b"abc"])
 
 
 def test_the_last_start_of_an_answer_counts() -> None:
-    """An application that fails before its first part may begin anew (PEP 3333)."""
+    """An application that fails before its first part may start another answer (PEP 3333)."""
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Parts:
         start_response("200 OK", [])
@@ -172,7 +172,7 @@ def test_the_last_start_of_an_answer_counts() -> None:
 
 
 class Closable:
-    """The parts of an answer, which know whether they were closed (PEP 3333)."""
+    """The parts of an answer; counts the calls of `close` (PEP 3333)."""
 
     def __init__(self, *parts: bytes | Exception) -> None:
         self._parts = parts
@@ -201,7 +201,7 @@ def test_an_answer_is_closed_once_whether_it_is_whole_or_fails_half_way() -> Non
     [(SERVER, "127.0.0.1", "8000"), (("::1", 8000, 0, 0), "::1", "8000"), ("/run/app.sock", "localhost", "80")],
 )
 def test_an_application_is_told_where_it_is_served(server: Any, name: str, port: str) -> None:
-    """Over a unix socket too, where WSGI still wants a name and a port."""
+    """Also over a unix socket: WSGI requires a name and a port."""
     request = taken(GET + b"\r\nHost: elsewhere\r\n\r\n")
     assert request is not None
     environ = environ_of(request, CLIENT, server)
