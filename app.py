@@ -18,6 +18,7 @@ from backend.infrastructure import logs
 from backend.infrastructure.cache import Cache, LruCache, NoCache
 from backend.infrastructure.database import Database
 from backend.infrastructure.disk_space import check_disk_space
+from backend.infrastructure.json_encoder import to_json
 from backend.infrastructure.keyring import Keyring, signing_secrets
 from backend.infrastructure.logs import LogSink
 from backend.infrastructure.migrations import check_database, check_schema
@@ -64,7 +65,6 @@ from backend.web.request import Request
 from backend.web.router import ADMIN, ANYONE, SELF_OR_ADMIN, USER, Route, Router
 
 StartResponse = Callable[..., Any]
-API = "/api/v1"
 READINESS_SECONDS = 1.0  # for which a check of database, disk and outbox is good
 
 
@@ -79,6 +79,7 @@ class Tools:
     limiter: RateLimiter
     passwords: Passwords
     log: LogSink
+    to_json: Callable[[dict[str, Any]], str] = to_json  # of envelopes
 
 
 class App:
@@ -129,58 +130,56 @@ class App:
         recent_problems = Recent(lambda: problems_of(checks), READINESS_SECONDS, clock)
         service = ServiceRoutes(
             lambda: problems_of({"shutdown": check_not_shutting_down}) | recent_problems(),
-            lambda: openapi_document(self.routes),
+            lambda: to_json(openapi_document(self.routes)),
         )
         self.routes = [
-            Route("POST", f"{API}/users", users.create_user, ANYONE, auth_limited=True, hashes=True),
-            Route("GET", f"{API}/users", users.list_users, ADMIN),
-            Route("GET", f"{API}/users/me", users.get_current_user, USER, short=True),
-            Route("PATCH", f"{API}/users/me", users.update_current_user, USER, hashes=True),
-            Route("GET", f"{API}/users/{{id}}", users.get_user, SELF_OR_ADMIN, short=True),
-            Route("PATCH", f"{API}/users/{{id}}", users.update_user, SELF_OR_ADMIN, hashes=True),
-            Route("DELETE", f"{API}/users/{{id}}", users.delete_user, ADMIN),
-            Route("POST", f"{API}/auth/login", sessions.log_in, ANYONE, auth_limited=True, hashes=True),
-            Route("POST", f"{API}/auth/refresh", sessions.refresh_tokens, ANYONE),
-            Route("POST", f"{API}/auth/logout", sessions.log_out, ANYONE),
-            Route("GET", f"{API}/auth/sessions", sessions.list_sessions, USER),
-            Route("DELETE", f"{API}/auth/sessions", sessions.end_all_sessions, USER),
-            Route("DELETE", f"{API}/auth/sessions/{{id}}", sessions.end_session, USER),
-            Route("POST", f"{API}/auth/password", password.change_password, USER, auth_limited=True, hashes=True),
-            Route("POST", f"{API}/auth/password-reset", password.request_password_reset, ANYONE, auth_limited=True),
+            Route("POST", "/api/v1/users", users.create_user, ANYONE, auth_limited=True),
+            Route("GET", "/api/v1/users", users.list_users, ADMIN),
+            Route("GET", "/api/v1/users/me", users.get_current_user, USER),
+            Route("PATCH", "/api/v1/users/me", users.update_current_user, USER),
+            Route("GET", "/api/v1/users/{id}", users.get_user, SELF_OR_ADMIN, users.find),
+            Route("PATCH", "/api/v1/users/{id}", users.update_user, SELF_OR_ADMIN, users.find),
+            Route("DELETE", "/api/v1/users/{id}", users.delete_user, ADMIN, users.find),
+            Route("POST", "/api/v1/auth/login", sessions.log_in, ANYONE, auth_limited=True),
+            Route("POST", "/api/v1/auth/refresh", sessions.refresh_tokens, ANYONE),
+            Route("POST", "/api/v1/auth/logout", sessions.log_out, ANYONE),
+            Route("GET", "/api/v1/auth/sessions", sessions.list_sessions, USER),
+            Route("DELETE", "/api/v1/auth/sessions", sessions.end_all_sessions, USER),
+            Route("DELETE", "/api/v1/auth/sessions/{id}", sessions.end_session, USER, sessions.find),
+            Route("POST", "/api/v1/auth/password", password.change_password, USER, auth_limited=True),
+            Route("POST", "/api/v1/auth/password-reset", password.request_password_reset, ANYONE, auth_limited=True),
             Route(
                 "POST",
-                f"{API}/auth/password-reset/confirm",
+                "/api/v1/auth/password-reset/confirm",
                 password.confirm_password_reset,
                 ANYONE,
                 auth_limited=True,
-                hashes=True,
             ),
-            Route("GET", f"{API}/products", catalogue.list_products, ANYONE, short=True),
-            Route("POST", f"{API}/products", catalogue.create_product, ADMIN),
-            Route("GET", f"{API}/products/{{id}}", catalogue.get_product, ANYONE, short=True),
-            Route("PATCH", f"{API}/products/{{id}}", catalogue.update_product, ADMIN),
-            Route("POST", f"{API}/accounts", accounts.create_account, USER),
-            Route("GET", f"{API}/accounts", accounts.list_accounts, USER, short=True),
-            Route("GET", f"{API}/accounts/{{id}}", accounts.get_account, USER, short=True),
-            Route("POST", f"{API}/accounts/{{id}}/deposits", accounts.create_deposit, ADMIN),
-            Route("POST", f"{API}/accounts/{{id}}/withdrawals", accounts.create_withdrawal, ADMIN),
-            Route("GET", f"{API}/accounts/{{id}}/transactions", accounts.list_account_transactions, USER, short=True),
-            Route("POST", f"{API}/transfers", transactions.create_transfer, USER),
-            Route("GET", f"{API}/transactions/{{id}}", transactions.get_transaction, USER, short=True),
-            Route("POST", f"{API}/orders", order.create_order, USER),
-            Route("GET", f"{API}/orders", order.list_orders, USER, short=True),
-            Route("GET", f"{API}/orders/{{id}}", order.get_order, USER, short=True),
-            Route("POST", f"{API}/orders/{{id}}/cancel", order.cancel_order, USER),
-            Route("POST", f"{API}/orders/{{id}}/fulfil", order.fulfil_order, ADMIN),
-            Route("GET", f"{API}/audit", audit.list_audit_entries, ADMIN),
-            Route("GET", "/healthz", service.get_health, ANYONE, short=True),
+            Route("GET", "/api/v1/products", catalogue.list_products, ANYONE),
+            Route("POST", "/api/v1/products", catalogue.create_product, ADMIN),
+            Route("GET", "/api/v1/products/{id}", catalogue.get_product, ANYONE, catalogue.find),
+            Route("PATCH", "/api/v1/products/{id}", catalogue.update_product, ADMIN, catalogue.find),
+            Route("POST", "/api/v1/accounts", accounts.create_account, USER),
+            Route("GET", "/api/v1/accounts", accounts.list_accounts, USER),
+            Route("GET", "/api/v1/accounts/{id}", accounts.get_account, USER, accounts.find),
+            Route("POST", "/api/v1/accounts/{id}/deposits", accounts.create_deposit, ADMIN, accounts.find),
+            Route("POST", "/api/v1/accounts/{id}/withdrawals", accounts.create_withdrawal, ADMIN, accounts.find),
+            Route("GET", "/api/v1/accounts/{id}/transactions", accounts.list_account_transactions, USER, accounts.find),
+            Route("POST", "/api/v1/transfers", transactions.create_transfer, USER),
+            Route("GET", "/api/v1/transactions/{id}", transactions.get_transaction, USER, transactions.find),
+            Route("POST", "/api/v1/orders", order.create_order, USER),
+            Route("GET", "/api/v1/orders", order.list_orders, USER),
+            Route("GET", "/api/v1/orders/{id}", order.get_order, USER, order.find),
+            Route("POST", "/api/v1/orders/{id}/cancel", order.cancel_order, USER, order.find),
+            Route("POST", "/api/v1/orders/{id}/fulfil", order.fulfil_order, ADMIN, order.find),
+            Route("GET", "/api/v1/audit", audit.list_audit_entries, ADMIN),
+            Route("GET", "/healthz", service.get_health, ANYONE),
             Route("GET", "/readyz", service.get_readiness, ANYONE),
             Route("GET", "/openapi.json", service.get_open_api, ANYONE),
         ]
 
         # The middleware, outermost first.
-        router = Router(endpoint(route) for route in self.routes)
-        self.lane_of = router.lane_of  # for the server
+        self.router = Router(endpoint(route, tools.to_json) for route in self.routes)
         self.middleware = [
             request_ids,
             client_addresses(settings.trusted_proxies),
@@ -188,7 +187,7 @@ class App:
             cross_origin(settings.cors_origins),
             error_answers,
             framing,
-            routing(router),
+            routing(self.router),
             authentication(self.logins.identify),
             limits.middleware,
         ]

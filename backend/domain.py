@@ -8,8 +8,7 @@ import ipaddress
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Generic, Literal, NewType, TypeVar
+from typing import Any, Generic, Literal, NewType, TypeVar
 
 T = TypeVar("T")
 
@@ -32,7 +31,6 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFC", text.casefold())
 
 
-@lru_cache(4096)
 def network_of(address: str) -> str:
     """What counts as one client: an IPv4 address, or the /64 of an IPv6 one, in which a client can choose any."""
     if ":" not in address:
@@ -161,18 +159,17 @@ class UserWithOrders(User):
 
 @dataclass(frozen=True, slots=True)
 class IdempotentRequest:
-    """One try of a request that may be sent twice: its key, if it has one, and what it asks for."""
+    """A request that may be sent twice. `key` is None if the client sent no Idempotency-Key."""
 
     key: str | None
     fingerprint: bytes  # of method, path and body
-    encode: Callable[[object], str]  # a noun as the text that a replay must repeat byte for byte
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotentResult(Generic[T]):
-    """What an attempt led to: the encoded noun (a T), made now or replayed."""
+    """The resource (a T) that the first attempt made; if `replayed`, parsed from the JSON stored with the key."""
 
-    encoded: str
+    resource: T | dict[str, Any]
     replayed: bool
 
 

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "services": {"repositories", "infrastructure"} | ANYBODYS,
     "repositories": {"infrastructure"} | ANYBODYS,
     "delivery": {"services", "repositories", "infrastructure"} | ANYBODYS,
-    "openapi": {"web"} | ANYBODYS,
+    "openapi": {"web", "infrastructure"} | ANYBODYS,
     "production": {"app", "web", "infrastructure"} | ANYBODYS,
     "web": {"infrastructure"} | ANYBODYS,
     "infrastructure": ANYBODYS,

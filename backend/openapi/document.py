@@ -11,15 +11,16 @@ from typing import Any, get_origin
 
 from backend import __version__, errors
 from backend.errors import AppError
+from backend.infrastructure.json_encoder import camel_case
 from backend.openapi.response_schemas import ERROR, META, NUMBER, STRING, named, object_of, reference, schema_of
 from backend.openapi.texts import HEADERS, INFO, PARAMETERS, TAGS
 from backend.web.constraints import Schema
-from backend.web.handler import Contract, Signature, contract_of, is_validated, signature_of
+from backend.web.handler import Contract, Empty, Signature, contract_of, is_validated, signature_of
 from backend.web.pagination import OffsetQuery, Page
 from backend.web.rate_limits import UNLIMITED
 from backend.web.response import JSON, Response
 from backend.web.router import Access, Route
-from backend.web.schemas import Nested, camel_case, field_schema, fields_of
+from backend.web.schemas import Nested, field_schema, fields_of
 
 Errors = tuple[type[AppError], ...]  # of one route, or of one status, sorted by status and code
 
@@ -64,7 +65,7 @@ def errors_of(route: Route) -> Errors:
     found = {*ALWAYS, *contract_of(route).errors}
     if route.access in (Access.ADMIN, Access.SELF_OR_ADMIN):
         found.add(errors.Forbidden)
-    if signature_of(route).resource:
+    if route.find is not None:
         found.add(errors.NotFound)
     if route.method != "GET":
         found.add(errors.UnsupportedMediaType)
@@ -87,18 +88,18 @@ def _tag(route: Route) -> str:
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    contract, wants = contract_of(route), signature_of(route)
+    contract, takes = contract_of(route), signature_of(route)
     operation: dict[str, Any] = {
         "operationId": camel_case(route.handler.__name__),
         "tags": [_tag(route)],
         "summary": route.handler.__doc__,
         "description": f"Who may: {route.access.value}.",
         "security": [{}, {"bearer": []}] if route.access is Access.ANYONE else [{"bearer": []}],
-        "parameters": _parameters(route, contract, wants),
-        "responses": {str(contract.status): _success(route, contract, wants)},
+        "parameters": _parameters(route, contract, takes),
+        "responses": {str(contract.status): _success(route, contract, takes)},
     }
-    if wants.body is not None:
-        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": Nested(wants.body).schema()}}}
+    if takes.body is not Empty:
+        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": Nested(takes.body).schema()}}}
     if is_validated(route) and route.method == "GET":
         operation["responses"]["304"] = {"description": "Not modified.", "headers": _headers("ETag", *_limits(route))}
     for group in _errors_by_status(route):
@@ -106,37 +107,37 @@ def _operation(route: Route) -> dict[str, Any]:
     return operation
 
 
-def _parameters(route: Route, contract: Contract, wants: Signature) -> list[dict[str, Any]]:
+def _parameters(route: Route, contract: Contract, takes: Signature) -> list[dict[str, Any]]:
     shared = {
         "id": "{id}" in route.path,
         "X-Request-ID": True,
-        "Idempotency-Key": wants.idempotent,
+        "Idempotency-Key": "idempotent" in takes.parameters,
         "If-None-Match": "{id}" in route.path and (contract.etag or errors.PreconditionFailed in contract.errors),
         "If-Match": errors.PreconditionFailed in contract.errors,
     }
     own = [
         {"name": field.name, "in": "query", "required": field.required, "schema": field_schema(field)}
-        for field in fields_of(wants.query)
+        for field in fields_of(takes.query)
     ]
     return [reference("parameters", name) for name, wanted in shared.items() if wanted] + own
 
 
-def _success(route: Route, contract: Contract, wants: Signature) -> dict[str, Any]:
-    paged = get_origin(wants.returns) is Page
+def _success(route: Route, contract: Contract, takes: Signature) -> dict[str, Any]:
+    paged = get_origin(takes.returns) is Page
     special = {
         "ETag": contract.etag,
         "Location": contract.location,
         "Link": paged,
-        "Idempotency-Replayed": wants.idempotent,
+        "Idempotency-Replayed": "idempotent" in takes.parameters,
     }
     headers = _headers(*(name for name, wanted in special.items() if wanted), *_limits(route))
     answer: dict[str, Any] = {"description": HTTPStatus(contract.status).phrase, "headers": headers}
     if contract.status == 204:
         return answer
-    if wants.returns is Response:
+    if takes.returns is Response:
         schema: Schema = {"type": "object"} if contract.media == JSON else STRING
     else:
-        schema = object_of({"data": schema_of(wants.returns), "meta": _page_meta(wants.query) if paged else META})
+        schema = object_of({"data": schema_of(takes.returns), "meta": _page_meta(takes.query) if paged else META})
     return {**answer, "content": {contract.media: {"schema": schema}}}
 
 

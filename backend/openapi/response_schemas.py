@@ -6,8 +6,8 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from backend.domain import IdempotentResult, Timestamp
+from backend.infrastructure.json_encoder import camel_case
 from backend.web.constraints import Schema
-from backend.web.schemas import camel_case
 
 STRING: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "integer"}

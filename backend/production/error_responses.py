@@ -14,8 +14,7 @@ from backend.infrastructure.logs import path_of, request_id
 from backend.production.request_reader import REQUEST_LINE
 from backend.production.wsgi import render
 from backend.web.cross_origin import EXPOSED
-from backend.web.envelope import error_response
-from backend.web.response import STATUS_LINES
+from backend.web.response import STATUS_LINES, error_response
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 

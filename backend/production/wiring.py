@@ -13,6 +13,7 @@ from backend.infrastructure import logs
 from backend.infrastructure.database import Database
 from backend.infrastructure.migrations import check_database
 from backend.production.cache import CoherentCache
+from backend.production.kept_json import kept_json
 from backend.production.passwords import SharedPasswords, shared_password_locks
 from backend.production.rate_limiter import shared_limiter
 from backend.settings import Settings
@@ -31,4 +32,6 @@ def production_tools(settings: Settings, clock: Callable[[], float] = time.time)
     database = Database(settings.database_path, settings.busy_timeout_seconds, clock, half)
     cache = CoherentCache(database, settings.cache_size, settings.cache_ttl_seconds)
     passwords = SharedPasswords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
-    return Tools(clock, database, cache, cache, shared_limiter(), passwords, logs.configure(settings.log_level))
+    return Tools(
+        clock, database, cache, cache, shared_limiter(), passwords, logs.configure(settings.log_level), kept_json
+    )

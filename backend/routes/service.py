@@ -3,10 +3,8 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from backend.errors import AppError, Unavailable
-from backend.web.envelope import encode
 from backend.web.handler import responds
 from backend.web.request import Request
 from backend.web.response import Response
@@ -22,9 +20,9 @@ class Status:
 
 
 class ServiceRoutes:
-    """`problems` gives the checks that fail now, by name, with what is wrong."""
+    """`problems` returns what is wrong, by the failing check's name; `document` returns OpenAPI as JSON."""
 
-    def __init__(self, problems: Callable[[], Mapping[str, str]], document: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, problems: Callable[[], Mapping[str, str]], document: Callable[[], str]) -> None:
         self._problems = problems
         self._document = document
         self._openapi = b""
@@ -45,7 +43,7 @@ class ServiceRoutes:
     @responds(200)
     def get_open_api(self, request: Request) -> Response:
         """This documentation, as OpenAPI 3.1."""
-        self._openapi = self._openapi or encode(self._document()).encode()
+        self._openapi = self._openapi or self._document().encode()
         return Response(200, self._openapi)
 
 

@@ -5,11 +5,13 @@ lock after the first has committed, and finds its key. A request that fails leav
 rolled back. The service checks rights before it calls `once`, so a replay needs them too.
 """
 
+import json
 from collections.abc import Callable
 from typing import TypeVar
 
 from backend.domain import IdempotentRequest, IdempotentResult
 from backend.errors import IdempotencyKeyReused
+from backend.infrastructure.json_encoder import to_json
 from backend.infrastructure.transaction import Tx
 from backend.repositories import idempotency_keys
 
@@ -25,15 +27,15 @@ def once(tx: Tx, user_id: str, idempotent: IdempotentRequest, effect: Callable[[
     Raises IdempotencyKeyReused if that was a request for something else.
     """
     if idempotent.key is None:
-        return IdempotentResult(idempotent.encode(effect()), replayed=False)
+        return IdempotentResult(effect(), replayed=False)
     expired = tx.now - LIFETIME
     earlier = idempotency_keys.find(tx, user_id, idempotent.key, expired)
     if earlier is not None:
         fingerprint, data = earlier
         if fingerprint != idempotent.fingerprint:
             raise IdempotencyKeyReused
-        return IdempotentResult(data, replayed=True)
-    encoded = idempotent.encode(effect())
+        return IdempotentResult(json.loads(data), replayed=True)
+    resource = effect()
     idempotency_keys.prune(tx, expired, PRUNED)
-    idempotency_keys.put(tx, user_id, idempotent.key, idempotent.fingerprint, encoded)
-    return IdempotentResult(encoded, replayed=False)
+    idempotency_keys.put(tx, user_id, idempotent.key, idempotent.fingerprint, to_json(resource))
+    return IdempotentResult(resource, replayed=False)

@@ -1,7 +1,6 @@
 """Who is at the other end: the socket's peer, or what trusted proxies say stands behind it."""
 
 import ipaddress
-from functools import lru_cache
 
 from backend.settings import Networks
 
@@ -40,7 +39,6 @@ def _is_port(text: str) -> bool:
     return text[0] == ":" and text[1:].isascii() and text[1:].isdigit() and len(text) <= 6
 
 
-@lru_cache(4096)  # by far the most requests come from an address seen before
 def _plain(text: str) -> str | None:
     """The canonical text of an address; `::ffff:a.b.c.d` is a.b.c.d; None for what is none or has a zone id."""
     try:

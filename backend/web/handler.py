@@ -2,61 +2,61 @@
 
     token → role → `{id}` → headers and body → query → handler → envelope
 
-A handler is a method marked with `@responds`. The names of its parameters say what it needs: `resource` (what its
-class's `find` returns for the path's `{id}`), `query` and `body` (schemas), `idempotent` (for routes that take an
+A handler is a method marked with `@responds`. The names of its parameters say what it needs: `resource` (what the
+route's `find` returns for the path's `{id}`), `query` and `body` (schemas), `idempotent` (for routes that take an
 Idempotency-Key). It returns a noun, a Page, an IdempotentResult, None for 204, or a ready Response.
 
 `openapi/document.py` writes the documentation from the same facts. The operation's id is the method's name in
-camelCase, so no two handlers share a name.
+camelCase, so each handler's name is unique.
 """
 
 import hashlib
 import inspect
-import json
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_type_hints
 
 from backend.domain import IdempotentRequest, IdempotentResult
 from backend.errors import AppError, Forbidden, NotFound
 from backend.infrastructure.ids import is_id
-from backend.web.envelope import data_response, to_json
+from backend.infrastructure.json_encoder import to_json
 from backend.web.pagination import Page
 from backend.web.request import Request
-from backend.web.response import JSON, Response
+from backend.web.response import JSON, Response, envelope
 from backend.web.router import PARAMETER, Access, Endpoint, Route
 from backend.web.schemas import read_body, read_query
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+Encode = Callable[[dict[str, Any]], str]
+PARAMETERS = {"request", "resource", "idempotent", "query", "body"}  # that a handler may have
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a handler answers when all is well, and which errors of its own it may raise."""
+    """What a handler answers on success, and which errors of its own it may raise."""
 
     status: int
     errors: tuple[type[AppError], ...]
-    location: str  # the collection under whose path the made thing stands
+    location: str  # the collection that a created resource belongs to
     etag: bool
-    public: bool  # may be kept by caches that ask again
+    public: bool  # shared caches may keep the answer, and must revalidate it
     media: str  # the content type
 
 
 @dataclass(frozen=True)
 class Empty:
-    """The shape of no body and of no query."""
+    """The schema of an empty body and of an empty query."""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a handler wants, read off its annotations once."""
+    """What a handler takes and returns, read off its annotations once."""
 
-    resource: bool
-    idempotent: bool
-    query: Any  # a shape
-    body: Any  # a shape, or None
+    parameters: AbstractSet[str]
+    query: Any  # a schema
+    body: Any  # a schema
     returns: Any
-    wants_query: bool
 
 
 def responds(
@@ -76,8 +76,14 @@ def contract_of(route: Route) -> Contract:
     return route.handler.contract  # type: ignore[attr-defined, no-any-return]  # set by @responds
 
 
+def signature_of(route: Route) -> Signature:
+    hints = get_type_hints(route.handler)
+    names = inspect.signature(route.handler).parameters.keys()
+    return Signature(names, hints.get("query", Empty), hints.get("body", Empty), hints.get("return"))
+
+
 def is_validated(route: Route) -> bool:
-    """Whether a client may keep the route's answer and ask again with `If-None-Match`.
+    """Whether a client may keep the route's answer and revalidate it with `If-None-Match`.
 
     An ETag is a version: it identifies a state of one resource. Without `{id}` the URL may mean another resource for
     each caller, with the same version.
@@ -85,53 +91,46 @@ def is_validated(route: Route) -> bool:
     return contract_of(route).etag and PARAMETER in route.path
 
 
-def signature_of(route: Route) -> Signature:
-    names = inspect.signature(route.handler).parameters
-    hints = get_type_hints(route.handler)
-    return Signature(
-        "resource" in names, "idempotent" in names, hints.get("query", Empty), hints.get("body"), hints.get("return"),
-        "query" in names,
-    )  # fmt: skip
+def endpoint(route: Route, encode: Encode = to_json) -> Endpoint:
+    """Wrap the route's handler; `encode` makes JSON text of the envelope around what it returns.
 
-
-def endpoint(route: Route) -> Endpoint:
-    """Wrap the route's handler. Raises at start-up for a handler without contract or a route without access."""
-    contract, wants, handler = contract_of(route), signature_of(route), route.handler
-    validated = is_validated(route)
-    if not isinstance(route.access, Access):
-        raise TypeError(f"{route.method} {route.path} does not say who may call it")
-    find = getattr(handler, "__self__", None)
-    changes = route.method != "GET"
-    no_query = wants.query()  # the defaults; frozen, so one is enough
+    Raises TypeError, at start-up, for a route that does not say all it must.
+    """
+    _check_declarations(route)
+    takes = signature_of(route)
 
     def call(request: Request) -> Response:
         _authorise(request, route.access)
-        arguments: dict[str, Any] = {}
-        if wants.resource:
-            arguments["resource"] = find.find(request, _id(request))  # type: ignore[union-attr]  # by convention
-        sent = None
-        if changes:
-            sent = request.json_body() if wants.body else request.no_body()
-            _check_admin_fields(request, wants.body, sent)
-        if wants.idempotent:
-            arguments["idempotent"] = _idempotent(request)
-        given = request.query_parameters()
-        query = read_query(wants.query, given) if given else no_query
-        if changes:
-            body = read_body(wants.body or Empty, sent)
-            if wants.body:
-                arguments["body"] = body
-        if wants.wants_query:
-            arguments["query"] = query
-        return _answer(request, contract, validated, handler(request, **arguments))
+        given: dict[str, Any] = {"request": request}
+        if route.find is not None:
+            given["resource"] = route.find(request, _id(request))
+        sent = _sent(request, takes.body)
+        if "idempotent" in takes.parameters:
+            given["idempotent"] = _idempotent(request)
+        given["query"] = read_query(takes.query, request.query_parameters())
+        given["body"] = read_body(takes.body, sent)
+        return _answer(request, route, encode, route.handler(**{name: given[name] for name in takes.parameters}))
 
     return Endpoint(route, call)
+
+
+def _check_declarations(route: Route) -> None:
+    where = f"{route.method} {route.path}"
+    if not isinstance(route.access, Access):
+        raise TypeError(f"{where}: say who may call it, such as ANYONE or USER")
+    if not hasattr(route.handler, "contract"):
+        raise TypeError(f"{where}: mark its handler with @responds")
+    parameters = signature_of(route).parameters
+    if not parameters <= PARAMETERS:
+        raise TypeError(f"{where}: its handler may take {', '.join(sorted(PARAMETERS))}, not {', '.join(parameters)}")
+    if not (PARAMETER in route.path) == ("resource" in parameters) == (route.find is not None):
+        raise TypeError(f"{where}: {PARAMETER} in the path, `find` and the handler's `resource` belong together")
 
 
 def _authorise(request: Request, access: Access) -> None:
     """Refuse a bad token, on public routes too, then a caller without the access that the route asks for.
 
-    A caller admitted by the admin role is marked, so that the service can look for the role again when it writes.
+    A caller admitted by the admin role is marked, so that the service reads the role again when it writes.
     """
     if request.auth_error is not None:
         raise request.auth_error
@@ -144,31 +143,41 @@ def _authorise(request: Request, access: Access) -> None:
         request.caller = replace(caller, as_admin=True)
 
 
-def _check_admin_fields(request: Request, shape: Any, sent: Any) -> None:
-    """Raise Forbidden if others than admins send a field of the shape's `admin_only`, whatever its value."""
-    fields = getattr(shape, "admin_only", ())
-    if fields and not request.user.is_admin and isinstance(sent, dict) and not sent.keys().isdisjoint(fields):
-        raise Forbidden
-
-
 def _id(request: Request) -> str:
     if not is_id(request.path_id):
         raise NotFound
     return request.path_id
 
 
+def _sent(request: Request, schema: Any) -> Any:
+    """The parsed JSON of a body; `{}` for GET and HEAD, whose bodies mean nothing.
+
+    Raises Forbidden for a field of the schema's `admin_only`, whatever its value, if the caller is no admin.
+    """
+    if request.method in ("GET", "HEAD"):
+        return {}
+    sent = request.no_body() if schema is Empty else request.json_body()
+    restricted = getattr(schema, "admin_only", ())
+    if restricted and not request.user.is_admin and isinstance(sent, dict) and not sent.keys().isdisjoint(restricted):
+        raise Forbidden
+    return sent
+
+
 def _idempotent(request: Request) -> IdempotentRequest:
     what = hashlib.sha256(f"{request.method} {request.path}\n".encode() + request.raw_body())
-    return IdempotentRequest(request.idempotency_key(), what.digest(), to_json)
+    return IdempotentRequest(request.idempotency_key(), what.digest())
 
 
-def _answer(request: Request, contract: Contract, validated: bool, result: Any) -> Response:
+def _answer(request: Request, route: Route, encode: Encode, result: Any) -> Response:
+    """The response to what the handler returned, with the headers that its contract promises."""
     if isinstance(result, Response):
         return result
+    contract = contract_of(route)
     if contract.status == 204:
         return Response(204)
+    validated = is_validated(route)
     unchanged = validated and request.method in ("GET", "HEAD") and request.is_known_version(result.version)
-    response = Response(304) if unchanged else _enveloped(request, contract, result)
+    response = Response(304) if unchanged else _enveloped(request, contract, encode, result)
     if contract.etag:
         response.headers.append(("ETag", f'"{result.version}"'))
     if validated:
@@ -178,18 +187,17 @@ def _answer(request: Request, contract: Contract, validated: bool, result: Any) 
     return response
 
 
-def _enveloped(request: Request, contract: Contract, result: Any) -> Response:
+def _enveloped(request: Request, contract: Contract, encode: Encode, result: Any) -> Response:
+    resource, meta, headers = result, {}, []
     if isinstance(result, Page):
-        response = data_response(200, to_json(result.items), request.id, {"pagination": result.pagination})
-        if result.link:
-            response.headers.append(("Link", result.link))
-        return response
-    attempted = isinstance(result, IdempotentResult)
-    data = result.encoded if attempted else to_json(result)
-    response = data_response(contract.status, data, request.id)
+        resource, meta = result.items, {"pagination": result.pagination}
+        headers += [("Link", result.link)] if result.link else []
+    if isinstance(result, IdempotentResult):
+        resource = result.resource
+        headers += [("Idempotency-Replayed", "true")] if result.replayed else []
     if contract.location:
-        made = json.loads(data)["id"] if attempted else result.id
-        response.headers.append(("Location", f"{contract.location}/{made}"))
-    if attempted and result.replayed:
-        response.headers.append(("Idempotency-Replayed", "true"))
+        created = resource["id"] if isinstance(resource, dict) else resource.id
+        headers.append(("Location", f"{contract.location}/{created}"))
+    response = Response(contract.status, encode(envelope("data", resource, request.id, **meta)).encode())
+    response.headers += headers
     return response

@@ -14,9 +14,8 @@ from backend.errors import AppError, InternalError, Unauthorized
 from backend.infrastructure.logs import LogSink, iso_now, path_of, request_id
 from backend.settings import Networks
 from backend.web.client_address import client_address
-from backend.web.envelope import error_response
 from backend.web.request import Request
-from backend.web.response import Response
+from backend.web.response import Response, error_response
 from backend.web.router import Router
 
 Handle = Callable[[Request], Response]

@@ -14,11 +14,11 @@ from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import urlencode
 
 from backend.errors import ValidationFailed
+from backend.infrastructure.json_encoder import camel_case
 from backend.infrastructure.keyring import Keyring
 from backend.web.constraints import Integer, Text
 from backend.web.request import Request
 from backend.web.router import Access
-from backend.web.schemas import camel_case
 
 T = TypeVar("T")
 

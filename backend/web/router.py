@@ -4,18 +4,16 @@ A path is static segments and at most one `{id}`. It must match exactly: no redi
 A static segment goes before `{id}`, so `/users/me` is not a user whose id is "me". No regular expression finds a route.
 """
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from backend.errors import AppError, MethodNotAllowed, NotFound
+from backend.errors import MethodNotAllowed, NotFound
 from backend.web.response import Response
 
 PARAMETER = "{id}"
 SERVER = "*"  # the target of an OPTIONS request that asks about the server as a whole (RFC 9110, section 9.3.7)
-MAYBE_LONG = re.compile(r"limit=(?!(1?\d|20)(&|\Z))|%")  # of a query: more of a list than its default; or a disguise
 
 
 class Access(Enum):
@@ -30,30 +28,20 @@ class Access(Enum):
 ANYONE, USER, SELF_OR_ADMIN, ADMIN = Access
 
 
-class Lane(Enum):
-    """Where a server should run a request, so that it never waits behind a slower kind."""
-
-    LOOP = "the thread of its loop"
-    POOL = "a thread of its pool"
-    PASSWORDS = "a thread apart, which may wait ten seconds for its turn at bcrypt"
-
-
 @dataclass(frozen=True)
 class Route:
     """One row of the URL table.
 
-    `auth_limited`: the `auth` policy counts it too. `short`: it takes about a millisecond at most, and waits for
-    nothing but the disk's cache: no write, no bcrypt, no scan. So a server may run it on the thread of its loop, unless
-    a list longer than its default is asked for. `hashes`: it runs bcrypt, or may.
+    `find(request, id)` returns the resource that the path's `{id}` names, or raises NotFound. With `auth_limited` the
+    `auth` rate limit counts the route, too.
     """
 
     method: str
     path: str
     handler: Callable[..., Any]
     access: Access
+    find: Callable[[Any, str], Any] | None = None
     auth_limited: bool = False
-    short: bool = False
-    hashes: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,17 +78,6 @@ class Router:
         if endpoint is None:
             raise MethodNotAllowed(node.allow())
         return endpoint, value
-
-    def lane_of(self, method: str, target: str) -> Lane:
-        """LOOP for a `short` route unless a long list is asked for, POOL also for what matches no route."""
-        path, _, query = target.partition("?")
-        try:
-            route = self.find(method, path)[0].route
-        except AppError:
-            return Lane.POOL
-        if route.hashes:
-            return Lane.PASSWORDS
-        return Lane.LOOP if route.short and not MAYBE_LONG.search(query) else Lane.POOL
 
     def allowed(self, path: str) -> str:
         """The sorted methods of a path, of all paths for `*`, for `Allow`. Raises NotFound."""

@@ -12,6 +12,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from backend.errors import ValidationFailed
+from backend.infrastructure.json_encoder import camel_case
 from backend.web.constraints import DIGITS, FieldErrors, Integer, ListOf, Rule, Schema
 
 
@@ -127,12 +128,6 @@ def _compiled(attribute: str, hint: Any, default: Any) -> Field:
         raise TypeError(f"{attribute}: no rule in {hint!r}")
     required, nullable = default is MISSING, NoneType in get_args(kind)
     return Field(attribute, camel_case(attribute), rules[0], required, nullable, None if required else default)
-
-
-@cache
-def camel_case(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)
 
 
 def list_of(shape: type[Any], low: int, high: int, unique: str = "") -> ListOf:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from app import App
-from backend.web.envelope import data_response, to_json
+from backend.infrastructure.json_encoder import to_json
 from backend.web.handler import endpoint
 from backend.web.middleware import Handle, Middleware, chain
 from backend.web.request import Request
-from backend.web.response import Response
+from backend.web.response import Response, envelope
 from tests.bench.measure import OURS, Figure, Size, microseconds
 from tests.bench.service import Application, Environ, ask, environ, folder, service
 from tests.conftest import Person
@@ -76,7 +76,7 @@ def parts_of(app: App, ada: Person) -> dict[str, Callable[[], object]]:
     return {
         "token": lambda: app.logins._tokens.verify("access", ada.access),
         "identify": lambda: app.logins.identify(ada.access),
-        "encode": lambda: data_response(200, to_json(user), "0" * 32),
+        "encode": lambda: Response(200, to_json(envelope("data", user, "0" * 32)).encode()),
     }
 
 

@@ -43,7 +43,7 @@ def requests(api, ada, grace, admin, purse, tea):
     order = api.post("/orders", ada, placing).json["data"]["id"]
     return {
         "accounts": ("/accounts", ada, {"currency": "EUR"}),
-        "deposits": (f"/accounts/{purse}/deposits", admin, {"amount": 5, "memo": "ü"}),
+        "deposits": (f"/accounts/{purse}/deposits", admin, {"amount": 5, "memo": '"ü\u2028\\ 🍵'}),
         "withdrawals": (f"/accounts/{purse}/withdrawals", admin, {"amount": 5}),
         "transfers": ("/transfers", ada, {"fromAccountId": purse, "toAccountId": other, "amount": 5}),
         "orders": ("/orders", ada, placing),

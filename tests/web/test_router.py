@@ -1,13 +1,12 @@
 """Routing: paths match exactly; 404 and 405; HEAD and OPTIONS on every path."""
 
+import re
+
 import pytest
 
 from backend.errors import MethodNotAllowed, NotFound
-from backend.routes.service import ServiceRoutes
-from backend.web.handler import endpoint
-from backend.web.router import ADMIN, ANYONE, Lane, Route, Router
-
-LOOP, POOL, _ = Lane
+from backend.web.handler import endpoint, responds
+from backend.web.router import ANYONE, USER, Endpoint, Route, Router
 
 ABSENT = "01900000-0000-7000-8000-000000000000"
 
@@ -109,15 +108,16 @@ def test_a_static_segment_goes_before_an_id(api, ada):
     assert api.get("/users/me", ada).json["data"]["id"] == ada.id
 
 
-def route(method="GET", path="/things/{id}", access=ANYONE):
-    return Route(method, path, ServiceRoutes({}, dict).get_health, access)
+def router_of(*routes):
+    """A router of `(method, path)` pairs."""
+    return Router(Endpoint(Route(method, path, print, ANYONE), print) for method, path in routes)
 
 
 def test_the_order_of_the_table_does_not_matter():
     """Static before `{id}`, whichever was added first; and an id is whatever stands in its segment."""
-    routes = [route(path=path) for path in ("/things/{id}", "/things/new", "/things/{id}/parts", "/things")]
+    routes = [("GET", path) for path in ("/things/{id}", "/things/new", "/things/{id}/parts", "/things")]
     for table in (routes, routes[::-1]):
-        router = Router(map(endpoint, table))
+        router = router_of(*table)
         found = {path: router.find("GET", path) for path in ("/things/new", "/things/7", "/things/x y/parts")}
         assert [(at.route.path, value) for at, value in found.values()] == [
             ("/things/new", ""), ("/things/{id}", "7"), ("/things/{id}/parts", "x y"),
@@ -126,7 +126,7 @@ def test_the_order_of_the_table_does_not_matter():
 
 @pytest.mark.parametrize("path", ["", "/", "things", "/things/", "/things//parts", "/things/7/parts/", "/things/7/8"])
 def test_the_router_knows_nothing_but_its_routes(path):
-    router = Router(map(endpoint, [route(), route(path="/things/{id}/parts"), route(path="/things")]))
+    router = router_of(("GET", "/things/{id}"), ("GET", "/things/{id}/parts"), ("GET", "/things"))
     with pytest.raises(NotFound):
         router.find("GET", path)
     with pytest.raises(NotFound):
@@ -134,16 +134,59 @@ def test_the_router_knows_nothing_but_its_routes(path):
 
 
 def test_the_router_tells_which_methods_there_are():
-    router = Router(map(endpoint, [route("PATCH"), route("DELETE")]))
+    router = router_of(("PATCH", "/things/{id}"), ("DELETE", "/things/{id}"))
     with pytest.raises(MethodNotAllowed) as refused:
         router.find("GET", "/things/7")
     assert refused.value.headers == {"Allow": "DELETE, OPTIONS, PATCH"}
 
 
-@pytest.mark.parametrize("access", [None, "anyone", True, ()])
-def test_a_route_that_does_not_say_who_may_call_it_does_not_start(access):
-    with pytest.raises(TypeError, match="who may call it"):
-        endpoint(route(access=access))
+class ThingRoutes:
+    """Handlers of a made-up resource."""
+
+    def find(self, request, thing_id):
+        return thing_id
+
+    @responds(204)
+    def delete_thing(self, request, resource):
+        """Delete it."""
+
+    @responds(204)
+    def delete_things(self, request):
+        """Delete all."""
+
+    @responds(204)
+    def mistaken(self, request, thing):
+        """Ask for what no route has."""
+
+    def unmarked(self, request):
+        """Promise nothing."""
+
+
+THINGS = ThingRoutes()
+
+
+@pytest.mark.parametrize(
+    ("path", "handler", "access", "find", "advice"),
+    [("/things", THINGS.delete_things, None, None, "say who may call it"),
+     ("/things", THINGS.delete_things, "anyone", None, "say who may call it"),
+     ("/things", THINGS.unmarked, USER, None, "mark its handler with @responds"),
+     ("/things", THINGS.mistaken, USER, None, "its handler may take body, idempotent, query, request, resource"),
+     ("/things", THINGS.delete_thing, USER, None, "belong together"),
+     ("/things", THINGS.delete_thing, USER, THINGS.find, "belong together"),
+     ("/things", THINGS.delete_things, USER, THINGS.find, "belong together"),
+     ("/things/{id}", THINGS.delete_thing, USER, None, "belong together"),
+     ("/things/{id}", THINGS.delete_things, USER, THINGS.find, "belong together"),
+     ("/things/{id}", THINGS.delete_things, USER, None, "belong together")],
+)  # fmt: skip
+def test_a_route_that_leaves_something_unsaid_does_not_start(path, handler, access, find, advice):
+    """The error names the route, and what to do."""
+    with pytest.raises(TypeError, match=f"DELETE {re.escape(path)}: .*{advice}"):
+        endpoint(Route("DELETE", path, handler, access, find))
+
+
+def test_a_complete_route_starts():
+    endpoint(Route("DELETE", "/things", THINGS.delete_things, USER))
+    endpoint(Route("DELETE", "/things/{id}", THINGS.delete_thing, USER, THINGS.find))
 
 
 def test_a_route_cannot_be_made_without_access():
@@ -151,29 +194,6 @@ def test_a_route_cannot_be_made_without_access():
         Route("GET", "/things", print)
 
 
-def test_a_handler_without_a_contract_does_not_start():
-    with pytest.raises(AttributeError):
-        endpoint(Route("GET", "/things", print, ADMIN))
-
-
 def test_two_routes_for_one_path_do_not_start():
     with pytest.raises(ValueError, match="two routes"):
-        Router(map(endpoint, [route(), route(access=ADMIN)]))
-
-
-@pytest.mark.parametrize(
-    ("query", "lane"),
-    [("", LOOP), ("?", LOOP), ("?limit=20", LOOP), ("?limit=7&status=placed", LOOP), ("?cursor=a-b_c&limit=19", LOOP),
-     ("?limit=21", POOL), ("?limit=100", POOL), ("?status=placed&limit=0100", POOL), ("?limit=20&limit=100", POOL),
-     ("?%6cimit=100", POOL), ("?limit=1%300", POOL)],
-)  # fmt: skip
-def test_a_list_is_short_unless_it_may_be_longer_than_its_default(query, lane):
-    """A hundred orders of fifty items are 30 ms and 1.5 MB: on the server's loop, everybody would wait for them."""
-    router = Router([endpoint(Route("GET", "/things", ServiceRoutes({}, dict).get_health, ANYONE, short=True))])
-    assert router.lane_of("GET", f"/things{query}") is lane
-
-
-def test_what_is_no_route_is_not_short():
-    router = Router([endpoint(Route("GET", "/things", ServiceRoutes({}, dict).get_health, ANYONE, short=True))])
-    asked = [("GET", "/things"), ("HEAD", "/things"), ("POST", "/things"), ("GET", "/nowhere")]
-    assert [router.lane_of(*what) for what in asked] == [LOOP, LOOP, POOL, POOL]
+        router_of(("GET", "/things/{id}"), ("GET", "/things/{id}"))

@@ -1,0 +1,31 @@
+"""The JSON texts of cached resources, kept.
+
+The core encodes a resource each time it is sent: 4 µs each, which is 80 of the XXX µs of CPU of a page of 20 products.
+Users and products come out of the cache as the same objects again and again, so their texts are kept here, up to 4,096.
+
+The text is the core's, to the byte. The texts of other resources are not kept: orders are seldom read twice, and tokens
+must not stay in memory. Thread-safe.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+from backend.domain import Product, User
+from backend.infrastructure.json_encoder import to_json
+
+KEPT = (Product, User)  # frozen, and every change raises their `version`
+
+
+def kept_json(envelope: dict[str, Any]) -> str:
+    """As `to_json`, for the envelope of a resource or of a list of resources of one type."""
+    data = envelope["data"]
+    if type(data) in KEPT:
+        text = _text_of(data)
+    elif isinstance(data, (list, tuple)) and data and type(data[0]) in KEPT:
+        text = f"[{','.join([_text_of(resource) for resource in data])}]"
+    else:
+        return to_json(envelope)
+    return f'{{"data":{text},"meta":{to_json(envelope["meta"])}}}'
+
+
+_text_of = lru_cache(4096)(to_json)
