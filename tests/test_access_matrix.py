@@ -9,20 +9,15 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from backend.infrastructure.database import Database
 from backend.settings import Limit
 from backend.web.handler import contract_of
-from backend.web.router import Access, Lane, Route
+from backend.web.router import Access, Route
 from tests.every_route import API, VALID, World, allowed_caller, build_world, key_of, routes_of, send
 
 METHODS = ("GET", "HEAD")
 CALLERS = ("anonymous", "stranger", "owner", "admin", "deactivated", "forged")
 IDS_OF_NOTHING = {"absent": "0198c0de-0000-7000-8000-000000000000", "not a UUID": "1%27--"}
 CODES = {401: "UNAUTHORIZED", 403: "FORBIDDEN", 404: "NOT_FOUND"}
-HASHES = {
-    f"POST {API}/users", f"POST {API}/auth/login", f"POST {API}/auth/password",
-    f"POST {API}/auth/password-reset/confirm", f"PATCH {API}/users/me", f"PATCH {API}/users/{{id}}",
-}  # fmt: skip
 # Routes without `{id}` whose body names something of the caller's own.
 PAID_FROM_ONES_OWN_ACCOUNT = {f"POST {API}/transfers", f"POST {API}/orders"}
 # An admin sees everything, but acts as nobody else.
@@ -94,20 +89,6 @@ def test_what_runs_bcrypt_or_mails_counts_under_auth_and_what_writes_under_defau
     assert "default" in policies or (not runs and commits() == before)
 
 
-def on_lane(api, lane):
-    return [key for key, route in routes_of(api.app).items() if api.app.lane_of(route.method, route.path) is lane]
-
-
-def test_a_short_route_takes_no_lock_and_hashes_no_password(api, world, monkeypatch):
-    """The server runs them on the thread that all its clients share."""
-    short = on_lane(api, Lane.LOOP)
-    assert len(short) > 5
-    monkeypatch.delattr(Database, "transaction")
-    monkeypatch.setattr(bcrypt, "checkpw", None)
-    for key in short:
-        assert send(api, world, key, world.people["owner"]).status_code == 200
-
-
 @pytest.mark.parametrize("who", CALLERS)
 @pytest.mark.parametrize("key", VALID)
 def test_a_route_serves_those_who_may_and_refuses_the_others(api, world, commits, key, who):
@@ -150,16 +131,3 @@ def test_both_sides_of_a_transfer_see_it(api, world):
     for who in ("owner", "stranger", "admin"):
         answer = send(api, world, f"GET {API}/transactions/{{id}}", world.people[who], id="$transfer")
         assert answer.status_code == 200, who
-
-
-@pytest.mark.parametrize("key", sorted(VALID))
-def test_a_route_that_hashes_a_password_waits_on_a_thread_apart(api, world, key, monkeypatch):
-    """On threads of the pool, a storm of it would leave the other requests none."""
-    runs = []
-    for name in ("checkpw", "hashpw"):
-        run = getattr(bcrypt, name)
-        monkeypatch.setattr(bcrypt, name, lambda *given, run=run: runs.append(given) or run(*given))
-    who = "admin" if routes_of(api.app)[key].access is Access.ADMIN else "owner"
-    assert send(api, world, key, world.people[who]).status_code < 300
-    assert not runs or key in on_lane(api, Lane.PASSWORDS)
-    assert runs or key not in HASHES

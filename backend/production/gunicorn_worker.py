@@ -46,10 +46,10 @@ from backend.production.address_counts import AddressCounts
 from backend.production.connection import Connection
 from backend.production.connection_loop import ConnectionLoop
 from backend.production.error_responses import refusal
+from backend.production.lanes import Lane, lane_of
 from backend.production.wsgi import WholeRequest, answer
 from backend.settings import Settings
 from backend.web.client_address import client_address
-from backend.web.router import Lane
 
 MAX_PER_ADDRESS = 100  # connections
 TICK_SECONDS = 0.1  # between two looks at the deadlines; also the pause after a failed accept
@@ -205,12 +205,12 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 self.loop.answer(conn, keep=False)
 
     def lane_of(self, request: WholeRequest) -> Lane:
-        """The application says so (`App.lane_of`); for one that does not, all runs in the pool."""
-        if not hasattr(self.wsgi, "lane_of"):
+        """The lane that the application's `router` gives; the pool for an application without one."""
+        router = getattr(self.wsgi, "router", None)
+        if router is None:
             return Lane.POOL
         method, target, _ = request.head[0].decode().split(" ")
-        lane: Lane = self.wsgi.lane_of(method, target)
-        return lane
+        return lane_of(router, method, target)
 
     def run_in_thread(self, conn: Connection, request: WholeRequest, claim: threading.Lock) -> None:
         """In a pool thread. The first to acquire `claim` answers the request: this thread, or the loop to refuse it."""

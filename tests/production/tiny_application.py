@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from backend.infrastructure.shutdown import shutting_down
-from backend.web.router import Lane
+from backend.web.router import ANYONE, Endpoint, Route, Router
 
 BIG = b"x" * 5_000_000
 STACKS = {"threads-off": 1 << 47, "threads-on": 0}  # bytes for each new thread: more than can be had; the default
@@ -39,7 +39,12 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     return fails_late(answer) if what == "fails-late" else [answer] if environ["REQUEST_METHOD"] != "HEAD" else []
 
 
-application.lane_of = lambda method, target: Lane.LOOP if target.startswith("/short") else Lane.POOL
+def get_health() -> None:
+    """Has the name of a handler that the worker runs on its loop."""
+
+
+SHORT = ("/short", "/short/{id}")
+application.router = Router(Endpoint(Route("GET", path, get_health, ANYONE), print) for path in SHORT)
 
 
 def fails_late(answer: bytes) -> Iterator[bytes]:

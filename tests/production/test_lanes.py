@@ -1,0 +1,71 @@
+"""The lanes of requests: what the loop's thread runs itself, what the pool does, what waits for bcrypt apart."""
+
+import shutil
+from pathlib import Path
+
+import bcrypt
+import pytest
+
+from backend.production.lanes import INLINE, PASSWORDS, Lane, lane_of
+from backend.web.router import ANYONE, Access, Endpoint, Route, Router
+from tests.every_route import VALID, World, build_world, routes_of, send
+
+LOOP, POOL, _ = Lane
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> World:
+    return build_world(Path(shutil.copy(migrated, tmp_path_factory.mktemp("world"))))
+
+
+@pytest.fixture
+def database_path(world: World, tmp_path: Path) -> Path:
+    return Path(shutil.copy(world.path, tmp_path))
+
+
+def get_health():
+    """Has the name of an inline handler."""
+
+
+THINGS = Router([Endpoint(Route("GET", "/things", get_health, ANYONE), print)])
+
+
+@pytest.mark.parametrize(
+    ("query", "lane"),
+    [("", LOOP), ("?", LOOP), ("?limit=20", LOOP), ("?limit=7&status=placed", LOOP), ("?cursor=a-b_c&limit=19", LOOP),
+     ("?limit=21", POOL), ("?limit=100", POOL), ("?status=placed&limit=0100", POOL), ("?limit=20&limit=100", POOL),
+     ("?%6cimit=100", POOL), ("?limit=1%300", POOL)],
+)  # fmt: skip
+def test_a_list_runs_inline_unless_it_may_be_longer_than_its_default(query, lane):
+    assert lane_of(THINGS, "GET", f"/things{query}") is lane
+
+
+def test_a_head_runs_where_its_get_does_and_a_request_without_a_route_in_the_pool():
+    asked = [("GET", "/things"), ("HEAD", "/things"), ("POST", "/things"), ("GET", "/nowhere")]
+    assert [lane_of(THINGS, *what) for what in asked] == [LOOP, LOOP, POOL, POOL]
+
+
+def test_every_name_in_a_lane_is_a_handlers(api):
+    assert {route.handler.__name__ for route in api.app.routes} >= INLINE | PASSWORDS
+
+
+def test_an_inline_route_takes_no_lock_and_hashes_no_password(api, world, monkeypatch):
+    """The worker runs it on the thread that all its clients share."""
+    monkeypatch.setattr(api.app.database, "transaction", None)
+    monkeypatch.setattr(bcrypt, "checkpw", None)
+    for key, route in routes_of(api.app).items():
+        if route.handler.__name__ in INLINE:
+            assert send(api, world, key, world.people["owner"]).status_code == 200
+
+
+@pytest.mark.parametrize("key", VALID)
+def test_exactly_the_routes_that_run_bcrypt_wait_on_threads_apart(api, world, key, monkeypatch):
+    """A new route that checks or hashes a password fails here until PASSWORDS names its handler."""
+    runs = []
+    for name in ("checkpw", "hashpw"):
+        run = getattr(bcrypt, name)
+        monkeypatch.setattr(bcrypt, name, lambda *given, run=run: runs.append(given) or run(*given))
+    route = routes_of(api.app)[key]
+    by = world.people["admin" if route.access is Access.ADMIN else "owner"]
+    assert send(api, world, key, by).status_code < 300
+    assert (lane_of(api.app.router, route.method, route.path) is Lane.PASSWORDS) == bool(runs)
