@@ -109,7 +109,7 @@ class App:
         events.subscribe(*subscribers)
         events.listen(self.relay.wake)
 
-        # Routes: what the URLs are, and who may call them.
+        # Routes: what the URLs are, and which callers they admit.
         limits = RateLimits(tools.limiter, settings.rate_limit_default, settings.rate_limit_auth, self.logins.is_known)
         users = UserRoutes(self.users, limits)
         sessions = SessionRoutes(self.logins, limits)

@@ -1,7 +1,6 @@
-"""The nouns: what the application talks about, as frozen dataclasses. Imports nothing of ours.
+"""The nouns of the application, as frozen dataclasses. This module imports no other of the backend.
 
-The public ones are what clients get to see: the web room presents their fields in camelCase, and the OpenAPI schemas
-are made from them.
+Clients see these nouns as JSON, with field names in camelCase. The OpenAPI schemas are made from them.
 """
 
 import ipaddress
@@ -19,20 +18,20 @@ OrderStatus = Literal["placed", "cancelled", "fulfilled"]
 TransactionType = Literal["deposit", "withdrawal", "transfer", "payment", "refund"]
 AccountKind = Literal["user", "system", "shop"]
 
-Precondition = Callable[[int], bool]  # whether a change may be made to a resource of this version
+Precondition = Callable[[int], bool]  # whether a resource of this version may be changed
 
-MAX_AMOUNT = 10**12  # of one movement of money, in minor units
+MAX_AMOUNT = 10**12  # of one transaction, in minor units
 MAX_BALANCE = 2**63 - 1
 MAX_STOCK = 10**9
 
 
 def fold(text: str) -> str:
-    """Texts that differ only in case fold to the same."""
+    """The case-folded text, NFC-normalised: equal for texts that differ only in case."""
     return unicodedata.normalize("NFC", text.casefold())
 
 
 def network_of(address: str) -> str:
-    """What counts as one client: an IPv4 address, or the /64 of an IPv6 one, in which a client can choose any."""
+    """The unit that counts as one client: an IPv4 address, or the /64 of an IPv6 address (clients choose the rest)."""
     if ":" not in address:
         return address
     return str(ipaddress.ip_network((address, 64), strict=False))
@@ -52,9 +51,9 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The user of a live session who makes a request. The only noun that the web room knows.
+    """The authenticated user of a request, and the session.
 
-    `as_admin`: only the admin role admitted the request, so the role must still be there when it writes.
+    `as_admin`: only the admin role admitted the request, so the caller must still have it when the request writes.
     """
 
     user: User
@@ -68,9 +67,9 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One login. `current` marks the one that asks.
+    """One login. `current` marks the session of the request.
 
-    `last_used_at` is cut to the hour, so it may lie before `created_at`. For the current one it is the present hour.
+    `last_used_at` is cut to the hour, so it may precede `created_at`. For the current session it is the current hour.
     """
 
     id: str
@@ -104,7 +103,7 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """`owner_id` is None for a currency's system and shop account."""
+    """`owner_id` is None for the system and shop account of a currency."""
 
     id: str
     owner_id: str | None
@@ -115,7 +114,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """One movement of money between two accounts; a deposit comes from the system account, a withdrawal goes there."""
+    """Money moved between two accounts. A deposit comes from the system account, a withdrawal goes to it."""
 
     id: str
     type: TransactionType
@@ -152,14 +151,14 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class UserWithOrders(User):
-    """A user as `include=orders` shows him."""
+    """A user with the newest orders, for `include=orders`."""
 
     orders: tuple[Order, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotentRequest:
-    """A request that may be sent twice. `key` is None if the client sent no Idempotency-Key."""
+    """A request that a client may repeat. `key` is None if it sent no Idempotency-Key."""
 
     key: str | None
     fingerprint: bytes  # of method, path and body
@@ -167,7 +166,7 @@ class IdempotentRequest:
 
 @dataclass(frozen=True, slots=True)
 class IdempotentResult(Generic[T]):
-    """The resource (a T) that the first attempt made; if `replayed`, parsed from the JSON stored with the key."""
+    """The result of the first attempt: a T, or if `replayed`, the dict of the JSON that is stored with the key."""
 
     resource: T | dict[str, Any]
     replayed: bool
@@ -175,13 +174,13 @@ class IdempotentResult(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened, for those who want to know. `payload` is plain data without secrets."""
+    """Something that happened, for subscribers. `payload` is plain data without secrets."""
 
     id: str
     name: str  # such as "order.placed"
     resource_type: str
     resource_id: str
-    user_id: str | None  # who did it
+    user_id: str | None  # the actor
     request_id: str
     payload: Mapping[str, object]
     created_at: Timestamp
@@ -189,7 +188,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One event as the audit log keeps it."""
+    """One event in the audit log."""
 
     id: str
     user_id: str | None

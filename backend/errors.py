@@ -1,4 +1,4 @@
-"""The error tree. Status and code stand here, once; a service raises, the error middleware answers.
+"""The error tree, with the status and code of each error. Services raise; the middleware renders.
 
 AppError
 ├── BadRequest 400 ── MalformedJson
@@ -22,13 +22,13 @@ from itertools import islice
 from typing import ClassVar
 
 MAX_DETAILS = 50
-NAME_SHOWN = 100  # characters
+MAX_NAME = 100  # characters
 
 
 class AppError(Exception):
-    """A refusal with an HTTP-ready status and code. `message` and `details` are shown to the client: no secrets.
+    """An error with an HTTP status and code. `message` and `details` are sent to the client: no secrets.
 
-    The first 50 details are kept, each under the first 100 characters of its name: a client may have chosen it.
+    At most 50 details are kept, each name cut to 100 characters: a client may have chosen both.
     """
 
     status = 500
@@ -43,7 +43,7 @@ class AppError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.message = message or type(self).message
-        self.details = {name[:NAME_SHOWN]: problem for name, problem in islice((details or {}).items(), MAX_DETAILS)}
+        self.details = {name[:MAX_NAME]: error for name, error in islice((details or {}).items(), MAX_DETAILS)}
         self.headers = dict(headers or {})
         super().__init__(self.message)
 
@@ -53,11 +53,11 @@ class BadRequest(AppError):
 
 
 class MalformedJson(BadRequest):
-    code, message = "MALFORMED_JSON", "The body is not the JSON it should be."
+    code, message = "MALFORMED_JSON", "The body is not valid JSON."
 
 
 class Unauthorized(AppError):
-    """`details.reason` is a key of `REASONS`. The challenge is RFC 6750, section 3."""
+    """`details.reason` is a key of `REASONS`. `WWW-Authenticate` follows RFC 6750, section 3."""
 
     status, code, message = 401, "UNAUTHORIZED", "Authentication is required."
     REASONS: ClassVar = {
@@ -65,7 +65,7 @@ class Unauthorized(AppError):
         "credentials": "The credentials are wrong.",
         "invalid": "The token is invalid.",
         "expired": "The token has expired.",
-        "revoked": "The login has ended.",
+        "revoked": "The session has ended.",
     }
 
     def __init__(self, reason: str, message: str = "") -> None:
@@ -75,15 +75,15 @@ class Unauthorized(AppError):
 
 
 class Forbidden(AppError):
-    status, code, message = 403, "FORBIDDEN", "This is not allowed to you."
+    status, code, message = 403, "FORBIDDEN", "Forbidden."
 
 
 class NotFound(AppError):
-    status, code, message = 404, "NOT_FOUND", "There is nothing here."
+    status, code, message = 404, "NOT_FOUND", "Not found."
 
 
 class MethodNotAllowed(AppError):
-    status, code, message = 405, "METHOD_NOT_ALLOWED", "The method is not allowed here."
+    status, code, message = 405, "METHOD_NOT_ALLOWED", "Method not allowed."
 
     def __init__(self, allow: str) -> None:
         super().__init__(headers={"Allow": allow})
@@ -94,27 +94,27 @@ class RequestTimeout(AppError):
 
 
 class Conflict(AppError):
-    status, code, message = 409, "CONFLICT", "The request does not fit the present state."
+    status, code, message = 409, "CONFLICT", "The request conflicts with the current state."
 
 
 class OutOfStock(Conflict):
-    code, message = "OUT_OF_STOCK", "There is not enough in stock."
+    code, message = "OUT_OF_STOCK", "Not enough stock."
 
 
 class LengthRequired(AppError):
-    status, code, message = 411, "LENGTH_REQUIRED", "Send a Content-Length; no Transfer-Encoding is accepted."
+    status, code, message = 411, "LENGTH_REQUIRED", "Send a Content-Length, and no Transfer-Encoding."
 
 
 class PreconditionFailed(AppError):
-    status, code, message = 412, "PRECONDITION_FAILED", "The version is not one that the preconditions allow."
+    status, code, message = 412, "PRECONDITION_FAILED", "The current version does not satisfy the preconditions."
 
 
 class PayloadTooLarge(AppError):
-    status, code, message = 413, "PAYLOAD_TOO_LARGE", "A body may have 64 KiB."
+    status, code, message = 413, "PAYLOAD_TOO_LARGE", "The body exceeds 64 KiB."
 
 
 class UriTooLong(AppError):
-    status, code, message = 414, "URI_TOO_LONG", "A request line may have 8190 bytes."
+    status, code, message = 414, "URI_TOO_LONG", "The request line exceeds 8190 bytes."
 
 
 class UnsupportedMediaType(AppError):
@@ -125,16 +125,16 @@ class UnsupportedMediaType(AppError):
 
 
 class ValidationFailed(AppError):
-    """`details` has one entry for each wrong field; keys are paths such as `items[0].quantity`."""
+    """`details` has one entry for each invalid field; keys are paths such as `items[0].quantity`."""
 
-    status, code, message = 422, "VALIDATION_ERROR", "Some fields are wrong."
+    status, code, message = 422, "VALIDATION_ERROR", "Some fields are invalid."
 
     def __init__(self, details: Mapping[str, str]) -> None:
         super().__init__(details=details)
 
 
 class InsufficientFunds(AppError):
-    status, code, message = 422, "INSUFFICIENT_FUNDS", "The account does not hold enough."
+    status, code, message = 422, "INSUFFICIENT_FUNDS", "The balance is too low."
 
 
 class CurrencyMismatch(AppError):
@@ -142,7 +142,7 @@ class CurrencyMismatch(AppError):
 
 
 class IdempotencyKeyReused(AppError):
-    status, code, message = 422, "IDEMPOTENCY_KEY_REUSED", "This Idempotency-Key was used for another request."
+    status, code, message = 422, "IDEMPOTENCY_KEY_REUSED", "The Idempotency-Key was used for another request."
 
 
 class RateLimited(AppError):
@@ -154,17 +154,17 @@ class RateLimited(AppError):
 
 class HeadersTooLarge(AppError):
     status, code = 431, "HEADERS_TOO_LARGE"
-    message = "A head may have 64 KiB in all, and 100 header lines of 8190 bytes each."
+    message = "The head exceeds 64 KiB, or 100 header lines, or 8190 bytes in one of them."
 
 
 class InternalError(AppError):
-    """The answer to everything unforeseen. Its message never varies; the cause is in the log, under the request id."""
+    """An unexpected exception. The message is always the same; the log has the cause, under the request id."""
 
 
 class Unavailable(AppError):
-    """Nothing was written; the same request may be sent again after `Retry-After` seconds."""
+    """The service is overloaded or not ready. Nothing was written; retry after `Retry-After` seconds."""
 
-    status, code, message = 503, "SERVICE_UNAVAILABLE", "The service cannot do this just now."
+    status, code, message = 503, "SERVICE_UNAVAILABLE", "The service is temporarily unavailable."
 
     def __init__(
         self, message: str | None = None, *, details: Mapping[str, str] | None = None, retry_after: int = 1

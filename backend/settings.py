@@ -1,4 +1,4 @@
-"""Settings: one frozen dataclass read from the environment. A bad value stops the start, by name."""
+"""Settings: one frozen dataclass, read from the environment. A bad value stops the start and is named."""
 
 import base64
 import ipaddress
@@ -12,19 +12,19 @@ from urllib.parse import unquote, urlsplit
 
 T = TypeVar("T")
 
-MAX_LINK = 800  # characters: a line of a mail may have 998, and the token becomes part of it
+MAX_LINK = 800  # characters; a line of a mail may have 998, and the token is added
 MAILBOX = re.compile(r"[\w!#$%&'*+/^`{|}~-]+(\.[\w!#$%&'*+/^`{|}~-]+)*@[a-z0-9-]+(\.[a-z0-9-]+)*", re.ASCII | re.I)
-ORIGIN = re.compile(r"(https?)://(?:[a-z0-9.-]+|\[([0-9a-f:.]+)\])(?::([1-9][0-9]{0,4}))?")  # as browsers write it
+ORIGIN = re.compile(r"(https?)://(?:[a-z0-9.-]+|\[([0-9a-f:.]+)\])(?::([1-9][0-9]{0,4}))?")  # as browsers send it
 LISTENER = re.compile(r"unix:[^,]+|fd://[0-9]{1,4}|(?:\[([0-9A-Fa-f:.]+)\]|([^\s,:/\[\]]+)):([0-9]{1,5})")
 NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, and bytes that are not UTF-8
 
 
 class SettingsError(Exception):
-    """A variable cannot be read, or not be used. The message is one line: its name, what it was, what it may be."""
+    """A variable cannot be parsed or used. The message is one line: its name, its value and what it may be."""
 
 
 class Networks:
-    """A set of IP networks, and perhaps the peers of unix sockets (written `unix`)."""
+    """A set of IP networks; the entry `unix` adds the peers of unix sockets."""
 
     def __init__(self, text: str = "") -> None:
         names = _entries(text) if text else []
@@ -32,7 +32,7 @@ class Networks:
         self._networks = [_network(name) for name in names if name != "unix"]
 
     def __contains__(self, address: str) -> bool:
-        """True if the address lies in a network; `""` is the peer of a unix socket; anything unreadable is outside."""
+        """Whether the address is in the set. `""` is the peer of a unix socket; what is no address is not in it."""
         if not address:
             return self.unix
         if not self._networks:
@@ -79,11 +79,11 @@ class Settings:
     busy_timeout_seconds: float = 5.0
     workers: int = 2
     threads: int = 8  # of each worker
-    bind: tuple[str, ...] = ("127.0.0.1:8000",)  # as gunicorn writes addresses
+    bind: tuple[str, ...] = ("127.0.0.1:8000",)  # in gunicorn's syntax
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
-        """Every variable of the table below that is set and not blank; raises SettingsError for the first bad one."""
+        """Settings from the variables of the table below that are set and not blank. Raises SettingsError."""
         values: dict[str, object] = {}
         for name, (attribute, parse, meaning) in VARIABLES.items():
             text = environment.get(name, "").strip()
@@ -91,7 +91,7 @@ class Settings:
                 if text:
                     values[attribute] = parse(text)
             except ValueError:
-                secret = name in SECRET or "@" in text  # an address with a password in it
+                secret = name in SECRET or "@" in text  # a URL with a password
                 shown = f"{len(text)} characters, not shown" if secret else repr(text)
                 raise SettingsError(f"{name} was {shown}; it must be {meaning}") from None
         if "webhook_urls" in values and "webhook_secret" not in values:
@@ -100,7 +100,7 @@ class Settings:
 
 
 def jwt_secret(text: str) -> str:
-    """The secret in `text`, blanks around it stripped; the one rule for the variable's entries and for the file.
+    """The secret in `text`, an entry of JWT_SECRETS or the content of the file, without blanks around it.
 
     Raises ValueError unless it is one line of at least 32 bytes.
     """
@@ -111,7 +111,7 @@ def jwt_secret(text: str) -> str:
 
 
 def _entries(text: str) -> list[str]:
-    """The entries of a comma list, blanks around each stripped. An empty one, as after a last comma, is an error."""
+    """The entries of a comma list, without blanks around them. An empty entry is an error."""
     entries = [entry.strip() for entry in text.split(",")]
     if "" in entries:
         raise ValueError(text)
@@ -119,7 +119,7 @@ def _entries(text: str) -> list[str]:
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    """Host bits are dropped. IPv4 mapped into IPv6 is IPv4, because addresses are compared so."""
+    """The network, host bits dropped. IPv4 mapped into IPv6 becomes IPv4, as in `Networks.__contains__`."""
     if "%" in text:  # a zone
         raise ValueError(text)
     network = ipaddress.ip_network(text, strict=False)
@@ -166,7 +166,7 @@ def _limit(text: str) -> Limit | None:
 
 
 def _origins(text: str) -> frozenset[str]:
-    """No default port: browsers leave it out, so such an origin would never match."""
+    """Refuses a default port: browsers leave it out, so the origin would never match."""
     origins = frozenset(_entries(text))
     for origin in origins:
         match = ORIGIN.fullmatch(origin)
@@ -184,7 +184,7 @@ def _networks(text: str) -> Networks:
 
 
 def _smtp_url(text: str) -> str:
-    """User and password are ASCII without control characters once decoded: more the login of smtplib cannot send."""
+    """User and password must decode to printable ASCII: smtplib can send no other."""
     parts = urlsplit(text)
     login = [unquote(name, errors="strict") for name in (parts.username, parts.password) if name is not None]
     readable = re.fullmatch("[!-~]+", text) and all(re.fullmatch("[ -~]+", name) for name in login)
@@ -203,7 +203,7 @@ def _web_url(text: str) -> str:
         raise ValueError
     if "@" in parts.netloc or not re.fullmatch("[!-~]+", text):
         raise ValueError
-    parts.hostname.encode("idna")  # raises for a label that is empty or too long, as the resolver would
+    parts.hostname.encode("idna")  # raises for an empty or too long label, as the resolver does
     return text
 
 
@@ -231,7 +231,7 @@ def _webhook_secret(text: str) -> str:
 
 
 def _addresses(text: str) -> tuple[str, ...]:
-    """Addresses to listen on. Descriptors and other addresses do not mix: gunicorn would ignore the others."""
+    """Addresses to listen on. Descriptors do not mix with other addresses: gunicorn would ignore the others."""
     addresses = tuple(_entries(text))
     for address in addresses:
         match = LISTENER.fullmatch(address)
@@ -259,7 +259,7 @@ WHSEC = "whsec_ and base64 of 24 to 64 bytes"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 SECRET = {"JWT_SECRETS", "SMTP_URL", "WEBHOOK_URLS", "WEBHOOK_SECRET"}  # their values are never shown
 
-# environment variable → attribute, parser, what it may be
+# environment variable → attribute, parser, description of its values
 VARIABLES: dict[str, tuple[str, Callable[[str], object], str]] = {
     "DATABASE_URL": ("database_path", _sqlite_path, "sqlite:///relative/file or sqlite:////absolute/file"),
     "JWT_SECRETS": ("jwt_secrets", _secrets, "a comma list of secrets of at least 32 bytes each"),

@@ -1,7 +1,7 @@
-"""`/openapi.json`: OpenAPI 3.1, written from the same route table and dataclasses that serve and validate.
+"""`/openapi.json`: OpenAPI 3.1, written from the route table and the dataclasses that validate.
 
-What operations share stands once, under `components`: headers, parameters, an answer for each set of errors of one
-status, and every schema with a `title` (nouns, body shapes, long enumerations).
+What operations share is under `components`: headers, parameters, a response for each set of errors of one status, and
+every schema with a `title` (nouns, bodies, long enumerations).
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from backend.web.schemas import Nested, field_schema, fields_of
 
 Errors = tuple[type[AppError], ...]  # of one route, or of one status, sorted by status and code
 
-# Whatever the route; a body that is cut short the server refuses also where none is read.
+# Errors of every route. The server refuses a truncated body also where the route reads none.
 ALWAYS: Errors = (
     errors.BadRequest, errors.MalformedJson, errors.Unauthorized, errors.RequestTimeout, errors.LengthRequired,
     errors.PayloadTooLarge, errors.UriTooLong, errors.ValidationFailed, errors.HeadersTooLarge, errors.InternalError,
@@ -47,7 +47,7 @@ def openapi_document(routes: Sequence[Route]) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {**INFO, "version": __version__},
-        "servers": [{"url": "/", "description": "The server that this document came from."}],
+        "servers": [{"url": "/", "description": "The server that sent this document."}],
         "tags": [{"name": tag, "description": TAGS.get(tag, "")} for tag in dict.fromkeys(map(_tag, routes))],
         "paths": named(paths, schemas),
         "components": {
@@ -61,7 +61,7 @@ def openapi_document(routes: Sequence[Route]) -> dict[str, Any]:
 
 
 def errors_of(route: Route) -> Errors:
-    """Every error that a route can answer: its own, and those that its declarations bring along."""
+    """Every error of a route: its own, and those that follow from its declarations."""
     found = {*ALWAYS, *contract_of(route).errors}
     if route.access in (Access.ADMIN, Access.SELF_OR_ADMIN):
         found.add(errors.Forbidden)
@@ -83,7 +83,7 @@ def _name(group: Errors) -> str:
 
 
 def _tag(route: Route) -> str:
-    """Operations are grouped by the collection in their path, such as `users`."""
+    """The collection in the path, such as `users`."""
     return route.path.split("/")[3] if route.path.startswith("/api/") else "service"
 
 
@@ -93,7 +93,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "operationId": camel_case(route.handler.__name__),
         "tags": [_tag(route)],
         "summary": route.handler.__doc__,
-        "description": f"Who may: {route.access.value}.",
+        "description": f"Access: {route.access.value}.",
         "security": [{}, {"bearer": []}] if route.access is Access.ANYONE else [{"bearer": []}],
         "parameters": _parameters(route, contract, takes),
         "responses": {str(contract.status): _success(route, contract, takes)},
@@ -150,13 +150,13 @@ def _page_meta(query: type[Any]) -> Schema:
 
 
 def _error_answer(group: Errors) -> dict[str, Any]:
-    """One answer for all errors of one status that some routes have in common."""
+    """One response for all errors of one status that some routes have in common."""
     status = group[0].status
-    said = [f"`{error.code}`: {error.message} {vars(error).get('__doc__') or ''}".strip() for error in group]
+    texts = [f"`{error.code}`: {error.message} {vars(error).get('__doc__') or ''}".strip() for error in group]
     error = {"allOf": [ERROR], "properties": {"code": {"enum": [error.code for error in group]}}}
     schema = object_of({"error": error, "meta": META})
     headers = _headers(*ERROR_HEADERS.get(status, []), *([] if status in BEFORE_LIMITS else LIMITS))
-    return {"description": "\n\n".join(said), "headers": headers, "content": {JSON: {"schema": schema}}}
+    return {"description": "\n\n".join(texts), "headers": headers, "content": {JSON: {"schema": schema}}}
 
 
 def _headers(*names: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""JSON Schema of what the application answers, made from the nouns' types. A `title` makes a schema a named one."""
+"""JSON Schema of response bodies, made from the types of the nouns. A schema with a `title` becomes a named one."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -13,18 +13,22 @@ STRING: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "integer"}
 TIME: Schema = {"type": "string", "format": "date-time"}
 JSON_TYPES: dict[Any, Schema] = {
-    str: STRING, int: NUMBER, bool: {"type": "boolean"}, type(None): {"type": "null"}, Timestamp: TIME,
-}  # fmt: skip
+    str: STRING,
+    int: NUMBER,
+    bool: {"type": "boolean"},
+    type(None): {"type": "null"},
+    Timestamp: TIME,
+}
 
 
 def object_of(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None, title: str = "") -> Schema:
-    """An object with all the `required` properties and perhaps the `optional` ones."""
+    """The schema of an object."""
     schema = {"type": "object", "properties": {**required, **(optional or {})}, "required": list(required)}
     return {"title": title, **schema} if title else schema
 
 
 def schema_of(hint: Any) -> Schema:
-    """The schema of a noun of the domain, or of several in a Page, a tuple or a Once."""
+    """The schema of a noun, an IdempotentResult of one, or a Page, tuple or sequence of several."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint in JSON_TYPES:
         return JSON_TYPES[hint]
@@ -42,7 +46,7 @@ def schema_of(hint: Any) -> Schema:
 
 
 def named(node: Any, schemas: dict[str, Schema]) -> Any:
-    """`node` with its titled schemas moved to `schemas`, and references in their places."""
+    """`node` with its titled schemas moved to `schemas` and replaced by references."""
     if isinstance(node, list):
         return [named(entry, schemas) for entry in node]
     if not isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""What the URLs are: parse → call one service → answer. One file a resource, body shapes beside their handler.
+"""What the URLs are: parse → call one service → answer. One file a resource, body schemas beside their handlers.
 
-May import: web, services, domain, errors.
+May import: web, services, domain, errors. Read first: products.py.
 """

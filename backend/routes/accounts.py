@@ -47,7 +47,7 @@ class NewTransfer:
     @staticmethod
     def conflicts(values: Mapping[str, Any]) -> Mapping[str, str]:
         same = values.get("from_account_id") == values.get("to_account_id") is not None
-        return {"toAccountId": "must be another account than fromAccountId"} if same else {}
+        return {"toAccountId": "must differ from fromAccountId"} if same else {}
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,9 @@ class AccountRoutes:
 
     @responds(200)
     def list_accounts(self, request: Request, query: AccountQuery) -> Page[Account]:
-        """One's accounts; for admins all, or one owner's."""
+        """The caller's accounts; for admins all accounts, or those of one owner."""
         owner_id = whose(request, query.owner_id, "ownerId")
-        return self._cursors.page(
-            request, query, lambda before, limit: self._ledger.accounts(owner_id, before, limit)
-        )  # fmt: skip
+        return self._cursors.page(request, query, lambda before, limit: self._ledger.accounts(owner_id, before, limit))
 
     @responds(200)
     def get_account(self, request: Request, resource: Account) -> Account:
@@ -89,14 +87,14 @@ class AccountRoutes:
     def create_deposit(
         self, request: Request, resource: Account, body: Movement, idempotent: IdempotentRequest
     ) -> IdempotentResult[Transaction]:
-        """Money comes in."""
+        """Deposit money."""
         return self._ledger.deposit(request.user, resource.id, body.amount, body.memo, idempotent)
 
     @responds(201, IdempotencyKeyReused, InsufficientFunds, location="/api/v1/transactions")
     def create_withdrawal(
         self, request: Request, resource: Account, body: Movement, idempotent: IdempotentRequest
     ) -> IdempotentResult[Transaction]:
-        """Money goes out."""
+        """Withdraw money."""
         return self._ledger.withdraw(request.user, resource.id, body.amount, body.memo, idempotent)
 
     @responds(200)
@@ -104,7 +102,7 @@ class AccountRoutes:
         """An account's transactions, newest first."""
         return self._cursors.page(
             request, query, lambda before, limit: self._ledger.statement(resource.id, before, limit)
-        )  # fmt: skip
+        )
 
 
 class TransactionRoutes:
@@ -114,16 +112,14 @@ class TransactionRoutes:
     def find(self, request: Request, transaction_id: str) -> Transaction:
         return self._ledger.transaction(request.user, transaction_id)
 
-    @responds(
-        201, NotFound, IdempotencyKeyReused, InsufficientFunds, CurrencyMismatch, location="/api/v1/transactions"
-    )  # fmt: skip
+    @responds(201, NotFound, IdempotencyKeyReused, InsufficientFunds, CurrencyMismatch, location="/api/v1/transactions")
     def create_transfer(
         self, request: Request, body: NewTransfer, idempotent: IdempotentRequest
     ) -> IdempotentResult[Transaction]:
-        """Money goes from one's own account to another."""
+        """Transfer money from one's own account to another."""
         return self._ledger.transfer(
             request.user, body.from_account_id, body.to_account_id, body.amount, body.memo, idempotent
-        )  # fmt: skip
+        )
 
     @responds(200)
     def get_transaction(self, request: Request, resource: Transaction) -> Transaction:
@@ -132,9 +128,9 @@ class TransactionRoutes:
 
 
 def whose(request: Request, wanted: str | None, name: str) -> str | None:
-    """Whose rows to list: one's own; an admin's wish, None for everybody's. To others the filter is unknown."""
+    """The id of the user whose rows to list: the caller's; for admins the `wanted` one, None for all rows."""
     if request.user.is_admin:
         return wanted
     if wanted is not None:
-        raise ValidationFailed({name: "is not known here"})
+        raise ValidationFailed({name: "unknown parameter"})
     return request.user.user.id

@@ -13,7 +13,7 @@ from backend.web.request import Request
 
 @dataclass(frozen=True)
 class AuditQuery(CursorQuery):
-    """`userId` is who did it, `action` the name of an event."""
+    """`userId` is the actor's id, `action` the name of an event."""
 
     user_id: Reference | None = None
     action: Annotated[str, Text(1, 100)] | None = None
@@ -26,10 +26,11 @@ class AuditRoutes:
 
     @responds(200)
     def list_audit_entries(self, request: Request, query: AuditQuery) -> Page[AuditEntry]:
-        """Who did what and when, newest first; there within 5 s."""
+        """The audit log, newest first. An entry appears within 5 s."""
         return self._cursors.page(
-            request, query,
+            request,
+            query,
             lambda before, limit: self._audit.page(
                 user_id=query.user_id, action=query.action, before=before, limit=limit
             ),
-        )  # fmt: skip
+        )

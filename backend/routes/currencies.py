@@ -1,4 +1,4 @@
-"""The active currency codes of ISO 4217 (list one, 2026), but for XTS and XXX, which stand for no money."""
+"""The active currency codes of ISO 4217 (list one, 2026), without XTS and XXX, which denote no money."""
 
 CURRENCIES = frozenset(
     """

@@ -44,22 +44,29 @@ class OrderRoutes:
         return self._orders.get(request.user, order_id)
 
     @responds(
-        201, NotFound, Conflict, OutOfStock, IdempotencyKeyReused, InsufficientFunds, CurrencyMismatch,
+        201,
+        NotFound,
+        Conflict,
+        OutOfStock,
+        IdempotencyKeyReused,
+        InsufficientFunds,
+        CurrencyMismatch,
         location="/api/v1/orders",
-    )  # fmt: skip
+    )
     def create_order(self, request: Request, body: NewOrder, idempotent: IdempotentRequest) -> IdempotentResult[Order]:
-        """Order and pay; refused if the products now cost more than `maxTotal`."""
+        """Place and pay an order; refused if its total exceeds `maxTotal`."""
         wanted = {item.product_id: item.quantity for item in body.items}
         return self._orders.place(request.user, body.account_id, wanted, body.max_total, idempotent)
 
     @responds(200)
     def list_orders(self, request: Request, query: OrderQuery) -> Page[Order]:
-        """One's orders, newest first; for admins all, or one user's."""
+        """The caller's orders, newest first; for admins all orders, or those of one user."""
         user_id = whose(request, query.user_id, "userId")
         return self._cursors.page(
-            request, query,
+            request,
+            query,
             lambda before, limit: self._orders.page(user_id=user_id, status=query.status, before=before, limit=limit),
-        )  # fmt: skip
+        )
 
     @responds(200)
     def get_order(self, request: Request, resource: Order) -> Order:
@@ -68,7 +75,7 @@ class OrderRoutes:
 
     @responds(200, Conflict, IdempotencyKeyReused, InsufficientFunds)
     def cancel_order(self, request: Request, resource: Order, idempotent: IdempotentRequest) -> IdempotentResult[Order]:
-        """Cancel a placed order: money and stock go back."""
+        """Cancel a placed order: refund and restock."""
         return self._orders.cancel(request.user, resource.id, idempotent)
 
     @responds(200, Conflict, IdempotencyKeyReused)

@@ -1,4 +1,4 @@
-"""Passwords: `/api/v1/auth/password`, `/auth/password-reset`; and what a new password must be."""
+"""Passwords: `/api/v1/auth/password`, `/auth/password-reset`; and the rule for new passwords."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,18 +14,18 @@ from backend.web.request import Request
 
 @dataclass(frozen=True)
 class NewPassword:
-    """The rule of a password that is being chosen."""
+    """The rule for a new password."""
 
     def check(self, value: object, path: str, wrong: FieldErrors) -> str | None:
         text = Text(8, 256, verbatim=True).check(value, path, wrong)
-        problem = weakness(text) if text is not None else None
-        if problem:
-            wrong[path] = problem
+        error = weakness(text) if text is not None else None
+        if error:
+            wrong[path] = error
         return text
 
     def schema(self) -> Schema:
-        said = "Neither blank nor common, nor the e-mail address, its first part, the name or the name of this service."
-        return {**Text(8, 256, verbatim=True).schema(), "format": "password", "description": said}
+        description = "Not blank, not common; not the e-mail address, its local part, the name or this service's name."
+        return {**Text(8, 256, verbatim=True).schema(), "format": "password", "description": description}
 
 
 ChosenPassword = Annotated[str, NewPassword()]
@@ -51,7 +51,7 @@ class ResetConfirmation:
 
 @dataclass(frozen=True)
 class Nothing:
-    """`{}`: what a reset request is answered, whether or not the address is known."""
+    """`{}`: the answer to a reset request, whether or not the address is known."""
 
 
 class PasswordRoutes:
@@ -61,7 +61,7 @@ class PasswordRoutes:
 
     @responds(204, Unauthorized)
     def change_password(self, request: Request, body: PasswordChange) -> None:
-        """Change one's password; every other login ends."""
+        """Change the caller's password; every other session ends."""
         wrong = self._limits.wrong_passwords(request, request.user.user.email)
         self._credentials.change(request.user, body.current_password, body.new_password, wrong)
 
@@ -74,5 +74,5 @@ class PasswordRoutes:
 
     @responds(204)
     def confirm_password_reset(self, request: Request, body: ResetConfirmation) -> None:
-        """Set a new password with a reset token; every login ends."""
+        """Set a new password with a reset token; every session ends."""
         self._credentials.confirm_reset(body.token, body.new_password)

@@ -53,9 +53,7 @@ class ProductRoutes:
     @responds(201, Conflict, location="/api/v1/products")
     def create_product(self, request: Request, body: NewProduct) -> Product:
         """Add a product to the catalogue."""
-        return self._products.create(
-            request.user, body.sku, body.name, body.unit_price, body.currency, body.stock
-        )  # fmt: skip
+        return self._products.create(request.user, body.sku, body.name, body.unit_price, body.currency, body.stock)
 
     @responds(200, PreconditionFailed, etag=True)
     def update_product(self, request: Request, resource: Product, body: ProductChanges) -> Product:

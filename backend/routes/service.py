@@ -11,7 +11,7 @@ from backend.web.response import Response
 
 log = logging.getLogger(__name__)
 
-Checks = Mapping[str, Callable[[], None]]  # name → a check that raises if it fails
+Checks = Mapping[str, Callable[[], None]]  # name → a check that raises on failure
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class ServiceRoutes:
 
     @responds(200)
     def get_health(self, request: Request) -> Status:
-        """The process answers."""
+        """Whether the process answers."""
         return Status("ok")
 
     @responds(200)
     def get_readiness(self, request: Request) -> Status:
-        """The service can do its work; else 503 with the checks that failed, which may be a second old."""
+        """Whether the service can work; if not, 503 names the failed checks. Results may be a second old."""
         failing = self._problems()
         if failing:
             raise Unavailable("The service is not ready.", details=failing)
@@ -42,13 +42,13 @@ class ServiceRoutes:
 
     @responds(200)
     def get_open_api(self, request: Request) -> Response:
-        """This documentation, as OpenAPI 3.1."""
+        """This document, OpenAPI 3.1."""
         self._openapi = self._openapi or self._document().encode()
         return Response(200, self._openapi)
 
 
 def problems_of(checks: Checks) -> dict[str, str]:
-    """The names of the checks that fail, each with what is wrong."""
+    """The failing checks by name, each with its error message."""
     return {name: problem for name, check in checks.items() if (problem := _problem(check))}
 
 
@@ -58,6 +58,8 @@ def _problem(check: Callable[[], None]) -> str | None:
     except AppError as error:
         return error.message
     except Exception as error:
-        log.warning("a check of /readyz failed", exc_info=True)  # its text is for us alone
+        log.warning(
+            "a check of /readyz raised an unexpected error", exc_info=True
+        )  # clients see only the type of an unexpected error
         return type(error).__name__
     return None

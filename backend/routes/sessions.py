@@ -1,4 +1,4 @@
-"""Logins: `/api/v1/auth/login`, `/refresh`, `/logout`, `/sessions`."""
+"""Sessions: `/api/v1/auth/login`, `/refresh`, `/logout`, `/sessions`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,25 +40,25 @@ class SessionRoutes:
 
     @responds(200, Unauthorized)
     def refresh_tokens(self, request: Request, body: RefreshToken) -> TokenPair:
-        """Change a refresh token for its successor and a fresh access token."""
+        """Exchange a refresh token for its successor and a new access token."""
         return self._logins.refresh(body.refresh_token)
 
     @responds(204)
     def log_out(self, request: Request, body: RefreshToken) -> None:
-        """End the login of a refresh token."""
+        """End the session of a refresh token."""
         self._logins.log_out(body.refresh_token)
 
     @responds(200)
     def list_sessions(self, request: Request) -> Sequence[Session]:
-        """One's live sessions, a hundred at most, newest first; `lastUsedAt` is cut to the hour."""
+        """The caller's live sessions, at most 100, newest first; `lastUsedAt` is cut to the hour."""
         return self._logins.sessions(request.user)
 
     @responds(204)
     def end_session(self, request: Request, resource: Session) -> None:
-        """End one of one's sessions."""
+        """End one of the caller's sessions."""
         self._logins.end_session(request.user, resource.id)
 
     @responds(204)
     def end_all_sessions(self, request: Request) -> None:
-        """End all of one's sessions."""
+        """End all of the caller's sessions."""
         self._logins.end_all_sessions(request.user)

@@ -28,13 +28,13 @@ class NewUser:
     @staticmethod
     def conflicts(values: Mapping[str, Any]) -> Mapping[str, str]:
         password, email, name = (values.get(field) or "" for field in ("password", "email", "name"))
-        problem = weakness(password, email, name) if password else None
-        return {"password": problem} if problem else {}
+        error = weakness(password, email, name) if password else None
+        return {"password": error} if error else {}
 
 
 @dataclass(frozen=True)
 class UserChanges:
-    """`roles` and `active` are for admins. One's own `email` changes only with `current_password`, else ignored."""
+    """`roles` and `active` are for admins. To change one's own `email` takes `current_password`, ignored elsewhere."""
 
     admin_only: ClassVar = ADMIN_ONLY
 
@@ -59,7 +59,7 @@ class UserRoutes:
         self._limits = limits
 
     def find(self, request: Request, user_id: str) -> User:
-        own = request.user.user  # read for this very request
+        own = request.user.user
         return own if user_id == own.id else self._users.get(user_id)
 
     @responds(201, Conflict, location="/api/v1/users")
@@ -69,22 +69,26 @@ class UserRoutes:
 
     @responds(200)
     def list_users(self, request: Request, query: UserQuery) -> Page[User | UserWithOrders]:
-        """All users; with `include=orders` each has the ten newest orders."""
+        """All users; with `include=orders` each with the ten newest orders."""
         offset = min((query.page - 1) * query.page_size, 2**63 - 1)
         items, total = self._users.page(
-            q=query.q, role=query.role, sort=query.sort, with_orders=query.include == "orders",
-            limit=query.page_size, offset=offset,
-        )  # fmt: skip
+            q=query.q,
+            role=query.role,
+            sort=query.sort,
+            with_orders=query.include == "orders",
+            limit=query.page_size,
+            offset=offset,
+        )
         return offset_page(request, query, items, total)
 
     @responds(200, etag=True)
     def get_current_user(self, request: Request) -> User:
-        """Oneself."""
+        """The caller."""
         return request.user.user
 
     @responds(200, Forbidden, Conflict, PreconditionFailed, etag=True)
     def update_current_user(self, request: Request, body: UserChanges) -> User:
-        """Change one's own name, or e-mail: only with the current password."""
+        """Change the caller's name or e-mail; a new e-mail needs the current password."""
         return self._update(request, request.user.user.id, body)
 
     @responds(200, etag=True)
@@ -94,12 +98,12 @@ class UserRoutes:
 
     @responds(200, Conflict, PreconditionFailed, etag=True)
     def update_user(self, request: Request, resource: User, body: UserChanges) -> User:
-        """Change a user; `roles` and `active` are for admins, one's own e-mail needs the current password."""
+        """Change a user. `roles` and `active` are for admins; one's own e-mail needs the current password."""
         return self._update(request, resource.id, body)
 
     @responds(204, Conflict, PreconditionFailed)
     def delete_user(self, request: Request, resource: User) -> None:
-        """Deactivate a user, make the profile anonymous and erase where its logins came from."""
+        """Deactivate and anonymise a user, and erase the origins of its sessions."""
         self._users.delete(request.user, resource.id, request.precondition())
 
     def _update(self, request: Request, user_id: str, body: UserChanges) -> User:

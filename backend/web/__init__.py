@@ -1,4 +1,5 @@
-"""How HTTP works: request, router, handler wrapper, middleware, envelope, validation, pagination, openapi.
+"""How HTTP works: request, router, handler wrapper, middleware, response, validation, pagination.
 
-Knows no noun of the domain but the caller. May import: infrastructure, domain, errors, settings.
+The caller is the only noun of the domain here. May import: infrastructure, domain, errors, settings. Read first:
+middleware.py, then router.py and handler.py.
 """

@@ -1,26 +1,26 @@
-"""Who is at the other end: the socket's peer, or what trusted proxies say stands behind it."""
+"""The client's address: the socket's peer, or the address that trusted proxies name in `X-Forwarded-For`."""
 
 import ipaddress
 
 from backend.settings import Networks
 
 MAX_STEPS = 8
-MAX_ITEM = 64  # characters; no address with a port has as many, so one that is cut off here is none
+MAX_ITEM = 64  # characters; more than any address with a port has, so an item that is cut here is no address
 
 
 def client_address(peer: str, forwarded_for: str, trusted: Networks) -> str:
-    """The client's address; `""` for the peer of a unix socket that no proxy speaks for.
+    """The client's address in canonical form; `""` for the peer of a unix socket that names no client.
 
-    From the peer on, one step left in `X-Forwarded-For` for as long as the present address is a trusted proxy's, at
-    most 8, stopping at anything that is no address. So a client that writes the header himself gains nothing.
+    Starts at the peer. While the address is a trusted proxy's, it steps one item to the left in `X-Forwarded-For`, at
+    most 8 times, and stops at an item that is no address. So a client that sends the header itself gains nothing.
     """
-    address = _plain(peer.partition("%")[0]) or ""  # the zone of a link-local peer is our own interface's name
+    address = _canonical(peer.partition("%")[0]) or ""  # a zone is the name of an interface of this machine
     if not forwarded_for or address not in trusted:
         return address
     for item in reversed(forwarded_for.rsplit(",", MAX_STEPS)[-MAX_STEPS:]):
         if address not in trusted:
             break
-        step = _plain(_without_port(item.strip()[:MAX_ITEM]))
+        step = _canonical(_without_port(item.strip()[:MAX_ITEM]))
         if step is None:
             break
         address = step
@@ -39,8 +39,8 @@ def _is_port(text: str) -> bool:
     return text[0] == ":" and text[1:].isascii() and text[1:].isdigit() and len(text) <= 6
 
 
-def _plain(text: str) -> str | None:
-    """The canonical text of an address; `::ffff:a.b.c.d` is a.b.c.d; None for what is none or has a zone id."""
+def _canonical(text: str) -> str | None:
+    """One spelling of an address; `::ffff:a.b.c.d` is a.b.c.d. None if it is no address or has a zone id."""
     try:
         ip = ipaddress.ip_address(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""The vocabulary of fields: what one value may be, as a check and as JSON Schema, from one source.
+"""The constraints of one field, each as a check and as JSON Schema.
 
 A dataclass in `routes/` says `amount: Annotated[int, Integer(1, MAX_AMOUNT)]`; `schemas.py` reads it. A rule's `check`
-returns the value to use, or notes in `wrong` what is wrong at `path` and returns None. Rules are immutable.
+returns the value to use, or adds an error under `path` to `wrong` and returns None. Rules are immutable.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Protocol
 from backend.domain import MAX_AMOUNT
 from backend.infrastructure.ids import is_id
 
-FieldErrors = dict[str, str]  # path → what is wrong there
+FieldErrors = dict[str, str]  # path of a field → its error
 Schema = dict[str, Any]
 
 
@@ -22,27 +22,25 @@ class Rule(Protocol):
     def schema(self) -> Schema: ...
 
 
-# Classes of characters, as Python and ECMA-262 both write them within brackets.
-BIDIRECTIONAL = (
-    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # Unicode's Bidi_Control: they make text read as another
-)
+# Character classes, in the syntax that Python and ECMA-262 share, without their brackets.
+BIDIRECTIONAL = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # Unicode's Bidi_Control: they reorder text on screen
 CONTROLS = rf"\u0000-\u001f\u007f-\u009f{BIDIRECTIONAL}"
-SPACES = r"\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # what WHITE has, but controls
+SPACES = r"\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # WHITE without its control characters
 CONTROL = re.compile(f"[{CONTROLS}]")
-# Neither white space, nor Unicode's Default_Ignorable_Code_Point, nor the blanks of Braille and music, nor what only
-# arranges others: marks of annotations, the place of an object, joiners of hieroglyphs, the filler of Khitan.
+# Excluded: white space, Unicode's Default_Ignorable_Code_Point, the blanks of Braille and music, and characters that
+# only arrange others (annotation marks, the object placeholder, hieroglyph joiners, the Khitan filler).
 VISIBLE = re.compile(
     rf"[^{SPACES}\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200d\u2060-\u206f\u2800\u3164"
     r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffc\U00013430-\U0001343f\U00016fe4\U0001bca0-\U0001bca3\U0001d159"
     r"\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-WHITE = (  # what is trimmed off; str.strip() would take other control characters for white space, too
+WHITE = (  # trimmed from both ends; str.strip() without it would also trim the separators U+001C to U+001F and U+0085
     " \t\n\v\f\r\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005"
     "\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 )
 DIGITS = re.compile(r"[0-9]{1,19}")
-# The WHATWG's pattern for <input type=email> with at least two labels in the domain; and no encoded word (RFC 2047),
-# which mail software may decode into another address.
+# The WHATWG's pattern for <input type=email>, with at least two labels in the domain and no encoded word (RFC 2047):
+# mail software may decode one into another address.
 EMAIL = re.compile(
     r"(?!.*=\?)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
     r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+"
@@ -51,9 +49,9 @@ EMAIL = re.compile(
 
 @dataclass(frozen=True)
 class Text:
-    """A string of `low` to `high` characters once it is NFC.
+    """A string of `low` to `high` characters after NFC normalisation.
 
-    Unless it is `verbatim`, it is trimmed, free of controls and, where it may not be empty, visible.
+    Unless `verbatim`, it is trimmed and must be free of control characters; with `low` > 0 it must have a visible one.
     """
 
     low: int
@@ -71,20 +69,21 @@ class Text:
         elif "\0" in text or (not self.verbatim and CONTROL.search(text)):
             wrong[path] = "must not contain control characters"
         elif self.low and not self.verbatim and not VISIBLE.search(text):
-            wrong[path] = "must have a visible character"
+            wrong[path] = "must contain a visible character"
         else:
             return text
         return None
 
     def schema(self) -> Schema:
-        """A trimmed text's length stands in its pattern: `maxLength` would count the white space around it, too."""
+        """The length of a trimmed text is in its pattern: `maxLength` would count the white space around it."""
         if self.verbatim:
             return {"type": "string", "minLength": self.low, "maxLength": self.high, "pattern": "^[^\\u0000]*$"}
         edge, inner = f"[^{CONTROLS}{SPACES}]", f"[^{CONTROLS}]"
         kept = f"{edge}(?:{inner}{{0,{self.high - 2}}}{edge})?" + ("" if self.low else "|")
         pattern = rf"^[\t-\r{SPACES}]*(?:{kept})[\t-\r{SPACES}]*$"
-        said = f"{self.low} to {self.high} characters once it is trimmed{', one of them visible' if self.low else ''}."
-        return {"type": "string", "description": said, "pattern": pattern}
+        visible = ", at least one of them visible" if self.low else ""
+        description = f"{self.low} to {self.high} characters after trimming{visible}."
+        return {"type": "string", "description": description, "pattern": pattern}
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,9 @@ class Email:
         return text
 
     def schema(self) -> Schema:
-        said = "Without an encoded word (`=?`, RFC 2047)."
-        shape = {"format": "email", "maxLength": 254, "pattern": f"^{EMAIL.pattern}$"}
-        return {"type": "string", "description": said, **shape}
+        description = "Without an encoded word (`=?`, RFC 2047)."
+        pattern = f"^{EMAIL.pattern}$"
+        return {"type": "string", "description": description, "format": "email", "maxLength": 254, "pattern": pattern}
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class Integer:
     high: int
 
     def check(self, value: object, path: str, wrong: FieldErrors) -> int | None:
-        if type(value) is not int:  # a bool is an int to Python, not to a client
+        if type(value) is not int:  # isinstance() would accept a bool
             wrong[path] = "must be an integer"
         elif not self.low <= value <= self.high:
             wrong[path] = f"must be from {self.low} to {self.high}"
@@ -133,7 +132,7 @@ class Boolean:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few strings; `meaning` tells of a list too long to show, `title` names it in the documentation."""
+    """One of several strings. `meaning` describes a list too long for an error; `title` names it in OpenAPI."""
 
     of: Collection[str]
     meaning: str = ""
@@ -164,7 +163,7 @@ class Id:
 
 @dataclass(frozen=True)
 class ListOf:
-    """`low` to `high` values of one rule, no two alike (objects: in their field `unique`)."""
+    """`low` to `high` values of one rule, all different; objects are compared by their field `unique`."""
 
     rule: Rule
     low: int
@@ -185,20 +184,20 @@ class ListOf:
     def _check_unique(self, entries: list[Any], path: str, wrong: FieldErrors) -> None:
         seen: set[str] = set()
         for n, entry in enumerate(entries):
-            mark = entry.get(self.unique) if isinstance(entry, dict) else entry
-            if isinstance(mark, str):
-                if mark.strip(WHITE) in seen:
-                    wrong.setdefault(f"{path}[{n}]{self.unique and '.'}{self.unique}", "must not stand here twice")
-                seen.add(mark.strip(WHITE))
+            key = entry.get(self.unique) if isinstance(entry, dict) else entry
+            if isinstance(key, str):
+                if key.strip(WHITE) in seen:
+                    wrong.setdefault(f"{path}[{n}]{self.unique and '.'}{self.unique}", "must be unique")
+                seen.add(key.strip(WHITE))
 
     def schema(self) -> Schema:
         unique = {} if self.unique else {"uniqueItems": True}
         return {"type": "array", "items": self.rule.schema(), "minItems": self.low, "maxItems": self.high, **unique}
 
 
-# The contract's own kinds of value, by name.
+# Field types that several schemas share.
 EmailAddress = Annotated[str, Email()]
 Name = Annotated[str, Text(1, 100)]
 Money = Annotated[int, Integer(1, MAX_AMOUNT)]
 Reference = Annotated[str, Id()]
-Secret = Annotated[str, Text(1, 4096, verbatim=True)]  # a token or a password that is compared, not chosen
+Secret = Annotated[str, Text(1, 4096, verbatim=True)]  # a token, which is compared and never chosen

@@ -1,4 +1,4 @@
-"""CORS (the Fetch standard): exact origins, no credentials, headers on errors too."""
+"""CORS (the Fetch standard): exact origins, no credentials, headers on error responses too."""
 
 from backend.web.middleware import Handle, Middleware
 from backend.web.request import Request
@@ -11,9 +11,9 @@ PREFLIGHT_SECONDS = "600"
 
 
 def cross_origin(origins: frozenset[str]) -> Middleware:
-    """Add the headers for requests from `origins`; without any, nothing is added."""
+    """Add the CORS headers to the responses to requests from `origins`; if there are none, add nothing."""
 
-    def link(next_handler: Handle) -> Handle:
+    def middleware(next_handler: Handle) -> Handle:
         if not origins:
             return next_handler
 
@@ -31,4 +31,4 @@ def cross_origin(origins: frozenset[str]) -> Middleware:
 
         return handle
 
-    return link
+    return middleware

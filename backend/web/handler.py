@@ -60,9 +60,13 @@ class Signature:
 
 
 def responds(
-    status: int, *errors: type[AppError], location: str = "", etag: bool = False, public: bool = False,
+    status: int,
+    *errors: type[AppError],
+    location: str = "",
+    etag: bool = False,
+    public: bool = False,
     media: str = JSON,
-) -> Callable[[Handler], Handler]:  # fmt: skip
+) -> Callable[[Handler], Handler]:
     """Mark a handler with its contract."""
 
     def mark(handler: Handler) -> Handler:

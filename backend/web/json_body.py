@@ -1,7 +1,7 @@
-"""JSON as strict as RFC 8259 and I-JSON (RFC 7493) together: what two parsers could read differently is refused.
+"""Strict JSON: RFC 8259 and I-JSON (RFC 7493) together. Whatever two parsers could read differently is refused.
 
 Refused with MalformedJson: anything but UTF-8, a byte-order mark, duplicate keys, NaN and Infinity, numbers that
-overflow to them, integers beyond 64 bits, lone surrogates, nesting over 32 levels.
+overflow to infinity, integers beyond 64 bits, lone surrogates, nesting over 32 levels.
 """
 
 import json
@@ -12,18 +12,18 @@ from typing import Any, NoReturn
 from backend.errors import MalformedJson
 
 MAX_DEPTH = 32
-# The closing quote is optional. Were it not, a match that fails at the end of the text would be tried again from each
-# quote in it: a minute for 64 KiB. A text with a string that does not end is no JSON anyway.
+# The closing quote is optional, so that every match succeeds at once. A required one fails at the end of a text with an
+# open string and is tried again from each quote: a minute for 64 KiB. A text with an open string is no JSON either way.
 STRING = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 
 
 def parse_json(data: bytes) -> Any:
-    """The value that `data` stands for. Raises MalformedJson, and nothing else."""
+    """The parsed value. Raises MalformedJson and no other error."""
     try:
         text = data.decode("utf-8")
         _check_depth(text)
         value = _decoder.decode(text)
-        if "\\u" in text:  # only an escape can bring a lone surrogate in
+        if "\\u" in text:  # UTF-8 holds no lone surrogate; an escape can make one
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         return value
     except (ValueError, RecursionError):  # UnicodeError and JSONDecodeError are ValueErrors

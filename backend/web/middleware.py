@@ -1,7 +1,7 @@
-"""The middleware chain: each link takes the next and gives a handler of requests; `app.py` has their order in one list.
+"""The middleware chain. Each middleware takes the next handler and returns a handler; `app.py` lists them in order.
 
-Outermost first. What a link learns it writes on the request; headers that any answer must carry, errors too, it adds to
-`request.answer_headers`. Links refuse by raising, and `error_answers` turns that into the envelope.
+A middleware stores what it finds out on the request, and adds to `request.answer_headers` what every response must
+carry, error responses included. It refuses a request by raising an AppError, which `error_answers` renders.
 """
 
 import logging
@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 
 def chain(middleware: Sequence[Middleware], last: Handle) -> Handle:
-    """One handler out of all links, the first outermost."""
-    for link in reversed(middleware):
-        last = link(last)
+    """One handler of all `middleware`, the first outermost, around the handler `last`."""
+    for wrap in reversed(middleware):
+        last = wrap(last)
     return last
 
 
 def request_ids(next_handler: Handle) -> Handle:
-    """Every answer carries the request's id, every log line too; and no answer is to be sniffed."""
+    """Put the request's id on every response and log line, and forbid content sniffing."""
 
     def handle(request: Request) -> Response:
         token = request_id.set(request.id)
@@ -74,7 +74,7 @@ def access_log(sink: LogSink, level: str) -> Middleware:
 
 
 def error_answers(next_handler: Handle) -> Handle:
-    """Every error as the envelope; the unforeseen as the same sentence always, its cause in the log alone."""
+    """Render errors as envelopes. Unexpected exceptions get a fixed message; only the log has the traceback."""
 
     def handle(request: Request) -> Response:
         try:
@@ -82,16 +82,16 @@ def error_answers(next_handler: Handle) -> Handle:
         except AppError as error:
             return error_response(error, request.id)
         except Exception:
-            log.exception("unforeseen error")
+            log.exception("unexpected error")
             return error_response(InternalError(), request.id)
 
     return handle
 
 
 def client_addresses(trusted: Networks) -> Middleware:
-    """Who is at the other end, behind the proxies that we trust."""
+    """Set the client's address, which trusted proxies may name."""
 
-    def link(next_handler: Handle) -> Handle:
+    def middleware(next_handler: Handle) -> Handle:
         def handle(request: Request) -> Response:
             environ = request.environ
             peer = environ.get("REMOTE_ADDR") or ""
@@ -100,11 +100,11 @@ def client_addresses(trusted: Networks) -> Middleware:
 
         return handle
 
-    return link
+    return middleware
 
 
 def framing(next_handler: Handle) -> Handle:
-    """What the server refuses before the application, whichever server this runs on."""
+    """Refuse a body of unknown or excessive length, in case the server has not."""
 
     def handle(request: Request) -> Response:
         request.check_framing()
@@ -114,9 +114,9 @@ def framing(next_handler: Handle) -> Handle:
 
 
 def routing(router: Router) -> Middleware:
-    """Which endpoint is meant. That there is none is said only after the limit, which counts such requests too."""
+    """Find the endpoint. A 404 or 405 is kept for `dispatch`, so that the rate limits count such requests too."""
 
-    def link(next_handler: Handle) -> Handle:
+    def middleware(next_handler: Handle) -> Handle:
         def handle(request: Request) -> Response:
             try:
                 if request.method == "OPTIONS":
@@ -129,13 +129,13 @@ def routing(router: Router) -> Middleware:
 
         return handle
 
-    return link
+    return middleware
 
 
 def authentication(identify: Callable[[str], Caller]) -> Middleware:
-    """Who is asking, by `Authorization: Bearer …`. A refusal is kept for when the route is known to exist."""
+    """Identify the caller by `Authorization: Bearer …`. A 401 is kept: 404 and 405 come before it."""
 
-    def link(next_handler: Handle) -> Handle:
+    def middleware(next_handler: Handle) -> Handle:
         def handle(request: Request) -> Response:
             header = request.environ.get("HTTP_AUTHORIZATION")
             if header:
@@ -150,11 +150,11 @@ def authentication(identify: Callable[[str], Caller]) -> Middleware:
 
         return handle
 
-    return link
+    return middleware
 
 
 def dispatch(request: Request) -> Response:
-    """The chain's last: call the endpoint."""
+    """The last handler of the chain: call the endpoint."""
     if request.refusal is not None:
         raise request.refusal
     if request.endpoint is None:

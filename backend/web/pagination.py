@@ -1,8 +1,8 @@
 """Lists in pages: by offset (`page`, `pageSize`) and by cursor (`limit`, `cursor`), both with `Link` (RFC 8288).
 
-A cursor is the id of the last row shown, newest first, and a signature that binds it to its list and filter: opaque to
-clients, good on every worker and after a restart, stored nowhere. Ids sort by time, so paging on is `id < last`: rows
-written meanwhile are newer, and nothing appears twice or is skipped.
+A cursor is the id of the last row of a page and a signature that binds it to its list and filter. It is opaque to
+clients, valid on every worker and after a restart, and stored nowhere. Lists are newest first and ids sort by time, so
+the next page is `id < last`: rows written meanwhile are newer, and no row appears twice or is skipped.
 """
 
 import base64
@@ -41,7 +41,7 @@ class OffsetQuery:
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """One page of a list, with `meta.pagination` and the `Link` header's value."""
+    """One page of a list, `meta.pagination` and the value of the `Link` header (may be empty)."""
 
     items: Sequence[T]
     pagination: dict[str, Any]
@@ -49,13 +49,13 @@ class Page(Generic[T]):
 
 
 class Cursors:
-    """Makes and reads cursors, and pages by them. Thread-safe."""
+    """Pages lists by signed cursors. Thread-safe."""
 
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
 
     def page(self, request: Request, query: CursorQuery, fetch: Callable[[str | None, int], Sequence[T]]) -> Page[T]:
-        """A page of what `fetch(before, limit)` lists. It is asked for one row more, to know if there is a next."""
+        """A page of what `fetch(before, limit)` returns. It fetches one row more, to know if a page follows."""
         scope = _scope(request, query)
         rows = fetch(self._read(query.cursor, scope), query.limit + 1)
         items = rows[: query.limit]
@@ -76,14 +76,14 @@ class Cursors:
         except (binascii.Error, ValueError):
             data = b""
         raw, signature = data[:16], data[16:]
-        good = len(data) == 32 and _base64(data) == cursor  # and written as we write it
+        good = len(data) == 32 and _base64(data) == cursor  # and spelt as `_made` spells it
         if not good or not self._keyring.verifies("cursor", raw + scope.encode(), signature):
             raise ValidationFailed({"cursor": "is not a cursor of this list and filter"})
         return str(uuid.UUID(bytes=raw))
 
 
 def offset_page(request: Request, query: OffsetQuery, items: Sequence[T], total: int) -> Page[T]:
-    """The page that holds `items`, of `total` in all. A page past the end is empty."""
+    """The page of `items` out of `total`. A page past the end is empty."""
     last = max(1, -(-total // query.page_size))
     pages = {"first": 1, "prev": min(query.page - 1, last), "next": query.page + 1, "last": last}
     links = [_link(request, query, name, page=page) for name, page in pages.items() if 1 <= page <= last]
@@ -93,7 +93,7 @@ def offset_page(request: Request, query: OffsetQuery, items: Sequence[T], total:
 
 
 def _scope(request: Request, query: CursorQuery) -> str:
-    """What a cursor is bound to: the list, its filters and, unless everybody sees the same, whose list it is."""
+    """What a cursor is bound to: the list, its filters and, unless all callers see the same rows, the caller."""
     filters = {f.name: getattr(query, f.name) for f in fields(query) if f.name not in ("limit", "cursor")}
     caller, endpoint = request.caller, request.endpoint
     public = endpoint is not None and endpoint.route.access is Access.ANYONE
@@ -102,12 +102,12 @@ def _scope(request: Request, query: CursorQuery) -> str:
 
 
 def _link(request: Request, query: CursorQuery | OffsetQuery, relation: str, **changed: object) -> str:
-    """The same list with one parameter changed, as a relative reference: no Host header need be believed.
+    """The same list with some parameters changed. The reference is relative, so the Host header is not trusted.
 
-    What was sent is repeated as it was understood: the white space around a value could fill a head.
+    Parameters are repeated as parsed, not as sent: white space around a value could fill the response's head.
     """
-    understood = {camel_case(f.name): getattr(query, f.name) for f in fields(query)}
-    parameters = {name: understood[name] for name, _ in request.query_parameters()} | changed
+    parsed = {camel_case(f.name): getattr(query, f.name) for f in fields(query)}
+    parameters = {name: parsed[name] for name, _ in request.query_parameters()} | changed
     return f'<{request.path}?{urlencode(parameters)}>; rel="{relation}"'
 
 

@@ -1,4 +1,4 @@
-"""One HTTP request: Werkzeug's, with what our middleware learns about it on the way in."""
+"""One HTTP request: Werkzeug's, with the attributes that the middleware sets."""
 
 import re
 import secrets
@@ -31,7 +31,7 @@ MAX_BODY = 64 * 1024
 MAX_PARAMETERS = 100  # of a query
 UTF_8 = {"charset=utf-8", 'charset="utf-8"'}
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
-IDEMPOTENCY_KEY = re.compile(r"[!-+\--~]{1,255}")  # visible ASCII but the comma, which joins two header lines
+IDEMPOTENCY_KEY = re.compile(r"[!-+\--~]{1,255}")  # visible ASCII without the comma, which joins two header lines
 
 
 class Request(WerkzeugRequest):
@@ -41,24 +41,24 @@ class Request(WerkzeugRequest):
         super().__init__(environ)
         raw_path = environ.get("RAW_URI", "").partition("?")[0]
         if environ.get("PATH_INFO", "").startswith("//") or "%2F" in raw_path.upper():
-            # Werkzeug drops slashes that lead, servers decode %2F: neither may make a path match that does not.
+            # Werkzeug drops leading slashes and servers decode %2F; such a path must not match a route because of that.
             self.path = f"/{self.path}"
         if environ.get("PATH_INFO") == SERVER:
-            self.path = SERVER  # not `/*`, which is a path
+            self.path = SERVER  # Werkzeug would make it `/*`, which is a path
         given = environ.get("HTTP_X_REQUEST_ID", "")
         self.id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
         self.client = ""  # address, by client_addresses
         self.endpoint: Endpoint | None = None  # by routing
         self.path_id = ""  # the value of the path's `{id}`, by routing
-        self.refusal: AppError | None = None  # why there is no endpoint, by routing
+        self.refusal: AppError | None = None  # the 404 or 405 if there is no endpoint, by routing
         self.caller: Caller | None = None  # by authentication
-        self.auth_error: AppError | None = None  # what is wrong with the token that was sent, by authentication
-        self.counts: list[Count] = []  # that the request is in, by rate_limits
-        self.answer_headers: list[tuple[str, str]] = []  # to be added to whatever the answer will be
+        self.auth_error: AppError | None = None  # the 401 for a bad token, by authentication
+        self.counts: list[Count] = []  # under which the request was counted, by rate_limits
+        self.answer_headers: list[tuple[str, str]] = []  # added to the response, whatever it is
 
     @property
     def user(self) -> Caller:
-        """The caller of a route that is not open to anyone. Raises Unauthorized."""
+        """The authenticated caller. Raises Unauthorized."""
         if self.caller is None:
             raise self.auth_error or Unauthorized("missing")
         return self.caller
@@ -66,7 +66,7 @@ class Request(WerkzeugRequest):
     @property
     def agent(self) -> str:
         """`User-Agent` read as UTF-8, or as Latin-1 if it is not, without control characters."""
-        sent = self.environ.get("HTTP_USER_AGENT", "").encode("latin-1")  # its bytes, by PEP 3333
+        sent = self.environ.get("HTTP_USER_AGENT", "").encode("latin-1")  # PEP 3333 decodes header bytes as Latin-1
         try:
             text = sent.decode("utf-8")
         except UnicodeDecodeError:
@@ -74,13 +74,13 @@ class Request(WerkzeugRequest):
         return CONTROL.sub("", text)
 
     def query_parameters(self) -> list[tuple[str, str]]:
-        """The query string's pairs, percent-decoded. Raises ValidationFailed for what is not UTF-8.
+        """The first 100 pairs of the query string, percent-decoded. Raises ValidationFailed if it is not UTF-8.
 
-        Only the first 100: that is more than any route knows, so what is wrong with a longer query is among them.
+        No route has 100 parameters, so a longer query has an unknown or repeated one among the first 100.
         """
         raw = self.environ.get("QUERY_STRING", "")
         try:
-            sent = raw.encode("latin-1").decode("utf-8")  # bytes that are not percent-encoded come as Latin-1
+            sent = raw.encode("latin-1").decode("utf-8")  # PEP 3333 decodes raw bytes as Latin-1
             pairs = "&".join([pair for pair in sent.split("&") if pair][:MAX_PARAMETERS])
             return parse_qsl(pairs, keep_blank_values=True, errors="strict") if pairs else []
         except ValueError:
@@ -95,20 +95,20 @@ class Request(WerkzeugRequest):
         return parse_json(self._unencoded_body())
 
     def no_body(self) -> Any:
-        """What a route that takes no body was sent, as JSON: an empty one reads as `{}`; no Content-Type is needed."""
+        """The parsed body of a route that takes none: `{}` if it is empty. No Content-Type is needed."""
         return parse_json(self._unencoded_body() or b"{}")
 
     def raw_body(self) -> bytes:
-        """The body's bytes, exactly as many as announced. Raises MalformedJson if fewer came."""
+        """The body, read once. Raises MalformedJson if it is shorter than its Content-Length."""
         if "_body" not in self.__dict__:
-            length = int(self._announced())
+            length = int(self._content_length())
             self._body: bytes = self.environ["wsgi.input"].read(length) if length else b""
             if len(self._body) != length:
                 raise MalformedJson("The body is shorter than its Content-Length.")
         return self._body
 
-    def _announced(self) -> str:
-        """The Content-Length without leading zeros, "0" if there is none."""
+    def _content_length(self) -> str:
+        """The Content-Length without leading zeros; "0" if there is none."""
         return self.environ.get("CONTENT_LENGTH", "").lstrip("0") or "0"
 
     def _unencoded_body(self) -> bytes:
@@ -117,30 +117,30 @@ class Request(WerkzeugRequest):
         return self.raw_body()
 
     def check_framing(self) -> None:
-        """What no application should have to read: LengthRequired, BadRequest or PayloadTooLarge."""
+        """Raises LengthRequired, BadRequest or PayloadTooLarge for a body that must not be read."""
         if "HTTP_TRANSFER_ENCODING" in self.environ:
             raise LengthRequired
-        length = self._announced()
+        length = self._content_length()
         if not (length.isascii() and length.isdigit()):
             raise BadRequest("Content-Length must be a number.")
         if len(length) > len(str(MAX_BODY)) or int(length) > MAX_BODY:
             raise PayloadTooLarge
 
     def idempotency_key(self) -> str | None:
-        """The Idempotency-Key, None if there is none. Raises BadRequest for one that cannot be."""
+        """The Idempotency-Key, None if there is none. Raises BadRequest if it is malformed."""
         key = self.environ.get("HTTP_IDEMPOTENCY_KEY")
         if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
             raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters without a comma.")
         return key
 
     def is_known_version(self, version: int) -> bool:
-        """True if `If-None-Match` names this version (weak comparison, RFC 9110 §13.1.2)."""
+        """Whether `If-None-Match` matches this version (weak comparison, RFC 9110 §13.1.2)."""
         return matches_weakly(self.environ.get("HTTP_IF_NONE_MATCH", ""), version)
 
     def precondition(self) -> Precondition:
-        """Whether a version satisfies `If-Match` (strong comparison: weak tags never match) and `If-None-Match`.
+        """A function that tells whether a version satisfies `If-Match` (strong comparison) and `If-None-Match`.
 
-        The latter is ignored where the path has no `{id}`: such a URL names another resource for each caller.
+        `If-None-Match` is ignored if the path has no `{id}`: such a URL names another resource for each caller.
         """
         match = self.environ.get("HTTP_IF_MATCH", "*")
         none_match = self.environ.get("HTTP_IF_NONE_MATCH", "") if self.path_id else ""

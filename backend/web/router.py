@@ -1,7 +1,7 @@
-"""The router: from method and path to an endpoint, by walking a tree of segments.
+"""The router: finds the endpoint of a method and path by walking a tree of path segments.
 
-A path is static segments and at most one `{id}`. It must match exactly: no redirects, no trailing or doubled slashes.
-A static segment goes before `{id}`, so `/users/me` is not a user whose id is "me". No regular expression finds a route.
+A route's path has static segments and at most one `{id}`. A request's path must match it exactly: no redirects, no
+trailing or doubled slashes. A static segment precedes `{id}`, so `/users/me` is not the user whose id is "me".
 """
 
 from collections.abc import Callable, Iterable
@@ -13,11 +13,11 @@ from backend.errors import MethodNotAllowed, NotFound
 from backend.web.response import Response
 
 PARAMETER = "{id}"
-SERVER = "*"  # the target of an OPTIONS request that asks about the server as a whole (RFC 9110, section 9.3.7)
+SERVER = "*"  # the target of `OPTIONS *`, which asks about the server as a whole (RFC 9110 §9.3.7)
 
 
 class Access(Enum):
-    """Who may call a route. There is no default: one that declares nothing does not start."""
+    """Which callers a route admits. There is no default."""
 
     ANYONE = "anyone"
     USER = "user"
@@ -46,7 +46,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A route ready to be called."""
+    """A route and the function that answers its requests."""
 
     route: Route
     call: Callable[[Any], Response]
@@ -63,16 +63,16 @@ class _Node:
 
 
 class Router:
-    """Built once, then only read: thread-safe."""
+    """Built once and then only read, so thread-safe. Raises ValueError for two routes of one method and path."""
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         self._root = _Node()
-        self._any = _Node()  # has every method, of no path
+        self._any = _Node()  # collects the methods of all paths
         for endpoint in endpoints:
             self._add(endpoint)
 
     def find(self, method: str, path: str) -> tuple[Endpoint, str]:
-        """The endpoint and the value of `{id}` ("" if it has none). Raises NotFound, MethodNotAllowed."""
+        """The endpoint and the value of `{id}` ("" if the path has none). Raises NotFound, MethodNotAllowed."""
         node, value = self._walk(path)
         endpoint = node.endpoints.get("GET" if method == "HEAD" else method)
         if endpoint is None:
@@ -80,7 +80,7 @@ class Router:
         return endpoint, value
 
     def allowed(self, path: str) -> str:
-        """The sorted methods of a path, of all paths for `*`, for `Allow`. Raises NotFound."""
+        """The value of `Allow`: the sorted methods of a path, or of all paths for `*`. Raises NotFound."""
         return self._any.allow() if path == SERVER else self._walk(path)[0].allow()
 
     def _walk(self, path: str) -> tuple[_Node, str]:
@@ -90,10 +90,10 @@ class Router:
             if child is None:
                 child, value = node.children.get(PARAMETER), segment
             if child is None or not segment:
-                raise NotFound("There is no such route.")
+                raise NotFound("No such route.")
             node = child
         if not node.endpoints:
-            raise NotFound("There is no such route.")
+            raise NotFound("No such route.")
         return node, value
 
     def _add(self, endpoint: Endpoint) -> None:

@@ -1,8 +1,8 @@
-"""Shapes: dataclasses whose annotations say what a client may send. Read into checks here, into JSON Schema as well.
+"""Schemas: dataclasses whose annotations say what a client may send, read into checks and into JSON Schema.
 
-A field with a default may be left out; only one whose type admits None may be null. Every wrong field is found at
-once; what is wrong between fields a shape tells by a static method `conflicts(values) -> {name: problem}`. A shape is
-compiled on first use and kept; `read_*` are thread-safe and raise ValidationFailed.
+A field with a default may be left out; `Annotated[X | None, …]` may be null. All wrong fields are reported at once. A
+schema with rules between fields has a static method `conflicts(values) -> {name: error}`. `read_body` and `read_query`
+are thread-safe and raise ValidationFailed.
 """
 
 from collections.abc import Mapping
@@ -30,46 +30,46 @@ class Field:
     rule: Rule
     required: bool
     nullable: bool
-    default: Any  # None: there is none, or none to tell clients of
+    default: Any  # None if there is none, or if clients need not know it
 
 
-def read_body(shape: type[S], value: object) -> S:
-    """The parsed JSON `value` as a `shape`."""
+def read_body(schema: type[S], value: object) -> S:
+    """The parsed JSON `value` as an instance of `schema`."""
     wrong: FieldErrors = {}
-    body = Nested(shape).check(value, "", wrong)
+    body = Nested(schema).check(value, "", wrong)
     if wrong:
         raise ValidationFailed(wrong)
-    return body  # type: ignore[no-any-return]  # Nested returns its shape
+    return body  # type: ignore[no-any-return]  # Nested returns an instance of its schema
 
 
-def read_query(shape: type[S], parameters: list[tuple[str, str]]) -> S:
-    """A query string's `parameters` as a `shape`: each at most once, integers as plain decimal digits."""
+def read_query(schema: type[S], parameters: list[tuple[str, str]]) -> S:
+    """The query `parameters` as an instance of `schema`: each at most once, integers as plain decimal digits."""
     wrong: FieldErrors = {}
-    known = {field.name: field for field in fields_of(shape)}
+    known = {field.name: field for field in fields_of(schema)}
     values: dict[str, Any] = {}
     for name, text in parameters:
         field = known.get(name)
         if field is None:
-            wrong[name] = "is not known here"
+            wrong[name] = "unknown parameter"
         elif field.attribute in values:
             wrong[name] = "must not be repeated"
         else:
             values[field.attribute] = field.rule.check(_from_text(field.rule, text), name, wrong)
     if wrong:
         raise ValidationFailed(wrong)
-    return shape(**values)
+    return schema(**values)
 
 
 def _from_text(rule: Rule, text: str) -> object:
-    """An integer where one is meant and written plainly; else the text, which the rule will refuse or take."""
+    """`text` as an int if the rule asks for one and it is plain digits; else `text`, which the rule checks."""
     return int(text) if isinstance(rule, Integer) and DIGITS.fullmatch(text) else text
 
 
 @dataclass(frozen=True)
 class Nested:
-    """The rule of a field that is itself a shape."""
+    """The rule of a field that is itself a schema."""
 
-    shape: Any  # a dataclass
+    of: Any  # a dataclass
 
     def check(self, value: object, path: str, wrong: FieldErrors) -> Any:
         if not isinstance(value, Mapping):
@@ -77,7 +77,7 @@ class Nested:
             return None
         prefix = f"{path}." if path else ""
         before, values = len(wrong), {}
-        known = fields_of(self.shape)
+        known = fields_of(self.of)
         for field in known:
             if field.name in value:
                 given = value[field.name]
@@ -86,16 +86,16 @@ class Nested:
             elif field.required:
                 wrong[prefix + field.name] = "is required"
         for name in value.keys() - {field.name for field in known}:
-            wrong[prefix + name] = "is not known here"
-        if hasattr(self.shape, "conflicts"):
-            for name, problem in self.shape.conflicts(values).items():
-                wrong.setdefault(prefix + name, problem)
-        return self.shape(**values) if len(wrong) == before else None
+            wrong[prefix + name] = "unknown field"
+        if hasattr(self.of, "conflicts"):
+            for name, error in self.of.conflicts(values).items():
+                wrong.setdefault(prefix + name, error)
+        return self.of(**values) if len(wrong) == before else None
 
     def schema(self) -> Schema:
-        known = fields_of(self.shape)
+        known = fields_of(self.of)
         return {
-            "title": self.shape.__name__,
+            "title": self.of.__name__,
             "type": "object",
             "properties": {field.name: field_schema(field) for field in known},
             "required": [field.name for field in known if field.required],
@@ -104,7 +104,7 @@ class Nested:
 
 
 def field_schema(field: Field) -> Schema:
-    """What the field may be, and what it is when it is left out."""
+    """The JSON Schema of a field, with its default."""
     schema = field.rule.schema()
     if field.nullable:
         schema = {**schema, "type": [schema["type"], "null"]}
@@ -112,24 +112,24 @@ def field_schema(field: Field) -> Schema:
 
 
 @cache
-def fields_of(shape: Any) -> tuple[Field, ...]:
-    """The compiled fields of a dataclass. Raises TypeError for a field that no rule is known of."""
-    hints = get_type_hints(shape, include_extras=True)
-    return tuple(_compiled(field.name, hints[field.name], field.default) for field in fields(shape))
+def fields_of(schema: Any) -> tuple[Field, ...]:
+    """The fields of a schema, read once. Raises TypeError for a field without a rule."""
+    hints = get_type_hints(schema, include_extras=True)
+    return tuple(_field(field.name, hints[field.name], field.default) for field in fields(schema))
 
 
-def _compiled(attribute: str, hint: Any, default: Any) -> Field:
-    """`X | None` only says that the field may be left out; `Annotated[X | None, …]` that it may be null."""
+def _field(attribute: str, hint: Any, default: Any) -> Field:
+    """`X | None` says that the field may be left out; `Annotated[X | None, …]` says that it may be null."""
     if get_origin(hint) in (Union, UnionType):
         hint = next(option for option in get_args(hint) if option is not NoneType)
     kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     rules = [note for note in notes if hasattr(note, "check")]
     if not rules:
-        raise TypeError(f"{attribute}: no rule in {hint!r}")
+        raise TypeError(f"{attribute}: {hint!r} has no rule; write Annotated[type, rule]")
     required, nullable = default is MISSING, NoneType in get_args(kind)
     return Field(attribute, camel_case(attribute), rules[0], required, nullable, None if required else default)
 
 
-def list_of(shape: type[Any], low: int, high: int, unique: str = "") -> ListOf:
-    """The rule of a list of objects of `shape`."""
-    return ListOf(Nested(shape), low, high, unique)
+def list_of(schema: type[Any], low: int, high: int, unique: str = "") -> ListOf:
+    """The rule of a list of objects of `schema`."""
+    return ListOf(Nested(schema), low, high, unique)

@@ -75,7 +75,7 @@ def test_an_unexpected_error_of_the_database_delays_but_loses_nothing(process, m
     one.relay.start()
     wait_until(lambda: not one.owed() and inbox.got[-1:] == [("a", 1)] and len(recorded) == 1)
     assert len(met) >= 3
-    assert "unforeseen error" in caplog.text
+    assert "unexpected error" in caplog.text
 
 
 def test_a_subscriber_whose_wants_raises_is_owed_everything(process, caplog):

@@ -74,7 +74,7 @@ def test_it_says_who_may_call_what(api, document):
     for key, route in routes_of(api.app).items():
         operation = document.operation(key)
         assert operation["security"] == ([{}] if route.access is Access.ANYONE else []) + [{"bearer": []}]
-        assert operation["description"] == f"Who may: {route.access.value}."
+        assert operation["description"] == f"Access: {route.access.value}."
         assert operation["summary"]
 
 

@@ -226,7 +226,7 @@ def test_the_message_of_a_401_says_what_happened(api, ada, grace, clock):
         ("credentials", "The credentials are wrong."),
         ("invalid", "The token is invalid."),
         ("invalid", "The Authorization header must hold a bearer token."),
-        ("revoked", "The login has ended."),
+        ("revoked", "The session has ended."),
         ("expired", "The token has expired."),
     ]
 

@@ -118,7 +118,7 @@ def test_a_malformed_body_is_a_400_in_the_envelope(api):
     for name, data in MALFORMED.items():
         answer = api("POST", "/auth/logout", data=data, content_type="application/json")
         assert answer.status_code == 400, name
-        error = {"code": "MALFORMED_JSON", "message": "The body is not the JSON it should be."}
+        error = {"code": "MALFORMED_JSON", "message": "The body is not valid JSON."}
         assert answer.json["error"] == error, name
 
 
