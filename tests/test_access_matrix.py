@@ -1,4 +1,4 @@
-"""Who may call what: every route × everybody who might try, expected by `Route.access` and what is whose."""
+"""Access: every route × every kind of caller, with the result that `Route.access` and ownership demand."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ IDS_OF_NOTHING = {"absent": "0198c0de-0000-7000-8000-000000000000", "not a UUID"
 CODES = {401: "UNAUTHORIZED", 403: "FORBIDDEN", 404: "NOT_FOUND"}
 # Routes without `{id}` whose body names something of the caller's own.
 PAID_FROM_ONES_OWN_ACCOUNT = {f"POST {API}/transfers", f"POST {API}/orders"}
-# An admin sees everything, but acts as nobody else.
+# An admin reads everything, but cannot act as another user.
 NOT_EVEN_ADMINS = PAID_FROM_ONES_OWN_ACCOUNT | {f"DELETE {API}/auth/sessions/{{id}}"}
 
 
@@ -34,15 +34,15 @@ def database_path(world: World, tmp_path: Path) -> Path:
     return Path(shutil.copy(world.path, tmp_path))
 
 
-def refusal(route: Route, who: str) -> int | None:
-    """The status with which `who` is refused what is the owner's; None if it succeeds."""
-    if who in ("deactivated", "forged"):
+def refusal(route: Route, caller: str) -> int | None:
+    """The status of the refusal if `caller` asks for what the owner owns; None if the request succeeds."""
+    if caller in ("deactivated", "forged"):
         return 401
-    if who == "anonymous":
+    if caller == "anonymous":
         return None if route.access is Access.ANYONE else 401
-    if who == "owner":
+    if caller == "owner":
         return 403 if route.access is Access.ADMIN else None
-    if who == "admin":
+    if caller == "admin":
         return 404 if key_of(route) in NOT_EVEN_ADMINS else None
     if route.access in (Access.ADMIN, Access.SELF_OR_ADMIN):
         return 403
@@ -50,13 +50,13 @@ def refusal(route: Route, who: str) -> int | None:
     return 404 if owned and route.access is Access.USER else None
 
 
-def refusal_without_thing(route: Route, who: str) -> int:
-    """The same where `{id}` names nothing: rights go first, so who may not know learns nothing."""
-    if who in ("deactivated", "forged"):
+def refusal_without_thing(route: Route, caller: str) -> int:
+    """The same if `{id}` names nothing: rights are checked first, so a caller without them learns nothing."""
+    if caller in ("deactivated", "forged"):
         return 401
-    if who == "anonymous":
+    if caller == "anonymous":
         return 404 if route.access is Access.ANYONE else 401
-    return 403 if who != "admin" and route.access in (Access.ADMIN, Access.SELF_OR_ADMIN) else 404
+    return 403 if caller != "admin" and route.access in (Access.ADMIN, Access.SELF_OR_ADMIN) else 404
 
 
 @pytest.fixture
@@ -89,37 +89,37 @@ def test_what_runs_bcrypt_or_mails_counts_under_auth_and_what_writes_under_defau
     assert "default" in policies or (not runs and commits() == before)
 
 
-@pytest.mark.parametrize("who", CALLERS)
+@pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("key", VALID)
-def test_a_route_serves_those_who_may_and_refuses_the_others(api, world, commits, key, who):
+def test_a_route_serves_the_callers_it_admits_and_refuses_all_others(api, world, commits, key, caller):
     """A refusal has the status of its kind and writes nothing."""
     route = routes_of(api.app)[key]
-    refused = refusal(route, who)
+    refused = refusal(route, caller)
     before = commits()
-    answer = send(api, world, key, world.people.get(who))
+    answer = send(api, world, key, world.people.get(caller))
     assert answer.status_code == (refused or contract_of(route).status), answer.text
     if refused:
         assert answer.json["error"]["code"] == CODES[refused]
         assert commits() == before
 
 
-@pytest.mark.parametrize("who", CALLERS)
+@pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("kind", IDS_OF_NOTHING)
-def test_an_id_of_nothing_tells_nobody_more_than_his_rights(api, world, kind, who):
-    """401 before 403 before 404: so another user is 403 whether he exists or not."""
+def test_an_id_of_nothing_reveals_nothing_to_a_caller_without_rights(api, world, kind, caller):
+    """401 before 403 before 404: so another user is 403, existing or not."""
     for key in VALID:
         if "{id}" in key:
-            answer = send(api, world, key, world.people.get(who), id=IDS_OF_NOTHING[kind])
-            assert (key, answer.status_code) == (key, refusal_without_thing(routes_of(api.app)[key], who))
+            answer = send(api, world, key, world.people.get(caller), id=IDS_OF_NOTHING[kind])
+            assert (key, answer.status_code) == (key, refusal_without_thing(routes_of(api.app)[key], caller))
 
 
-@pytest.mark.parametrize("who", CALLERS)
-def test_head_answers_as_get_without_the_body(api, world, who):
+@pytest.mark.parametrize("caller", CALLERS)
+def test_head_answers_as_get_without_the_body(api, world, caller):
     """The same rights, the same status, the same headers with Content-Length."""
     headers = {"X-Request-ID": "the-same-id"}
     for key in VALID:
         if key.startswith("GET"):
-            by = world.people.get(who)
+            by = world.people.get(caller)
             get, head = (send(api, world, key, by, method=method, headers=headers) for method in METHODS)
             assert (key, head.status_code, head.headers) == (key, get.status_code, get.headers)
             assert len(get.data) == int(head.headers["Content-Length"]) > 0
@@ -127,7 +127,7 @@ def test_head_answers_as_get_without_the_body(api, world, who):
 
 
 def test_both_sides_of_a_transfer_see_it(api, world):
-    """The stranger of the matrix had no part in the owner's deposit, but was paid this one."""
-    for who in ("owner", "stranger", "admin"):
-        answer = send(api, world, f"GET {API}/transactions/{{id}}", world.people[who], id="$transfer")
-        assert answer.status_code == 200, who
+    """The stranger took no part in the owner's deposit, but received this transfer."""
+    for caller in ("owner", "stranger", "admin"):
+        answer = send(api, world, f"GET {API}/transactions/{{id}}", world.people[caller], id="$transfer")
+        assert answer.status_code == 200, caller

@@ -1,4 +1,4 @@
-"""Rights hold at the commit: every writing route × what can be taken from its caller before it has the write lock."""
+"""Rights hold at the commit: every writing route × every right that its caller can lose before the write lock."""
 
 import shutil
 import sqlite3
@@ -30,8 +30,8 @@ def database_path(world: World, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def deputy(api) -> Person:
-    """An admin who takes away what the caller has."""
-    api.app.relay.stop()  # so that nothing writes but the requests
+    """An admin that takes the caller's rights away."""
+    api.app.relay.stop()  # so only requests write
     return api.admin("Deputy")
 
 
@@ -40,7 +40,7 @@ def caller_of(world: World, key: str) -> Person:
 
 
 def contents(path: Path) -> list[str]:
-    """Everything that is in the database."""
+    """All rows of the database."""
     with closing(sqlite3.connect(path)) as connection:
         return list(connection.iterdump())
 
@@ -119,7 +119,7 @@ def test_a_write_that_the_admin_role_admitted_is_refused_once_the_role_is_gone(
     ("changes", "status"), [({"name": "N"}, 200), ({"roles": ["admin"]}, 403), ({"active": True}, 403)]
 )
 def test_what_needs_no_role_is_done_without_it(api, world, deputy, monkeypatch, path, changes, status):
-    """A caller whose admin role went during the request can still change the own name, but no roles."""
+    """A caller that loses the admin role during the request can still change its own name, but no roles."""
     admin = world.people["admin"]
     before_the_write(monkeypatch, lambda: api.patch(f"/users/{admin.id}", deputy, {"roles": ["user"]}))
     assert api.patch(world.filled(path), admin, changes).status_code == status
@@ -133,7 +133,7 @@ def test_another_users_order_is_not_found_once_the_role_is_gone(api, world, depu
     assert api.get(world.filled("/orders/$order"), deputy).json["data"]["status"] == "placed"
 
 
-def test_an_answer_is_not_replayed_to_a_caller_who_lost_the_role_meanwhile(api, world, deputy, monkeypatch):
+def test_an_answer_is_not_replayed_to_a_caller_that_lost_the_role_meanwhile(api, world, deputy, monkeypatch):
     admin, deposit = world.people["admin"], f"POST {API}/accounts/{{id}}/deposits"
     once = {"headers": {"Idempotency-Key": "k"}}
     assert send(api, world, deposit, admin, **once).status_code == 201
@@ -141,8 +141,8 @@ def test_an_answer_is_not_replayed_to_a_caller_who_lost_the_role_meanwhile(api, 
     assert send(api, world, deposit, admin, **once).status_code == 403
 
 
-def test_of_three_admins_two_who_demote_each_other_at_once_leave_one_of_the_two(api, world, deputy, monkeypatch):
-    """The later is refused for the lost role, not because an admin must remain: there is another."""
+def test_of_three_admins_two_that_demote_each_other_at_once_leave_one_of_the_two(api, world, deputy, monkeypatch):
+    """The later one is refused for the lost role, not because the last admin must stay: a third remains."""
     admin = world.people["admin"]
     third = api.admin("Third")
     before_the_write(monkeypatch, lambda: api.patch(f"/users/{admin.id}", third, {"roles": ["user"]}))

@@ -1,4 +1,4 @@
-"""Settings: each variable's default, good and bad values; a bad one stops the start by name."""
+"""Settings: the default, good and bad values of each variable; a bad value stops the start and is named."""
 
 import base64
 from pathlib import Path
@@ -210,7 +210,7 @@ def test_a_blank_variable_is_as_none(name, blank):
 
 @pytest.mark.parametrize(("name", "case"), rows(GOOD))
 def test_a_good_value_is_read(name, case):
-    """White space around it does not matter."""
+    """White space around it is ignored."""
     text, attribute, value = case
     environment = {"WEBHOOK_SECRET": webhook_secret(24), name: f" {text} "}
     assert getattr(Settings.from_environment(environment), attribute) == value
@@ -240,14 +240,14 @@ def test_networks_are_read(name):
     ],
 )
 def test_a_network_is_what_it_covers(name, text, inside, outside):
-    """Host bits are no part of it, and IPv4 written as IPv6 is IPv4, as it is for addresses."""
+    """Host bits are dropped, and IPv4 mapped into IPv6 is IPv4, as for addresses."""
     networks = getattr(Settings.from_environment({name: text}), VARIABLES[name][0])
     assert inside in networks and outside not in networks
 
 
 @pytest.mark.parametrize(("name", "text"), rows(BAD))
 def test_a_bad_value_stops_the_start_with_one_line(name, text):
-    """That names the variable, what it was (unless that is a secret), and what it may be."""
+    """The line names the variable, its value (unless that is a secret) and the allowed values."""
     with pytest.raises(SettingsError) as stopped:
         Settings.from_environment({name: text})
     message = str(stopped.value)
@@ -256,7 +256,7 @@ def test_a_bad_value_stops_the_start_with_one_line(name, text):
     assert was == f"{name} was {f'{len(text)} characters, not shown' if name in SECRETS or '@' in text else repr(text)}"
 
 
-def test_a_value_of_many_lines_is_told_in_one():
+def test_a_value_of_many_lines_is_shown_in_one():
     with pytest.raises(SettingsError) as stopped:
         Settings.from_environment({"LOG_LEVEL": "INFO\nDEBUG"})
     assert "\n" not in str(stopped.value)
@@ -264,16 +264,16 @@ def test_a_value_of_many_lines_is_told_in_one():
 
 @pytest.mark.parametrize("name", ["JWT_SECRETS", "SMTP_URL", "WEBHOOK_URLS"])
 def test_no_part_of_a_bad_secret_is_shown(name):
-    """Not in the message, nor in whatever a traceback would print along with it."""
+    """Neither in the message nor in a traceback."""
     with pytest.raises(SettingsError) as stopped:
         Settings.from_environment({name: "hush-hush,and more"})
-    told = stopped.getrepr(style="short", chain=True).reprcrash.message + repr(stopped.value)
-    assert "hush" not in told
+    shown = stopped.getrepr(style="short", chain=True).reprcrash.message + repr(stopped.value)
+    assert "hush" not in shown
     assert stopped.value.__suppress_context__ and stopped.value.__cause__ is None
 
 
 def test_the_settings_do_not_show_their_secrets():
-    """A dataclass shows its fields to whoever prints it: not these."""
+    """A dataclass prints its fields, but not these."""
     environment = {
         "JWT_SECRETS": f"hush-{SECRET}", "SMTP_URL": "smtp://ada:hush@mail.example:25",
         "WEBHOOK_URLS": "https://a.example/hush", "WEBHOOK_SECRET": f"whsec_{'hush' * 8}",

@@ -1,11 +1,11 @@
-"""What `/openapi.json` promises of a route, and whether an answer keeps it."""
+"""What `/openapi.json` promises of a route, and whether a response keeps it."""
 
 from typing import Any
 
 from jsonschema import Draft202012Validator, FormatChecker
 from werkzeug.test import TestResponse
 
-# The introduction tells of these, or HTTP does; they are not listed with each answer.
+# The introduction or HTTP defines these; they are not listed with each response.
 EVERYWHERE = {"Content-Type", "Content-Length", "Cache-Control", "X-Content-Type-Options"}
 NOT_ALWAYS = {"Link", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed"}
 
@@ -16,7 +16,7 @@ class Document:
         self._components = _strict(plain["components"])
 
     def keys(self) -> set[str]:
-        """Such as `GET /healthz`."""
+        """For example `GET /healthz`."""
         return {f"{method.upper()} {path}" for path, methods in self.plain["paths"].items() for method in methods}
 
     def operation(self, key: str) -> Any:
@@ -24,7 +24,7 @@ class Document:
         return self.plain["paths"][path][method.lower()]
 
     def resolved(self, node: Any) -> Any:
-        """What a reference leads to."""
+        """The object that a reference names."""
         while "$ref" in node:
             _, _, kind, name = node["$ref"].split("/")
             node = self.plain["components"][kind][name]
@@ -66,7 +66,7 @@ class Document:
 
 
 def _strict(node: Any) -> Any:
-    """The same schemas, but closed to fields that they do not list."""
+    """The same schemas, closed to fields that they do not list."""
     if isinstance(node, list):
         return [_strict(entry) for entry in node]
     if not isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""`/openapi.json` is OpenAPI 3.1, has the routes that there are, and what they answer is as it says."""
+"""`/openapi.json` is OpenAPI 3.1, has exactly the routes of the application, and describes their responses."""
 
 import json
 import re
@@ -54,7 +54,7 @@ def test_it_is_a_valid_openapi_3_1_document(document):
 
 
 def test_it_stays_small_enough_to_be_read(api, document):
-    """What is said twice is said once, under `components`; and nothing stands there unused."""
+    """Shared parts are under `components`, once, and none is unused."""
     references = {node["$ref"] for node in nodes(document.plain) if "$ref" in node}
     components = document.plain["components"]
     named = {
@@ -69,8 +69,8 @@ def test_its_operations_are_the_routes(api, document):
     assert document.keys() == set(routes_of(api.app))
 
 
-def test_it_says_who_may_call_what(api, document):
-    """A token is needed everywhere but on open routes, where one may be sent."""
+def test_it_states_the_access_of_each_operation(api, document):
+    """Every route but the open ones requires a token; there it is optional."""
     for key, route in routes_of(api.app).items():
         operation = document.operation(key)
         assert operation["security"] == ([{}] if route.access is Access.ANYONE else []) + [{"bearer": []}]
@@ -78,13 +78,13 @@ def test_it_says_who_may_call_what(api, document):
         assert operation["summary"]
 
 
-def test_every_id_of_an_operation_is_its_own(document):
+def test_operation_ids_are_unique(document):
     ids = [document.operation(key)["operationId"] for key in VALID]
     assert len(set(ids)) == len(ids)
 
 
-def test_an_id_of_an_operation_is_a_name_for_a_function(document):
-    """A verb and what it acts on, as generated clients call it."""
+def test_an_operation_id_is_a_name_for_a_function(document):
+    """A verb and its object: generated clients use it."""
     ids = {document.operation(key)["operationId"] for key in VALID}
     assert {name for name in ids if not re.fullmatch(r"[a-z]+([A-Z][a-z]*)+", name)} == set()
     assert {"createUser", "listOrders", "getAccount", "createTransfer", "logIn"} <= ids
@@ -119,7 +119,7 @@ def test_a_success_of_another_kind_is_as_documented(api, world, document):
 
 @pytest.mark.parametrize("key", VALID)
 def test_a_valid_body_is_one_by_its_schema(api, world, document, key):
-    """And a field too many is none: what is documented is what is checked."""
+    """And a field too many is invalid: what is documented is what is checked."""
     body = world.filled(VALID[key].body)
     documented = document.operation(key).get("requestBody")
     assert bool(documented) == bool(body)
@@ -139,16 +139,16 @@ def test_every_documented_query_parameter_is_taken(api, world, document):
 
 
 def test_an_idempotency_key_is_documented_where_one_is_taken(api, world, document):
-    """One that cannot be is refused there, and passed over elsewhere."""
+    """A malformed one is refused there, and ignored elsewhere."""
     for key in VALID:
-        bad = {"headers": {"Idempotency-Key": "a b"}, "body": "[]"}  # nothing that takes a body takes this one
+        bad = {"headers": {"Idempotency-Key": "a b"}, "body": "[]"}  # no route with a body accepts this one
         answer = send(api, world, key, allowed_caller(world, key), **bad)
         refused = answer.status_code == 400 and answer.json["error"]["code"] == "BAD_REQUEST"
         assert refused == ("Idempotency-Key" in document.parameters(key, "header")), key
 
 
 def test_it_says_what_client_authors_look_for_first(document):
-    """Which version it is of, where the server is, and what each group of operations is for."""
+    """The version, the server, and the purpose of each group of operations."""
     plain = document.plain
     assert plain["info"]["version"] == version("reference-backend")
     assert plain["servers"][0]["url"] == "/"
@@ -166,9 +166,9 @@ def test_a_parameter_left_out_is_as_documented(api, world, document):
         lists = "limit" in document.parameters(key, "query") or "page" in document.parameters(key, "query")
         assert bool(given) == lists, key
         if lists:
-            plain, told = send(api, world, key, admin), send(api, world, key, admin, query=f"?{urlencode(given)}")
-            assert plain.json["meta"]["pagination"] == told.json["meta"]["pagination"], key
-            assert plain.json["data"] == told.json["data"], key
+            plain, explicit = send(api, world, key, admin), send(api, world, key, admin, query=f"?{urlencode(given)}")
+            assert plain.json["meta"]["pagination"] == explicit.json["meta"]["pagination"], key
+            assert plain.json["data"] == explicit.json["data"], key
 
 
 def test_the_headers_that_scripts_may_read_are_the_documented_ones(make_api, document):

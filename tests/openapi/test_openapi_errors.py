@@ -20,18 +20,20 @@ from tests.openapi.documented import Document
 
 # What the HTTP server answers before the application: tests/production has them.
 SERVERS_OWN = {(408, "REQUEST_TIMEOUT"), (414, "URI_TOO_LONG"), (431, "HEADERS_TOO_LARGE")}
-SERVERS_OWN_OF_GET = SERVERS_OWN | {(400, "MALFORMED_JSON")}  # nobody else reads a GET's body, to find it cut short
+SERVERS_OWN_OF_GET = SERVERS_OWN | {
+    (400, "MALFORMED_JSON")
+}  # the server alone reads the body of a GET and finds it truncated
 
 ABSENT = "0198c0de-0000-7000-8000-000000000000"
 
 
 class Special(NamedTuple):
-    """An error that a route has of its own, and who provokes it with which body or id."""
+    """An error of one route, and the caller, body and id that provoke it."""
 
     key: str
     status: int
     code: str
-    who: str
+    caller: str
     body: str = ""
     id: str = ""
 
@@ -81,7 +83,7 @@ def document(api: Api) -> Document:
 
 
 def bad_requests(api: Api, world: World, key: str) -> Iterator[TestResponse]:
-    """What anybody can do wrong, done by somebody who may call the route."""
+    """Mistakes that every route refuses, by a caller whom the route admits."""
     by = allowed_caller(world, key)
     yield send(api, world, key, by, environ_overrides={"CONTENT_LENGTH": "1x"})
     yield send(api, world, key, by, headers={"Transfer-Encoding": "chunked"})
@@ -92,7 +94,7 @@ def bad_requests(api: Api, world: World, key: str) -> Iterator[TestResponse]:
 
 
 def refusals(api: Api, world: World, key: str) -> Iterator[TestResponse]:
-    """A bad token; rights that are wanting; something that is not there."""
+    """A bad token, missing rights, an absent resource."""
     yield send(api, world, key, world.people["forged"])
     if VALID[key].access is not ANYONE:
         yield send(api, world, key, world.people["stranger"])
@@ -101,7 +103,7 @@ def refusals(api: Api, world: World, key: str) -> Iterator[TestResponse]:
 
 
 def repetitions(api: Api, world: World, document: Document, key: str) -> Iterator[TestResponse]:
-    """A key that stood for something else; another version; what has been done already."""
+    """A key of another request, another version, an action that was taken already."""
     by = allowed_caller(world, key)
     headers = document.parameters(key, "header")
     if "Idempotency-Key" in headers:
@@ -113,7 +115,7 @@ def repetitions(api: Api, world: World, document: Document, key: str) -> Iterato
 
 
 def troubles(make_api: Any, world: World, key: str, path: Path) -> Iterator[TestResponse]:
-    """Too many requests; a fault of ours; no database. The admin's token has every route read the database."""
+    """Too many requests, an unexpected exception, no database. With the admin's token every route reads the database."""
     limited = make_api(rate_limit_default=Limit(1, 60))
     yield from (send(limited, world, key, world.people["admin"], query="?unknown=1") for _ in range(2))
     broken = make_api(cache_size=0)
@@ -128,7 +130,7 @@ def troubles(make_api: Any, world: World, key: str, path: Path) -> Iterator[Test
 
 @pytest.mark.parametrize("key", VALID)
 def test_the_documented_errors_are_those_that_can_be_provoked(make_api, world, document, database_path, key):
-    """Each of them: status, code, headers and body."""
+    """Each has the documented status, code, headers and body."""
     provoked = {(special.status, special.code) for special in SPECIAL if special.key == key}
     api = make_api()
     for answers in (
@@ -148,13 +150,13 @@ def test_a_route_has_the_errors_of_its_own(api, world, document, special):
     shops = {"id": "$shop", "body": '{"amount": 500}'}
     emptied = send(api, world, f"POST {API}/accounts/{{id}}/withdrawals", world.people["admin"], **shops)
     assert emptied.status_code == 201
-    answer = send(api, world, special.key, world.people[special.who], body=special.body, id=special.id)
+    answer = send(api, world, special.key, world.people[special.caller], body=special.body, id=special.id)
     assert (answer.status_code, answer.json["error"]["code"]) == (special.status, special.code)
     document.check(special.key, answer)
 
 
 def test_a_locked_database_is_a_documented_answer(make_api, world, document, database_path):
-    """An outside writer holds the lock: every write is 503 with Retry-After, none is an error of ours."""
+    """An outside writer holds the lock: every write is 503 with Retry-After, none is 500."""
     api = make_api(busy_timeout_seconds=0.05)
     writes = [key for key in VALID if not key.startswith("GET")]
     outside = sqlite3.connect(database_path, isolation_level=None)

@@ -1,4 +1,4 @@
-"""Whose request it is: the socket's peer, or what trusted proxies say stands behind it."""
+"""The client's address: the socket's peer, or the address that trusted proxies name."""
 
 import pytest
 
@@ -12,12 +12,12 @@ CLIENT = "203.0.113.7"
 
 @pytest.mark.parametrize("peer", [PROXY, CLIENT, "127.0.0.1", "2001:db8::1", ""])
 @pytest.mark.parametrize("forwarded", ["", "1.2.3.4", "1.2.3.4, 5.6.7.8", "127.0.0.1", "garbage"])
-def test_without_trust_nobody_is_believed(peer, forwarded):
+def test_without_trusted_proxies_the_header_is_ignored(peer, forwarded):
     assert client_address(peer, forwarded, Networks()) == peer
 
 
 @pytest.mark.parametrize("peer", [CLIENT, "11.0.0.1", "9.255.255.255", "::1", ""])
-def test_a_peer_outside_the_trusted_networks_is_not_believed(peer):
+def test_the_header_of_a_peer_outside_the_trusted_networks_is_ignored(peer):
     assert client_address(peer, "1.2.3.4", Networks("10.0.0.0/8")) == peer
 
 
@@ -26,7 +26,7 @@ def test_a_peer_outside_the_trusted_networks_is_not_believed(peer):
     [
         ("203.0.113.7", CLIENT),
         (" 203.0.113.7\t", CLIENT),
-        ("1.2.3.4, 203.0.113.7", CLIENT),  # what stands left was written by the client himself
+        ("1.2.3.4, 203.0.113.7", CLIENT),  # the client itself wrote the left item
         ("10.9.9.9, 203.0.113.7", CLIENT),
         ("203.0.113.7,10.0.0.2,10.0.0.3", CLIENT),
         ("203.0.113.7, 203.0.113.8, 10.0.0.2", "203.0.113.8"),
@@ -34,7 +34,7 @@ def test_a_peer_outside_the_trusted_networks_is_not_believed(peer):
         ("1.2.3.4, garbage, 10.0.0.2", "10.0.0.2"),
     ],
 )
-def test_one_step_left_is_taken_for_as_long_as_the_address_is_a_trusted_proxys(forwarded, expected):
+def test_each_trusted_proxy_leads_one_step_to_the_left(forwarded, expected):
     assert client_address(PROXY, forwarded, Networks("10.0.0.0/8")) == expected
 
 
@@ -65,7 +65,7 @@ def test_at_most_eight_steps_are_taken(proxies, expected):
     ],
 )
 def test_a_port_and_brackets_are_taken_off(item, address):
-    """And one address is written in one way."""
+    """An address has one canonical spelling."""
     assert client_address(PROXY, item, Networks(PROXY)) == address
 
 
@@ -79,19 +79,19 @@ def test_a_port_and_brackets_are_taken_off(item, address):
      '"203.0.113.7"', "\0", f"203.0.113.7{' ' * 60}x", f"203.0.113.7{'0' * 8000}", f"[2001:db8::1]:{'0' * 60}"],
 )  # fmt: skip
 def test_what_is_no_address_ends_the_stepping(item):
-    """A zone id and an empty item too: nothing left of it is looked at."""
+    """So does a zone id or an empty item; what stands to its left is ignored."""
     assert client_address(PROXY, f"{CLIENT}, {item}", Networks("10.0.0.0/8")) == PROXY
     assert client_address(PROXY, f"{CLIENT}, {item}, 10.0.0.2", Networks("10.0.0.0/8")) == "10.0.0.2"
 
 
 def test_an_ipv4_peer_may_come_as_ipv6():
-    """As it does on a socket that serves both."""
+    """A socket that serves both shows it so."""
     assert client_address(f"::ffff:{PROXY}", CLIENT, Networks(PROXY)) == CLIENT
     assert client_address(f"::ffff:{PROXY}", "", Networks()) == PROXY
 
 
-def test_the_peer_of_a_unix_socket_is_believed_only_as_unix():
-    """Such a peer has no address of its own."""
+def test_the_peer_of_a_unix_socket_is_trusted_only_as_unix():
+    """Such a peer has no address."""
     assert client_address("", CLIENT, Networks("unix")) == CLIENT
     assert client_address("", f"{CLIENT}, 10.0.0.1", Networks("unix, 10.0.0.0/8")) == CLIENT
     assert client_address("", CLIENT, Networks("0.0.0.0/0, ::/0")) == ""
@@ -100,7 +100,7 @@ def test_the_peer_of_a_unix_socket_is_believed_only_as_unix():
 
 
 def test_a_link_local_peer_is_not_taken_for_a_unix_socket():
-    """Its zone is dropped, for that is the name of an interface of ours."""
+    """Its zone is dropped: it is the name of an interface of this machine."""
     assert client_address("fe80::1%eth0", CLIENT, Networks("unix")) == "fe80::1"
     assert client_address("fe80::1%eth0", CLIENT, Networks("fe80::/10")) == CLIENT
 
@@ -130,7 +130,7 @@ def test_an_ipv6_client_is_counted_by_its_64(address, key):
     ],
 )
 def test_a_login_remembers_the_clients_address(make_api, peer, forwarded, trusted, expected):
-    """Through a whole request."""
+    """The address goes through a whole request."""
     api = make_api(trusted_proxies=Networks(trusted))
     ada = api.sign_up("Ada")
     sent = {"email": ada.email, "password": "correct horse battery staple"}
@@ -138,8 +138,8 @@ def test_a_login_remembers_the_clients_address(make_api, peer, forwarded, truste
     assert api.get("/auth/sessions", ada).json["data"][0]["ip"] == expected
 
 
-def test_other_forwarding_headers_are_believed_by_nobody(make_api):
-    """Neither paths nor schemes nor hosts: links are relative, and addresses come from one header alone."""
+def test_other_forwarding_headers_are_ignored(make_api):
+    """No path, scheme or host is taken from a header: links are relative, and one header alone names addresses."""
     api = make_api(trusted_proxies=Networks("127.0.0.1"))
     ada = api.sign_up("Ada")
     headers = {

@@ -1,4 +1,4 @@
-"""CORS: exact origins, on good answers and errors alike; nothing at all where none are set."""
+"""CORS: exact origins, on successes and errors alike; no headers at all if no origin is configured."""
 
 import pytest
 
@@ -16,7 +16,7 @@ PREFLIGHT = {
 
 @pytest.fixture
 def shared(make_api):
-    """An application that two origins may use from a browser."""
+    """An application with two configured origins."""
     return make_api(cors_origins=frozenset({ORIGIN, "http://localhost:5173"}))
 
 
@@ -49,7 +49,7 @@ def send(api, method, path, rest, origin):
 
 @pytest.mark.parametrize(("method", "path", "rest", "status"), ANSWERS)
 def test_every_answer_to_a_known_origin_may_be_read_by_it(shared, method, path, rest, status):
-    """Errors too, else a script could not tell what was wrong; and never with credentials."""
+    """Also errors, so that a script can read what was wrong; never with credentials."""
     answer = send(shared, method, path, rest, ORIGIN)
     assert (answer.status_code, answer.headers.getlist("Vary")) == (status, ["Origin"])
     allowed = cors(answer)
@@ -64,22 +64,22 @@ def test_every_answer_to_a_known_origin_may_be_read_by_it(shared, method, path, 
      "app.example", f" {ORIGIN}"],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/products", "/nowhere"])
-def test_another_origin_is_told_nothing(shared, path, origin):
-    """Origins are compared byte for byte; `Vary` stands there all the same, for a cache must not mix the two."""
+def test_another_origin_gets_no_cors_headers(shared, path, origin):
+    """Origins are compared byte for byte. `Vary` is sent all the same: a cache must not mix the two."""
     answer = send(shared, "GET", path, {}, origin)
     assert cors(answer) == {}
     assert answer.headers.getlist("Vary") == ["Origin"]
 
 
-def test_each_origin_gets_its_own_name_back(shared):
+def test_each_origin_is_allowed_by_its_own_name(shared):
     for origin in (ORIGIN, "http://localhost:5173"):
         answer = send(shared, "GET", "/products", {}, origin)
         assert answer.headers.getlist("Access-Control-Allow-Origin") == [origin]
 
 
 @pytest.mark.parametrize("path", ["/users/me", "/products", "/orders/whichever/cancel"])
-def test_a_preflight_is_good_for_ten_minutes(shared, path):
-    """It carries no token and needs none; all that our routes read may be sent."""
+def test_a_preflight_is_valid_for_ten_minutes(shared, path):
+    """It needs no token, and allows every header that a route reads."""
     answer = shared("OPTIONS", path, headers=PREFLIGHT)
     assert (answer.status_code, answer.data) == (204, b"")
     allowed = cors(answer)
@@ -100,7 +100,7 @@ def test_a_preflight_of_another_origin_allows_nothing(shared):
 
 @pytest.mark.parametrize("method", ["GET", "OPTIONS"])
 def test_only_a_preflight_is_answered_as_one(shared, method):
-    """Neither another method, nor OPTIONS that asks for no method."""
+    """Another method is none, nor is an OPTIONS request that asks for no method."""
     headers = PREFLIGHT if method == "GET" else {"Origin": ORIGIN}
     assert cors(shared(method, "/products", headers=headers)).keys() == {
         "Access-Control-Allow-Origin",
@@ -124,7 +124,7 @@ def test_an_answer_with_everything_exposes_what_it_carries(shared):
 
 
 @pytest.mark.parametrize(("method", "path", "rest", "status"), ANSWERS)
-def test_without_origins_there_is_nothing_of_it(api, method, path, rest, status):
+def test_without_configured_origins_there_are_no_cors_headers(api, method, path, rest, status):
     answer = send(api, method, path, rest, ORIGIN)
     assert answer.status_code == status
     assert cors(answer) == {}

@@ -1,4 +1,4 @@
-"""Cursors: opaque, good on every worker and after a restart, and only for their list and filter."""
+"""Cursors: opaque, valid on every worker and after a restart, and only for their list and filter."""
 
 import base64
 import re
@@ -36,21 +36,21 @@ def cursor(api, products):
 
 
 def test_a_cursor_is_opaque(cursor, products):
-    """It goes into a URL as it is, and no id can be read in it."""
+    """It needs no encoding in a URL, and does not show an id."""
     assert re.fullmatch(r"[A-Za-z0-9_-]+", cursor)
     assert products[0] not in cursor
 
 
 def test_no_character_of_a_cursor_may_be_another(api, cursor):
-    """Not even the last, of which base64 drops two bits."""
+    """Not even the last one, of which base64 drops two bits."""
     for n, character in enumerate(cursor):
         for other in "AQgw-_Zz09":
             if other != character:
                 assert refused(api.get(f"/products?cursor={cursor[:n]}{other}{cursor[n + 1 :]}"))
 
 
-def test_a_cursor_written_in_another_way_is_refused(api, cursor):
-    """One value, one spelling: no padding, no other alphabet, nothing before or after it."""
+def test_another_spelling_of_a_cursor_is_refused(api, cursor):
+    """A value has one spelling: no padding, no other alphabet, nothing before or after it."""
     data = base64.urlsafe_b64decode(f"{cursor}=")
     spellings = [
         f"{cursor}=", f"{cursor}==", f"{cursor}A", f"{cursor}.", f"A{cursor}", cursor[:-1], cursor[1:], cursor[:21],
@@ -68,12 +68,12 @@ def test_a_cursor_written_in_another_way_is_refused(api, cursor):
     ["", "A", "A" * 43, "A" * 44, "_" * 43, "x" * 200, "x" * 201, "x" * 5_000, "1", "null", "%00", "é",
      "%F0%9F%94%91", "01900000-0000-7000-8000-000000000000", "WzFd", "eyJpZCI6MX0"],
 )  # fmt: skip
-def test_a_cursor_that_somebody_made_up_is_refused(api, products, made_up):
+def test_a_forged_cursor_is_refused(api, products, made_up):
     assert refused(api.get(f"/products?cursor={made_up}"))
 
 
 def test_a_cursor_moved_to_another_row_is_refused(api, cursor, products):
-    """The signature is of the row as well."""
+    """The signature covers the row."""
     signature = base64.urlsafe_b64decode(f"{cursor}=")[16:]
     for product in (products[1], "ffffffff-ffff-ffff-ffff-ffffffffffff"):
         forged = base64.urlsafe_b64encode(uuid.UUID(product).bytes + signature).decode().rstrip("=")
@@ -92,7 +92,7 @@ def things(api, admin, ada, grace):
     return accounts
 
 
-def test_a_cursor_is_good_for_its_list_alone(api, ada, things, products):
+def test_a_cursor_is_valid_for_its_list_alone(api, ada, things, products):
     lists = ["/products", "/accounts", "/orders", *(f"/accounts/{account}/transactions" for account in things[:2])]
     cursors = {path: cursor_of(api, path, ada) for path in lists}
     for path in lists:
@@ -101,8 +101,8 @@ def test_a_cursor_is_good_for_its_list_alone(api, ada, things, products):
             assert answer.status_code == 200 if path == other else refused(answer), (path, other)
 
 
-def test_a_cursor_is_good_for_its_filter_alone(api, admin, ada, grace, things):
-    """Whether one is added, left out or changed; an admin's filters too."""
+def test_a_cursor_is_valid_for_its_filter_alone(api, admin, ada, grace, things):
+    """It is refused if a filter is added, left out or changed, an admin's filters included."""
     for paths in (
         ["/orders", "/orders?status=placed", f"/orders?userId={ada.id}", f"/orders?userId={ada.id}&status=placed"],
         ["/accounts", f"/accounts?ownerId={ada.id}", f"/accounts?ownerId={grace.id}"],
@@ -115,8 +115,8 @@ def test_a_cursor_is_good_for_its_filter_alone(api, admin, ada, grace, things):
 
 
 @pytest.mark.parametrize("path", ["/accounts", "/orders"])
-def test_a_cursor_of_somebodys_own_list_is_of_no_use_to_others(api, admin, ada, grace, things, path):
-    """It is another list, although the path is the same; an admin's, of everybody's, is a third."""
+def test_a_cursor_of_one_users_list_is_refused_for_another_user(api, admin, ada, grace, things, path):
+    """The path is the same, the list is not; an admin's list, of all users, is a third."""
     mine, everybodys = cursor_of(api, path, ada), cursor_of(api, path, admin)
     assert refused(api.get(f"{path}?cursor={mine}", grace))
     assert refused(api.get(f"{path}?cursor={mine}", admin))
@@ -124,20 +124,20 @@ def test_a_cursor_of_somebodys_own_list_is_of_no_use_to_others(api, admin, ada, 
     assert api.get(f"{path}?cursor={mine}", ada).status_code == 200
 
 
-def test_a_cursor_of_a_public_list_is_good_for_everybody(api, admin, ada, cursor, products):
-    """The list is one and the same before and after logging in."""
+def test_a_cursor_of_a_public_list_is_valid_for_all_callers(api, admin, ada, cursor, products):
+    """The list is the same before and after logging in."""
     for by in (None, ada, admin):
         assert [row["id"] for row in api.get(f"/products?cursor={cursor}", by).json["data"]] == products[1:]
         assert api.get(f"/products?cursor={cursor_of(api, '/products', by)}").status_code == 200
 
 
-def test_a_cursor_is_good_on_every_worker_and_after_a_restart(make_api, cursor, products):
+def test_a_cursor_is_valid_on_every_worker_and_after_a_restart(make_api, cursor, products):
     answer = make_api().get(f"/products?cursor={cursor}")
     assert [row["id"] for row in answer.json["data"]] == products[1:]
 
 
 def test_a_cursor_outlives_its_secret_for_as_long_as_that_verifies(make_api, cursor, products):
-    """`JWT_SECRETS`: the first signs, all verify."""
+    """The first secret of `JWT_SECRETS` signs, all verify."""
     rotated = make_api(jwt_secrets=(NEW_SECRET, SECRET))
     assert [row["id"] for row in rotated.get(f"/products?cursor={cursor}").json["data"]] == products[1:]
     newer = cursor_of(rotated, "/products")
@@ -147,6 +147,6 @@ def test_a_cursor_outlives_its_secret_for_as_long_as_that_verifies(make_api, cur
     assert refused(finished.get(f"/products?cursor={cursor}"))
 
 
-def test_a_filter_is_found_wrong_together_with_a_cursor(api, admin, products):
+def test_a_wrong_filter_is_reported_together_with_a_wrong_cursor(api, admin, products):
     answer = api.get("/orders?status=lost&userId=x&limit=0&colour=red", admin)
     assert answer.json["error"]["details"].keys() == {"status", "userId", "limit", "colour"}

@@ -1,4 +1,4 @@
-"""The envelope, and the headers that every answer carries."""
+"""The envelope, and the headers that every response carries."""
 
 import re
 import sqlite3
@@ -44,7 +44,7 @@ ERRORS = {
 
 @pytest.mark.parametrize("status", ANSWERS)
 def test_every_body_is_the_envelope(api, ada, status):
-    """`meta`, and exactly one of `data` and `error`; on every answer an id, and no sniffing."""
+    """It has `meta` and exactly one of `data` and `error`; the headers have an id and forbid sniffing."""
     method, path, rest = ANSWERS[status]
     answer = api(method, path, ada, **rest)
     assert (answer.status_code, answer.content_type) == (status, "application/json")
@@ -69,7 +69,7 @@ def test_an_error_has_code_and_message_and_perhaps_details(api, ada, status):
 
 @pytest.mark.parametrize("status", WITHOUT_BODY)
 def test_a_204_and_a_304_have_no_body(api, ada, status):
-    """Nor headers that would describe one."""
+    """Nor do they have headers that describe one."""
     method, path, rest = WITHOUT_BODY[status]
     answer = api(method, path.format(ada=ada.id), ada, **rest)
     assert (answer.status_code, answer.data) == (status, b"")
@@ -96,7 +96,7 @@ def test_a_clients_own_request_id_is_kept(api, given):
     ["", "7letter", "x" * 65, "x" * 5_000, "white space", "first-id,second-id", 'quo"ted"id', "semi;colon",
      "slash/slash", "ünïcödë-id", "plus+plus", " 8letters", "8letters\t"],
 )  # fmt: skip
-def test_a_request_id_that_could_do_harm_is_replaced(api, given):
+def test_a_malformed_request_id_is_replaced(api, given):
     answer = api.get("/products", headers={"X-Request-ID": given})
     made = answer.headers["X-Request-ID"]
     assert REQUEST_ID.fullmatch(made)
@@ -104,14 +104,14 @@ def test_a_request_id_that_could_do_harm_is_replaced(api, given):
     assert made.strip() != given.strip()
 
 
-def test_request_ids_that_we_make_differ(api):
+def test_generated_request_ids_differ(api):
     made = {api.get("/products").headers["X-Request-ID"] for _ in range(50)}
     assert len(made) == 50
 
 
 @pytest.mark.parametrize("status", [*ANSWERS, *WITHOUT_BODY])
 def test_answers_are_not_stored(api, ada, status):
-    """What has an ETag and a URL of its own may be kept by the client alone, which must ask again."""
+    """A resource with an ETag and a URL of its own may be kept by the client, which must revalidate it."""
     method, path, rest = (ANSWERS | WITHOUT_BODY)[status]
     answer = api(method, path.format(ada=ada.id), ada, **rest)
     expected = "private, no-cache" if path == "/users/{ada}" else "no-store"
@@ -127,11 +127,11 @@ def test_a_changed_user_is_kept_as_the_read_one_is(api, ada, path, kept):
         assert "ETag" in answer.headers
 
 
-@pytest.mark.parametrize("anybody", [True, False])
-def test_public_products_may_be_kept_by_anybody_who_asks_again(api, admin, anybody):
-    """Token or not, one of them or the list, new or unchanged; but no error about them, and no answer to a change."""
+@pytest.mark.parametrize("anonymous", [True, False])
+def test_public_products_may_be_kept_by_any_cache_that_revalidates(api, admin, anonymous):
+    """With or without a token, one product or the list, 200 or 304; but no error, and no response to a change."""
     product = f"/products/{api.product(admin)}"
-    by = None if anybody else admin
+    by = None if anonymous else admin
     good = [api.get(product, by), api.get(product, by, headers={"If-None-Match": '"1"'}), api.get("/products", by)]
     assert [answer.headers.getlist("Cache-Control") for answer in good] == [["no-cache"]] * 3
     assert [answer.headers.get("ETag") for answer in good] == ['"1"', '"1"', None]
@@ -146,8 +146,8 @@ def test_the_service_endpoints_are_not_stored_either(api, path):
     assert api.get(path).headers.getlist("Cache-Control") == ["no-store"]
 
 
-def test_a_201_says_where_what_was_made_can_be_found(api, admin, ada):
-    """Under `Location`, and there it is, as it was answered."""
+def test_a_201_names_the_location_of_the_created_resource(api, admin, ada):
+    """GET of `Location` returns what the 201 returned."""
 
     def made(path, by, body):
         answer = api.post(path, by, body)
@@ -185,7 +185,7 @@ CHALLENGE = re.compile(r'Bearer realm="[^"]+"(, error="invalid_token"(, error_de
     ],
 )
 def test_a_401_says_why_and_challenges(api, ada, authorization, reason):
-    """RFC 6750: an error is named only where a token was sent."""
+    """RFC 6750: the challenge names an error only if a token was sent."""
     sent = (
         {} if authorization is None else {"Authorization": authorization.format(token=ada.access, refresh=ada.refresh)}
     )
@@ -205,7 +205,7 @@ def test_tokens_that_were_good_are_expired_or_revoked(api, ada, grace, clock):
 
 
 def test_the_message_of_a_401_says_what_happened(api, ada, grace, clock):
-    """A wrong password is not a missing token; each reason has a sentence of its own."""
+    """Each reason has its own message: a wrong password is not a missing token."""
     login = {"email": ada.email, "password": "wrong"}
     api.delete("/auth/sessions", grace)
     answers = [
@@ -237,13 +237,13 @@ def test_the_scheme_is_read_in_any_case(api, ada):
 
 
 def test_wrong_credentials_are_challenged_without_an_error(api):
-    """No token was sent, so none was bad."""
+    """No token was sent, so the challenge names none as bad."""
     answer = api.post("/auth/login", json={"email": "nobody@example.com", "password": "wrong"})
     assert answer.json["error"]["details"] == {"reason": "credentials"}
     assert answer.headers["WWW-Authenticate"] == 'Bearer realm="api"'
 
 
-def test_a_busy_database_is_a_503_that_says_when_to_come_back(make_api, ada, database_path):
+def test_a_busy_database_is_a_503_that_says_when_to_retry(make_api, ada, database_path):
     api = make_api(busy_timeout_seconds=0.05)
     outsider = sqlite3.connect(database_path, isolation_level=None)
     outsider.execute("BEGIN IMMEDIATE")
@@ -255,7 +255,7 @@ def test_a_busy_database_is_a_503_that_says_when_to_come_back(make_api, ada, dat
 
 
 def test_times_of_one_answer_go_on_from_one_to_the_next(make_api):
-    """Each envelope has the time at which it was made."""
+    """Each envelope has its own time."""
     api = make_api(rate_limit_default=Limit(100, 60))
     times = [api.get("/products").json["meta"]["timestamp"] for _ in range(5)]
     assert all(earlier <= later for earlier, later in pairwise(times))

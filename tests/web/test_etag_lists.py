@@ -1,4 +1,4 @@
-"""Lists of entity tags, whatever stands in them (RFC 9110 §8.8.3): which versions they name."""
+"""Which versions a list of entity tags names, whatever else is in it (RFC 9110 §8.8.3)."""
 
 import pytest
 from hypothesis import given

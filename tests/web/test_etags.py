@@ -1,4 +1,4 @@
-"""Versions: `If-None-Match` saves a body, `If-Match` a lost update."""
+"""Versions: `If-None-Match` saves a body, `If-Match` prevents a lost update."""
 
 import pytest
 
@@ -8,12 +8,12 @@ VALIDATED = ["/users/{user}", "/products/{product}"]
 READ = [*VALIDATED, "/users/me"]
 CHANGED = [("PATCH", path) for path in READ]
 WRITTEN = [*CHANGED, ("DELETE", "/users/{user}")]
-EXCLUDING = [(method, path) for method, path in WRITTEN if path != "/users/me"]  # whose `If-None-Match` counts
+EXCLUDING = [(method, path) for method, path in WRITTEN if path != "/users/me"]  # where `If-None-Match` counts
 
 
 @pytest.fixture
 def call(api, admin, ada):
-    """A request by an admin in which `{user}` is himself and `{product}` a product; both at version 2."""
+    """A request by an admin in which `{user}` is that admin and `{product}` a product; both at version 2."""
     product = api.product(admin)
     api.patch(f"/products/{product}", admin, {"stock": 3})
 
@@ -29,7 +29,7 @@ def call(api, admin, ada):
 
 @pytest.fixture
 def another_admin(api, admin, ada):
-    """So that the first may be deleted: Ada, with the role."""
+    """Ada, with the role, so that the first admin may be deleted."""
     api.patch(f"/users/{ada.id}", admin, {"roles": ["user", "admin"]})
 
 
@@ -60,7 +60,7 @@ def test_another_version_is_sent_whole(call, path):
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_users_me_is_another_resource_for_each_caller_so_no_version_validates_it(api, ada, grace, method):
-    """Ada's cache holds her page under the tag that Grace's has too: it must neither keep it nor be told 304."""
+    """Ada's and Grace's answers have the same tag. A cache must not keep either, nor get a 304."""
     known = api.get("/users/me", ada).headers["ETag"]
     for tag in (known, f"W/{known}", "*"):
         answer = api(method, "/users/me", grace, headers={"If-None-Match": tag})
@@ -86,7 +86,7 @@ def test_a_page_kept_for_one_user_is_validated_for_that_user_and_admins_alone(ap
     assert statuses == [304, 304, 403, 401]
 
 
-def test_a_version_that_has_passed_is_not_known_any_more(call):
+def test_a_former_version_is_no_304(call):
     """Also from the cache: the very next request sees the change."""
     assert call("GET", "/products/{product}", '"2"', "If-None-Match").status_code == 304
     assert call("PATCH", "/products/{product}").status_code == 200
@@ -102,7 +102,7 @@ def test_an_unknown_resource_is_no_304(api, admin):
 @pytest.mark.parametrize("tag", [None, '"2"', "*", '"1", "2"', 'W/"1", "2"', '"2","3"'])
 @pytest.mark.parametrize(("method", "path"), WRITTEN)
 def test_a_change_of_the_named_version_is_made(call, another_admin, method, path, tag):
-    """Or of any version, where none is named or `*`; a PATCH answers with the new ETag."""
+    """So is one of any version, if none is named or `*`; a PATCH answers with the new ETag."""
     answer = call(method, path, tag)
     assert answer.status_code == (204 if method == "DELETE" else 200)
     assert answer.headers.get("ETag") == (None if method == "DELETE" else '"3"')
@@ -144,7 +144,7 @@ def test_a_change_of_users_me_is_made_whatever_version_is_excluded(call, tag):
 @pytest.mark.parametrize("tag", ['"1"', '"3"', '"22"', 'W/"1"', '""', "", '"*"'])
 @pytest.mark.parametrize(("method", "path"), WRITTEN)
 def test_a_change_of_another_version_than_the_excluded_one_is_made(call, another_admin, method, path, tag):
-    """Also where it leads to the excluded version; never a 304."""
+    """Also if it leads to the excluded version; never a 304."""
     answer = call(method, path, tag, "If-None-Match")
     assert answer.status_code == (204 if method == "DELETE" else 200)
 
@@ -160,14 +160,14 @@ def test_both_preconditions_must_hold(call, another_admin, method, path):
 
 @pytest.mark.parametrize(("method", "path"), CHANGED)
 def test_a_change_to_what_it_is_already_still_needs_the_version(call, method, path):
-    """And raises none: the ETag stays."""
+    """It does not raise the version: the ETag stays."""
     name = call("GET", path).json["data"]["name"]
     assert call(method, path, '"1"', json={"name": name}).status_code == 412
     assert call(method, path, '"2"', json={"name": name}).headers["ETag"] == '"2"'
     assert call(method, path, '"2"', json={}).headers["ETag"] == '"2"'
 
 
-def test_a_deleted_user_is_deleted_again_only_at_his_version(api, admin, ada):
+def test_a_deleted_user_is_deleted_again_only_at_the_current_version(api, admin, ada):
     """204 each time without a precondition."""
     path = f"/users/{ada.id}"
     assert api.delete(path, admin, headers={"If-Match": '"1"'}).status_code == 204
@@ -188,7 +188,7 @@ def test_stock_that_was_sold_is_another_version(api, admin, ada):
     assert api.get(f"/products/{product}").headers["ETag"] == '"3"'
 
 
-def test_a_user_changes_himself_at_his_version(api, ada):
+def test_a_users_own_change_needs_the_current_version(api, ada):
     """`/users/me` and `/users/{id}` are one resource with one version."""
     assert api.patch("/users/me", ada, {"name": "A"}, headers={"If-Match": '"1"'}).headers["ETag"] == '"2"'
     assert api.patch(f"/users/{ada.id}", ada, {"name": "B"}, headers={"If-Match": '"1"'}).status_code == 412
@@ -198,7 +198,7 @@ def test_a_user_changes_himself_at_his_version(api, ada):
 
 @pytest.mark.parametrize(("method", "path"), CHANGED)
 def test_of_many_changes_of_one_version_at_once_exactly_one_is_made(call, method, path):
-    """The others are told 412: no update is lost."""
+    """The others get 412: no update is lost."""
     answers = at_once([lambda n=n: call(method, path, '"2"', json={"name": f"N{n}"}) for n in range(6)])
     assert sorted(answer.status_code for answer in answers) == [200, *[412] * 5]
     [made] = [answer.json["data"] for answer in answers if answer.status_code == 200]

@@ -1,10 +1,10 @@
-"""What a body must come with (411, 413, 415), and routes that take none."""
+"""The headers that a body needs (411, 413, 415), and routes that take no body."""
 
 import json
 
 import pytest
 
-LOGOUT = json.dumps({"refreshToken": "of nobody"}).encode()  # 204, and nothing happens
+LOGOUT = json.dumps({"refreshToken": "not a token"}).encode()  # 204, and nothing happens
 MAX_BODY = 64 * 1024
 
 
@@ -39,16 +39,16 @@ def test_json_in_utf_8_is_taken(api, content_type):
      "application/json; charset='utf-8'", "application/json; charset=utf-8x", "application/json; xcharset=utf-8",
      "application/json charset=utf-8", "application/json\x0b"],
 )  # fmt: skip
-def test_anything_else_is_no_media_type_of_ours(api, content_type):
-    """415, and `Accept` says what would do."""
+def test_any_other_media_type_is_unsupported(api, content_type):
+    """415, and `Accept` names the supported one."""
     answer = post(api, content_type)
     assert error_of(answer) == (415, "UNSUPPORTED_MEDIA_TYPE")
     assert answer.headers["Accept"] == "application/json"
 
 
 @pytest.mark.parametrize("path", ["/auth/logout", "/orders/{id}/cancel"])
-def test_no_content_encoding_is_taken(api, ada, order, path):
-    """Nor on a route without a body."""
+def test_no_content_encoding_is_accepted(api, ada, order, path):
+    """Not on a route without a body either."""
     rest = {"data": LOGOUT, "content_type": "application/json"}
     for coding in ("gzip", "br", "identity", "gzip, identity", "x"):
         answer = api("POST", path.format(id=order), ada, headers={"Content-Encoding": coding}, **rest)
@@ -58,7 +58,7 @@ def test_no_content_encoding_is_taken(api, ada, order, path):
 
 @pytest.mark.parametrize("accept", ["text/html", "application/xml", "*/*;q=0", "image/*", "garbage;;"])
 def test_answers_are_json_whatever_accept_says(api, accept):
-    """Good ones and bad ones."""
+    """Successes and errors."""
     assert api.get("/products", headers={"Accept": accept}).content_type == "application/json"
     assert api.get("/nowhere", headers={"Accept": accept}).content_type == "application/json"
 
@@ -77,7 +77,7 @@ NO_NUMBERS = ["abc", "-1", "+5", "5, 5", "0x5", "1_0", "5.0", "٣", "²"]
 
 @pytest.mark.parametrize("method", ["POST", "GET", "PATCH"])
 def test_a_content_length_is_a_number_of_up_to_64_kib(api, method):
-    """Whether or not the route, or any, would read the body."""
+    """Whether or not a route reads the body."""
     expected = dict.fromkeys(TOO_LARGE, (413, "PAYLOAD_TOO_LARGE")) | dict.fromkeys(NO_NUMBERS, (400, "BAD_REQUEST"))
     for length, error in expected.items():
         answer = api(method, "/products", data=LOGOUT, environ_overrides={"CONTENT_LENGTH": length})
@@ -85,7 +85,7 @@ def test_a_content_length_is_a_number_of_up_to_64_kib(api, method):
 
 
 @pytest.mark.parametrize("zeros", ["0", "0" * 20, "0" * 8_000])
-def test_leading_zeros_of_a_content_length_mean_nothing(api, zeros):
+def test_leading_zeros_of_a_content_length_are_ignored(api, zeros):
     assert api.get("/products", environ_overrides={"CONTENT_LENGTH": zeros}).status_code == 200
     length = {"environ_overrides": {"CONTENT_LENGTH": f"{zeros}{len(LOGOUT)}"}}
     assert api("POST", "/auth/logout", data=LOGOUT, content_type="application/json", **length).status_code == 204
@@ -134,13 +134,13 @@ def call(api, admin, ada, order):
 ])  # fmt: skip
 @pytest.mark.parametrize(("method", "path", "who", "status"), WITHOUT_BODY)
 def test_a_route_without_a_body_takes_none_or_an_empty_object(call, method, path, who, status, data, content_type):
-    """And wants no Content-Type."""
+    """It needs no Content-Type."""
     assert call(method, path, who, data=data, content_type=content_type).status_code == status
 
 
 @pytest.mark.parametrize(("method", "path", "who", "status"), WITHOUT_BODY)
 def test_a_route_without_a_body_takes_nothing_else(call, method, path, who, status):
-    """And nothing has happened: after all the refusals it still can."""
+    """The refused requests had no effect: the route still succeeds afterwards."""
     for data, expected in {
         b'{"a": 1}': (422, "VALIDATION_ERROR"),
         b"[]": (422, "VALIDATION_ERROR"),

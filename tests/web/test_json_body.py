@@ -1,4 +1,4 @@
-"""Strict JSON: what two parsers could read differently is refused, and nothing else is ever raised."""
+"""Strict JSON: what two parsers could read differently is refused, with MalformedJson and no other error."""
 
 import json
 from contextlib import suppress
@@ -114,7 +114,7 @@ def test_thirty_two_levels_are_not_too_deep(data):
 
 
 def test_a_malformed_body_is_a_400_in_the_envelope(api):
-    """Every malformed body through a whole request: the same code, and nothing of what the parser said."""
+    """Every malformed body through a whole request: one code, one message, nothing of the parser's."""
     for name, data in MALFORMED.items():
         answer = api("POST", "/auth/logout", data=data, content_type="application/json")
         assert answer.status_code == 400, name
@@ -123,7 +123,7 @@ def test_a_malformed_body_is_a_400_in_the_envelope(api):
 
 
 def test_a_well_formed_body_is_never_malformed(api):
-    """What is wrong with it is then a matter of its fields: 422."""
+    """Errors in it are errors of its fields: 422."""
     for name, (data, _) in WELL_FORMED.items():
         answer = api("POST", "/auth/logout", data=data, content_type="application/json")
         assert (answer.status_code, answer.json["error"]["code"]) == (422, "VALIDATION_ERROR"), name
@@ -131,7 +131,7 @@ def test_a_well_formed_body_is_never_malformed(api):
 
 @pytest.mark.parametrize("path", ["/auth/logout", "/transfers", "/auth/sessions"])
 def test_a_body_shorter_than_announced_is_malformed(api, ada, path):
-    """Although what came of it is JSON; also where the bytes are read for an idempotency key, or none are wanted."""
+    """Also if the part is JSON, if the bytes are read for an idempotency key, or if the route takes no body."""
     method = "DELETE" if path == "/auth/sessions" else "POST"
     answer = api(
         method, path, ada, data=b"{}", content_type="application/json", environ_overrides={"CONTENT_LENGTH": "3"}
@@ -140,7 +140,7 @@ def test_a_body_shorter_than_announced_is_malformed(api, ada, path):
 
 
 def test_no_more_of_the_body_is_read_than_announced(api):
-    """The bytes that follow belong to somebody else's request."""
+    """The bytes that follow belong to the next request."""
     sent = json.dumps({"refreshToken": "none"}).encode()
     length = {"CONTENT_LENGTH": str(len(sent))}
     answer = api(
@@ -168,7 +168,7 @@ nearly_json = st.text(st.sampled_from('[]{}",:\\ud8Dc0019.eE+-tfnrluasINy \n\x00
 
 @given(st.binary())
 def test_any_bytes_are_a_value_or_malformed(data):
-    """And never another exception."""
+    """No other exception is raised."""
     with suppress(MalformedJson):
         parse_json(data)
 

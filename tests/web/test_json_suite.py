@@ -30,7 +30,7 @@ def names(kind: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def post(migrated):
-    """POST some bytes to a route that takes an object and, given these, changes nothing; its status."""
+    """POST bytes to a route that takes an object and, given these, changes nothing; returns the status."""
     settings = Settings(database_path=migrated, jwt_secrets=("x" * 32,), rate_limit_default=None, rate_limit_auth=None)
     app = make_app(settings)
     client = Client(app, use_cookies=False)
@@ -44,7 +44,7 @@ def post(migrated):
 
 @pytest.mark.parametrize("name", names("n"))
 def test_what_is_no_json_is_refused(post, name):
-    """400 and not 422, which would say that it was read; 413 for the files that no parser gets to see."""
+    """400, not 422, which would mean that it was read; 413 for files that are too large."""
     data = FILES[name]
     with pytest.raises(MalformedJson):
         parse_json(data)
@@ -53,7 +53,7 @@ def test_what_is_no_json_is_refused(post, name):
 
 @pytest.mark.parametrize("name", names("y"))
 def test_what_is_json_is_read(post, name):
-    """422, for none of them has the field that the route wants; 400 only for duplicate keys."""
+    """422, because none has the required field; 400 only for duplicate keys."""
     assert post(FILES[name]) == (400 if name in STRICTER else 422)
 
 
@@ -63,6 +63,6 @@ def test_what_parsers_may_differ_on_is_answered_either_way(post, name):
 
 
 def test_the_suite_is_whole():
-    """A file that is lost would make the tests above pass by its absence."""
+    """A missing file would make the tests above pass."""
     assert {kind: len(names(kind)) for kind in "yni"} == {"y": 95, "n": 188, "i": 35}
     assert len(FILES) == 95 + 188 + 35

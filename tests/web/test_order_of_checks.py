@@ -1,4 +1,4 @@
-"""The order of checks: of a request with several faults, the first in the order is told.
+"""The order of checks: of several faults of a request, the first in the order is reported.
 
 framing → limit (429) → route (404) → method (405) → token (401) → role (403) → id (404) → headers and body (415, 400,
 422) → preconditions (412) → state (409, 422)
@@ -22,7 +22,7 @@ def error_of(answer):
 
 @pytest.fixture
 def impostor(ada):
-    """Somebody whose token no one signed."""
+    """A caller with a forged token."""
     return replace(ada, access=f"{ada.access}x")
 
 
@@ -61,7 +61,7 @@ def test_the_limit_comes_before_everything_else(exhausted, method, path):
 
 
 def test_a_limited_bad_token_is_a_429(make_api, impostor):
-    """It is counted under its address, for it names no user."""
+    """It is counted by address, because it names no user."""
     api = make_api(rate_limit_default=Limit(1, 3600))
     assert api.get("/users/me", impostor).status_code == 401
     assert error_of(api.get("/users/me", impostor)) == (429, "RATE_LIMITED")
@@ -84,7 +84,7 @@ def test_the_method_comes_before_token_id_and_body(api, impostor, path):
      ("GET", "/transactions/garbage?x=1")],
 )  # fmt: skip
 def test_the_token_comes_before_role_id_and_body(api, impostor, method, path):
-    """Without one, and with a bad one."""
+    """Both a missing and a bad token."""
     assert error_of(api(method, path, **TEXT)) == (401, "UNAUTHORIZED")
     assert error_of(api(method, path, impostor, **TEXT)) == (401, "UNAUTHORIZED")
 
@@ -106,7 +106,7 @@ def test_a_bad_token_is_refused_on_public_routes_too(api, impostor, method, path
      ("POST", "/accounts/garbage/deposits"), ("POST", f"/orders/{ABSENT}/fulfil")],
 )  # fmt: skip
 def test_the_role_comes_before_id_and_body(api, ada, method, path):
-    """So ids leak nothing: what exists and what does not is 403 alike."""
+    """So ids leak nothing: 403 for what exists and for what does not."""
     assert error_of(api(method, path, ada, **TEXT)) == (403, "FORBIDDEN")
 
 
@@ -117,7 +117,7 @@ def test_the_role_comes_before_id_and_body(api, ada, method, path):
      ("DELETE", "/auth/sessions/{}"), ("GET", "/transactions/{}")],
 )  # fmt: skip
 def test_the_id_comes_before_body_and_query(admin_call, method, path):
-    """Whether it cannot be an id or is only nobody's."""
+    """Both for a malformed id and for one that names nothing."""
     for wrong in (ABSENT, "garbage", "{id}", "%00", f"{ABSENT}%0A", f"%20{ABSENT}", ABSENT.upper().replace("0", "A")):
         answer = admin_call(method, path.replace("{}", wrong), headers={"If-Match": '"9"'}, **TEXT)
         assert error_of(answer) == (404, "NOT_FOUND"), wrong
@@ -140,7 +140,7 @@ WITH_BODY = [
 
 @pytest.mark.parametrize(("method", "path"), WITH_BODY)
 def test_the_media_type_comes_before_the_body_and_its_fields(admin_call, method, path):
-    """415, then 400, then 422; a key that cannot be and a parameter that is unknown do not come before."""
+    """415, then 400, then 422, also before a malformed key and an unknown parameter."""
     headers = {"Idempotency-Key": "a,b", "If-Match": '"9"'}
     path = f"{path}?x=1"
     assert error_of(admin_call(method, path, headers=headers, **TEXT)) == (415, "UNSUPPORTED_MEDIA_TYPE")
@@ -149,7 +149,7 @@ def test_the_media_type_comes_before_the_body_and_its_fields(admin_call, method,
 
 
 @pytest.mark.parametrize("path", ["/transfers", "/accounts", "/orders"])
-def test_a_key_that_cannot_be_comes_before_the_fields(admin_call, path):
+def test_a_malformed_key_comes_before_the_fields(admin_call, path):
     assert error_of(admin_call("POST", path, key="a,b", json=[])) == (400, "BAD_REQUEST")
 
 
@@ -164,7 +164,7 @@ def test_a_missing_current_password_comes_before_the_precondition(admin_call):
 
 
 def test_the_precondition_comes_before_the_state(admin_call, admin, ada):
-    """A taken e-mail and the last admin's role are 409 only once the version fits."""
+    """A taken e-mail and the last admin's role are 409 only if the version matches."""
     for change in ({"email": ada.email, "currentPassword": PASSWORD}, {"active": False}, {"roles": ["user"]}):
         answer = admin_call("PATCH", f"/users/{admin.id}", json=change, headers={"If-Match": '"9"'})
         assert error_of(answer) == (412, "PRECONDITION_FAILED")

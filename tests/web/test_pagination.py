@@ -22,7 +22,7 @@ def links(answer):
 
 
 def follow(api, answer, relation, by):
-    """The page that a link leads to, as it stands there; None if there is no such link."""
+    """The page that a link leads to; None if there is no such link."""
     target = links(answer).get(relation)
     return api.get(f"/{target}", by) if target else None
 
@@ -53,7 +53,7 @@ def crowd(api, admin):
 
 @pytest.mark.parametrize(("size", "pages"), [(1, 12), (5, 3), (6, 2), (7, 2), (11, 2), (12, 1), (13, 1), (100, 1)])
 def test_offset_pages_together_are_the_list(api, admin, crowd, size, pages):
-    """Each with the totals; walking by `next` from the first, and by `prev` from the last."""
+    """Each page has the totals; `next` leads from the first to the last, `prev` back."""
     forth = walk(api, f"/users?pageSize={size}", admin)
     assert [entry for page in forth for entry in ids(page)] == crowd
     assert [page.json["meta"]["pagination"] for page in forth] == [
@@ -68,14 +68,14 @@ def test_offset_pages_together_are_the_list(api, admin, crowd, size, pages):
     ("page", "relations"),
     [(1, {"first", "next", "last"}), (2, {"first", "prev", "next", "last"}), (3, {"first", "prev", "last"})],
 )
-def test_a_link_stands_only_where_it_leads_somewhere(api, admin, crowd, page, relations):
+def test_there_is_a_link_only_to_a_page_that_exists(api, admin, crowd, page, relations):
     answer = api.get(f"/users?page={page}&pageSize=5", admin)
     assert links(answer).keys() == relations
     assert links(answer)["first"] == "/api/v1/users?page=1&pageSize=5"
 
 
 def test_links_keep_the_filters_and_the_order(api, admin, crowd):
-    """However they are to be encoded."""
+    """Whatever encoding they need."""
     pages = walk(api, "/users?sort=email&q=%C3%BC%20%26%200%3D&pageSize=2&role=user", admin)
     assert [len(ids(page)) for page in pages] == [2, 2, 2]
     assert [row["email"] for page in pages for row in page.json["data"]] == [
@@ -91,8 +91,8 @@ def test_links_keep_the_filters_and_the_order(api, admin, crowd):
         ("/accounts?ownerId={}{id}&limit=1", "ownerId={id}&limit=1"),
     ],
 )
-def test_links_hold_what_was_understood_not_what_was_sent(api, admin, crowd, path, kept):
-    """Else white space, which does not count, would make a head of 30 KiB, that no proxy passes on."""
+def test_links_hold_parsed_values_not_what_was_sent(api, admin, crowd, path, kept):
+    """White space around values would otherwise make a head of 30 KiB, which proxies refuse."""
     for _ in range(2):
         api.account(admin)
     answer = api.get(path.format(*["%20" * 1000] * 2, id=admin.id), admin)
@@ -103,7 +103,7 @@ def test_links_hold_what_was_understood_not_what_was_sent(api, admin, crowd, pat
 @pytest.mark.parametrize("page", [4, 100, 2**31, 2**53 + 1, 2**63 - 1])
 @pytest.mark.parametrize("size", [5, 100])
 def test_a_page_past_the_end_is_empty(api, admin, crowd, page, size):
-    """200, however far; `prev` leads back to the last that is not."""
+    """200, however far; `prev` leads to the last page with rows."""
     answer = api.get(f"/users?page={page}&pageSize={size}", admin)
     pages = -(-12 // size)
     assert (ids(answer), answer.json["meta"]["pagination"]) == (
@@ -113,8 +113,8 @@ def test_a_page_past_the_end_is_empty(api, admin, crowd, page, size):
     assert links(answer)["prev"] == links(answer)["last"] == f"/api/v1/users?page={pages}&pageSize={size}"
 
 
-def test_a_list_of_nobody_has_no_pages(api, admin):
-    answer = api.get("/users?q=nobody-at-all", admin)
+def test_an_empty_list_has_no_pages(api, admin):
+    answer = api.get("/users?q=no-such-user", admin)
     assert (ids(answer), answer.json["meta"]["pagination"]) == (
         [], {"page": 1, "pageSize": 20, "total": 0, "totalPages": 0},
     )  # fmt: skip
@@ -200,7 +200,7 @@ def test_one_cursor_leads_to_the_same_place_whenever_it_is_used(api, ada, accoun
     assert not set(before) & set(newer)
 
 
-numbers = count()  # a new owner for each example, for all share one database
+numbers = count()  # a new owner for each example: all share one database
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -209,7 +209,7 @@ numbers = count()  # a new owner for each example, for all share one database
     steps=st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), min_size=10, max_size=10),
 )
 def test_rows_written_while_paging_make_nothing_appear_twice_or_be_skipped(api, at_the_start, steps):
-    """Any page sizes, any number of new rows between two pages: what was there at the start comes once, in order."""
+    """With any page sizes and any new rows between pages, each row of the start appears once, in order."""
     owner = api.sign_up(f"owner-{next(numbers)}")
     expected = [api.account(owner) for _ in range(at_the_start)][::-1]
     seen, cursor = [], ""
@@ -226,7 +226,7 @@ def test_rows_written_while_paging_make_nothing_appear_twice_or_be_skipped(api, 
 
 
 def test_rows_written_by_others_at_the_same_time_change_no_walk(api, admin, accounts, ada):
-    """Threads that write while others page: every walk has what was there before it, once, and nothing twice."""
+    """Threads write while others page: every walk has each earlier row once, and no row twice."""
 
     def write():
         return [api.account(ada) for _ in range(10)]

@@ -33,16 +33,16 @@ def test_a_path_that_is_not_exactly_a_route_is_not_found(api, admin, path):
     ["/api/v1%2Fproducts", "/api%2fv1/products", "%2Fapi/v1/products", "/%2Fapi/v1/products", "/api/v1/products%2F",
      "/%2Fhealthz", "/healthz%2f", f"/api/v1/orders/{ABSENT}%2Fcancel", f"/api/v1/products%2F{ABSENT}"],
 )  # fmt: skip
-def test_an_encoded_slash_parts_no_segments(api, admin, raw):
-    """`%2F` is a character of a segment, and no segment of ours has one; a query may have as many as it likes."""
+def test_an_encoded_slash_separates_no_segments(api, admin, raw):
+    """`%2F` is a character of a segment, and no route has it in one. A query may contain it."""
     decoded = {"PATH_INFO": raw.replace("%2F", "/").replace("%2f", "/"), "RAW_URI": raw, "REQUEST_URI": raw}
     assert api.get("//healthz", admin, environ_overrides=decoded).status_code == 404
     assert api.get("/products?cursor=%2F").status_code == 422
 
 
 @pytest.mark.parametrize("path", ["//api/v1/products", "///healthz", "//healthz", "///api/v1/products"])
-def test_slashes_that_lead_are_not_dropped(api, path):
-    """A server hands them on, while the framework's request would forget all but one."""
+def test_leading_slashes_are_not_dropped(api, path):
+    """A server passes them on, and Werkzeug's request drops all but one."""
     assert api.get("//healthz", environ_overrides={"PATH_INFO": path, "RAW_URI": path}).status_code == 404
 
 
@@ -68,7 +68,7 @@ def test_another_method_is_not_allowed_and_the_sorted_list_says_which_are(api, m
 
 @pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
 def test_nothing_but_the_request_line_names_the_method(api, admin, ada, header):
-    """A proxy that forbids DELETE reads that alone; so do paths."""
+    """A proxy that forbids DELETE reads no header; the same holds for the path."""
     elsewhere = {header: "DELETE", "X-Original-URL": "/api/v1/users", "X-Rewrite-URL": "/api/v1/users"}
     assert (
         api.post(f"/users/{ada.id}?_method=DELETE", admin, {"_method": "DELETE"}, headers=elsewhere).status_code == 405
@@ -87,8 +87,8 @@ def test_options_answers_204_with_the_methods_on_every_path(api):
         assert options.headers.getlist("Allow") == refused.headers.getlist("Allow") == [expected]
 
 
-def test_options_of_the_server_as_a_whole_tells_every_method(api):
-    """`OPTIONS *` (RFC 9110, section 9.3.7). It is no path: `/*` is none either."""
+def test_options_of_the_server_as_a_whole_names_every_method(api):
+    """`OPTIONS *` (RFC 9110 §9.3.7). `*` is not a path, and `/*` is not a route."""
     star = {"environ_overrides": {"PATH_INFO": "*"}}
     options = api("OPTIONS", "/", headers={"Authorization": "Bearer bad"}, **star)
     assert (options.status_code, options.data) == (204, b"")
@@ -104,7 +104,7 @@ def test_head_of_a_refused_request_has_no_body_either(api, path):
 
 
 def test_a_static_segment_goes_before_an_id(api, ada):
-    """`/users/me` is oneself, and no user whose id is "me"."""
+    """`/users/me` is the caller, not a user whose id is "me"."""
     assert api.get("/users/me", ada).json["data"]["id"] == ada.id
 
 
@@ -125,7 +125,7 @@ def test_the_order_of_the_table_does_not_matter():
 
 
 @pytest.mark.parametrize("path", ["", "/", "things", "/things/", "/things//parts", "/things/7/parts/", "/things/7/8"])
-def test_the_router_knows_nothing_but_its_routes(path):
+def test_the_router_finds_only_its_routes(path):
     router = router_of(("GET", "/things/{id}"), ("GET", "/things/{id}/parts"), ("GET", "/things"))
     with pytest.raises(NotFound):
         router.find("GET", path)
@@ -133,7 +133,7 @@ def test_the_router_knows_nothing_but_its_routes(path):
         router.allowed(path)
 
 
-def test_the_router_tells_which_methods_there_are():
+def test_a_405_names_the_methods_of_the_path():
     router = router_of(("PATCH", "/things/{id}"), ("DELETE", "/things/{id}"))
     with pytest.raises(MethodNotAllowed) as refused:
         router.find("GET", "/things/7")

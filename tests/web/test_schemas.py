@@ -1,4 +1,4 @@
-"""Validation of bodies: all wrong fields at once, each under its path; nothing is guessed."""
+"""Validation of bodies: all wrong fields at once, each under its path; no value is coerced."""
 
 import re
 import unicodedata
@@ -25,7 +25,7 @@ def sign_up(api, **changes):
     return api.post("/users", json={**NEW_USER, **changes})
 
 
-def test_all_wrong_fields_are_told_at_once(api):
+def test_all_wrong_fields_are_reported_at_once(api):
     wrong = details(sign_up(api, email="nobody", password="short", name=7, role="admin"))
     assert wrong == {
         "email": "must be an e-mail address",
@@ -40,10 +40,10 @@ def test_of_many_wrong_fields_fifty_are_told(api, ada):
     assert len(details(api.post("/orders", ada, {"accountId": ID, "items": [{"quantity": 0}] * 50}))) == 50
 
 
-def test_of_long_wrong_names_the_beginning_is_told(api, ada, admin):
+def test_of_a_long_wrong_name_the_beginning_is_reported(api, ada, admin):
     """Else the answer would be as long as the request."""
-    told = details(sign_up(api, **{"x" * 60_000: 1}))
-    assert told == {"x" * 100: "unknown field"}
+    shown = details(sign_up(api, **{"x" * 60_000: 1}))
+    assert shown == {"x" * 100: "unknown field"}
     items = [{"productId": ID, "quantity": 1, "y" * 1200: 1}] * 50
     answer = api.post("/orders", ada, {"accountId": ID, "items": items})
     assert details(answer)["items[49]." + "y" * 90] == "unknown field"
@@ -51,7 +51,7 @@ def test_of_long_wrong_names_the_beginning_is_told(api, ada, admin):
     assert details(api.get(f"/users?{'z' * 8000}=1", admin)) == {"z" * 100: "unknown parameter"}
 
 
-def test_all_missing_fields_are_told_at_once(api, admin):
+def test_all_missing_fields_are_reported_at_once(api, admin):
     assert details(api.post("/users", json={})) == dict.fromkeys(("email", "password", "name"), "is required")
     assert details(api.post("/products", admin, {})).keys() == NEW_PRODUCT.keys()
 
@@ -140,7 +140,7 @@ def test_null_is_not_the_same_as_left_out(api, admin, ada, field):
     ("sent", "kept"), [({}, None), ({"memo": None}, None), ({"memo": ""}, ""), ({"memo": " "}, "")]
 )
 def test_only_a_memo_may_be_null(api, admin, ada, sent, kept):
-    """`null` is as none; `""` is kept."""
+    """`null` means none; `""` is kept."""
     answer = api.post(f"/accounts/{api.account(ada)}/deposits", admin, {"amount": 1, **sent})
     assert (answer.status_code, answer.json["data"]["memo"]) == (201, kept)
 
@@ -153,7 +153,7 @@ def test_strings_are_trimmed(api, space):
 
 
 def test_strings_are_normalised(api):
-    """NFC; what is written in one way or the other is one name."""
+    """NFC: two spellings of a name are one name."""
     answer = sign_up(api, name=unicodedata.normalize("NFD", "Zoë Å"))
     assert answer.json["data"]["name"] == unicodedata.normalize("NFC", "Zoë Å")
 
@@ -167,14 +167,14 @@ def test_a_password_is_normalised_and_not_trimmed(api):
 
 
 def test_control_characters_are_refused(api, admin):
-    """In the midst of a string; at its ends some of them are white space."""
+    """Within a string; at its ends some of them are white space."""
     deposits = f"/accounts/{api.account(admin)}/deposits"
     for control in "\0\x01\n\t\x1b\x7f\x80\x85\x9f":
         assert details(sign_up(api, name=f"A{control}da")).keys() == {"name"}, control
         assert details(api.post(deposits, admin, {"amount": 1, "memo": f"for{control}tea"})).keys() == {"memo"}, control
 
 
-def test_what_makes_a_text_read_as_another_is_a_control_character(api, admin):
+def test_a_character_that_reorders_text_is_a_control_character(api, admin):
     """U+202E shows what follows from right to left: `exe.fdp` looks like `pdf.exe`."""
     deposits = f"/accounts/{api.account(admin)}/deposits"
     product = {"sku": "S", "unitPrice": 1, "currency": "EUR", "stock": 0}
@@ -207,7 +207,7 @@ def test_joiners_and_selectors_within_a_name_stay(api, name):
 
 @pytest.mark.parametrize("password", ["\0correct horse", "correct\0horse", "correct horse\0"])
 def test_a_password_has_no_nul(api, ada, password):
-    """Neither one that is chosen nor one that is given."""
+    """Neither a new one nor a current one."""
     assert details(sign_up(api, password=password)).keys() == {"password"}
     assert details(api.post("/auth/login", json={"email": ada.email, "password": password})).keys() == {"password"}
     change = {"currentPassword": password, "newPassword": password}
@@ -216,7 +216,7 @@ def test_a_password_has_no_nul(api, ada, password):
 
 @pytest.mark.parametrize("password", ["pass\tword\n", "\x01" * 8, "zq8 vxk1", "🔑" * 8, "é" * 256, TWO_AS_ONE * 256])
 def test_a_password_may_hold_anything_else(api, password):
-    """Tabs and line ends too: 8 to 256 characters, counted once they are normalised."""
+    """Tabs and line ends too: 8 to 256 characters, counted after normalisation."""
     assert sign_up(api, password=password).status_code == 201
 
 
@@ -268,7 +268,7 @@ def test_what_is_no_email_address_is_refused(api, email):
 
 @pytest.mark.parametrize("encoded", ["=?utf-8?q?ceo?=@bank.example", "=?utf-8?q?v=40b=2Eex=3E=2C?=a@evil.example"])
 def test_an_encoded_word_is_refused_wherever_an_address_is_taken(api, admin, ada, encoded):
-    """RFC 2047: mail software decodes it, into somebody else's address. The document says so too."""
+    """RFC 2047: mail software may decode it into another address. The document says so too."""
     sent = {"email": encoded}
     answers = [
         sign_up(api, **sent),
@@ -295,8 +295,8 @@ def test_an_id_in_a_body_is_a_lowercase_uuid(api, ada, wrong):
     assert details(api.post("/transfers", ada, body)).keys() == {"toAccountId"}
 
 
-def test_a_wrong_choice_is_told_what_there_is_to_choose_from(api, admin, ada):
-    """A short list is told whole, a long one by what it is."""
+def test_the_error_of_a_wrong_choice_names_the_choices(api, admin, ada):
+    """It lists a few choices, and describes many."""
     assert details(api.get("/users?role=root", admin)) == {"role": "must be one of user, admin"}
     assert details(api.post("/accounts", ada, {"currency": "XXX"})) == {
         "currency": "must be an active ISO 4217 code in capitals"
@@ -312,7 +312,7 @@ def test_a_field_without_a_rule_stops_the_start_by_name():
         fields_of(Careless)
 
 
-def test_what_is_wrong_between_two_fields_is_told_by_the_second(api, ada):
+def test_an_error_between_two_fields_is_reported_under_the_second(api, ada):
     body = {"fromAccountId": ID, "toAccountId": ID, "amount": 1}
     assert details(api.post("/transfers", ada, body)).keys() == {"toAccountId"}
     assert details(sign_up(api, password=NEW_USER["email"].upper())).keys() == {"password"}
@@ -325,7 +325,7 @@ def test_an_id_and_a_code_are_trimmed_like_any_string(api, ada):
 
 
 @pytest.mark.parametrize("control", ["\x1c", "\x1f", "\x85", "\x00"])
-def test_what_only_python_takes_for_white_space_is_a_control_character(api, control):
+def test_what_only_python_treats_as_white_space_is_a_control_character(api, control):
     assert details(sign_up(api, name=f"{control}Ada")) == {"name": "must not contain control characters"}
 
 
@@ -339,7 +339,7 @@ def test_a_control_character_is_not_trimmed_off_a_code_a_choice_or_an_id(api, ad
 
 
 def test_fields_are_compared_although_another_one_is_wrong(api, ada):
-    """A password that is the address, and a transfer to itself, are told together with the rest."""
+    """A password equal to the address, or a transfer to its own account, is reported together with the rest."""
     assert details(sign_up(api, password="NEW@example.com", name="")).keys() == {"name", "password"}
     transfer = {"fromAccountId": ID, "toAccountId": ID, "amount": 0}
     assert details(api.post("/transfers", ada, transfer)).keys() == {"amount", "toAccountId"}

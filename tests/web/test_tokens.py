@@ -1,4 +1,4 @@
-"""Access tokens over HTTP: only what we would have issued ourselves is good."""
+"""Access tokens over HTTP: only what the service could have issued is accepted."""
 
 import base64
 import hmac
@@ -30,7 +30,7 @@ def signed(header, payload, secret=SECRET, digest="sha256"):
 
 
 def forged(person, header=None, secret=SECRET, digest="sha256", **claims):
-    """Ada's access token with other claims or headers; ABSENT takes one away. Changed by nothing, it is good."""
+    """Ada's access token with other claims or headers; ABSENT removes one. Unchanged, it is valid."""
     head = {"alg": "HS256", "typ": "JWT", "kid": KID, **(header or {})}
     body = {**jwt.decode(person.access, options={"verify_signature": False}), **claims}
     head, body = ({name: value for name, value in part.items() if value is not ABSENT} for part in (head, body))
@@ -55,8 +55,8 @@ def reason(answer):
     return told
 
 
-def test_a_token_made_by_hand_as_ours_is_good(api, ada):
-    """So that every other test fails for the reason that it names."""
+def test_a_token_made_by_hand_like_an_issued_one_is_valid(api, ada):
+    """So every other test fails for the reason that it names."""
     assert bearer(api, forged(ada)).status_code == 200
 
 
@@ -65,15 +65,15 @@ def test_the_scheme_is_read_in_any_case(api, ada, scheme):
     assert sent(api, f"{scheme} {ada.access}").status_code == 200
 
 
-def test_a_token_longer_than_any_of_ours_is_invalid(api, ada):
-    """Its header would have to be parsed before its signature can be checked, however long it is."""
+def test_a_token_longer_than_any_issued_one_is_invalid(api, ada):
+    """Its header would have to be parsed before the signature is checked, however long it is."""
     assert bearer(api, forged(ada, header={"x": "y" * 2500})).status_code == 200
     assert reason(bearer(api, forged(ada, header={"x": "y" * 3500}))) == "invalid"
     assert reason(bearer(api, forged(ada, x="y" * 3500))) == "invalid"
 
 
-def test_the_longest_token_of_ours_is_good(api):
-    """An e-mail address of 254 characters is in it."""
+def test_the_longest_issued_token_is_valid(api):
+    """It holds an e-mail address of 254 characters."""
     email = f"{'a' * 64}@{'.'.join(['b' * 63] * 2)}.{'c' * 57}.org"
     assert len(email) == 254
     body = {"email": email, "password": PASSWORD, "name": "Ada"}
@@ -115,7 +115,7 @@ def test_garbage_is_invalid(api, token):
     "alg", ["none", "None", "NONE", "HS384", "HS512", "RS256", "ES256", "hs256", "", None, 256, ABSENT]
 )
 def test_another_algorithm_is_invalid(api, ada, alg):
-    """Whether it is signed as it says, as we sign, or not at all."""
+    """Signed with its own algorithm, with the service's, or not at all."""
     named = {"HS384": "sha384", "HS512": "sha512"}.get(alg, "sha256") if isinstance(alg, str) else "sha256"
     for digest in {named, "sha256", None}:
         assert reason(bearer(api, forged(ada, {"alg": alg}, digest=digest))) == "invalid"
@@ -157,7 +157,7 @@ def test_an_unsigned_or_tampered_token_is_invalid(api, ada):
     assert api.get("/users/me", ada).status_code == 200
 
 
-def test_another_spelling_of_a_good_token_is_invalid(api, ada):
+def test_another_spelling_of_a_valid_token_is_invalid(api, ada):
     """Padding, spare bits and foreign characters in what decodes to the same signature."""
     others = [token for token in respelt(ada.access) if token == "".join(token.split())]
     assert len(others) > 5
@@ -175,7 +175,7 @@ WRONG_TYPES = {
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
-def test_a_token_without_one_of_our_claims_is_invalid(api, ada, claim):
+def test_a_token_without_a_required_claim_is_invalid(api, ada, claim):
     assert reason(bearer(api, forged(ada, **{claim: ABSENT}))) == "invalid"
 
 
@@ -202,8 +202,8 @@ NO_TIMES = ["soon", "1700000000", True, None, 1e9 + 0.5, [1], -1, 10**30, b"1e99
 
 @pytest.mark.parametrize("claim", ["iat", "exp"])
 @pytest.mark.parametrize("value", NO_TIMES)
-def test_times_that_are_none_of_ours_are_invalid(api, ada, claim, value):
-    """Numbers beyond what Python's JSON would write included."""
+def test_times_that_the_service_never_issues_are_invalid(api, ada, claim, value):
+    """Also numbers that Python's JSON would not write."""
     token = forged(ada, **{claim: "RAW" if isinstance(value, bytes) else value})
     if isinstance(value, bytes):
         body = base64.urlsafe_b64decode(token.split(".")[1] + "==").replace(b'"RAW"', value)
@@ -212,14 +212,14 @@ def test_times_that_are_none_of_ours_are_invalid(api, ada, claim, value):
 
 
 def test_rights_come_from_the_database_and_not_from_the_token(api, ada, grace):
-    """Even one that we signed: roles in it give nothing, and session, user and `ver` must fit together."""
+    """Even of a signed token: its roles grant nothing, and session, user and `ver` must belong together."""
     assert sent(api, f"Bearer {forged(ada, roles=['admin'])}", "/users").status_code == 403
     for claims in ({"ver": 1}, {"ver": -1}, {"sub": grace.id}, {"sid": new_id()}, {"sid": "", "sub": ""}):
         assert reason(bearer(api, forged(ada, **claims))) == "revoked"
 
 
 def test_refresh_and_access_tokens_do_not_stand_for_each_other(api, ada):
-    """Nor does a token that has all the other claims too, but says that it is for refreshing."""
+    """A token with all claims of an access token, but of type refresh, is refused too."""
     for token in (ada.refresh, forged(ada, type="refresh")):
         assert reason(bearer(api, token)) == "invalid"
     assert reason(api.post("/auth/refresh", json={"refreshToken": ada.access})) == "invalid"
@@ -232,7 +232,7 @@ PUBLIC = ["GET /products", "POST /users", "POST /auth/login", "POST /auth/refres
 
 @pytest.mark.parametrize("route", PUBLIC)
 def test_a_bad_token_is_refused_on_public_routes_too(api, ada, clock, route):
-    """Before the body is looked at; so is one that has expired."""
+    """Before the body is read; so is an expired one."""
     method, path = route.split()
     assert reason(api(method, path, headers={"Authorization": "Bearer x"})) == "invalid"
     clock.advance(901)
