@@ -35,7 +35,7 @@ def test_all_wrong_fields_are_reported_at_once(api):
     }
 
 
-def test_of_many_wrong_fields_fifty_are_told(api, ada):
+def test_of_many_wrong_fields_fifty_are_reported(api, ada):
     assert len(details(sign_up(api, **{f"a{n}": n for n in range(1000)}))) == 50
     assert len(details(api.post("/orders", ada, {"accountId": ID, "items": [{"quantity": 0}] * 50}))) == 50
 

@@ -48,11 +48,11 @@ def bearer(api, token):
 def reason(answer):
     """The details' reason of a 401 whose challenge says the same (RFC 6750, section 3)."""
     assert (answer.status_code, answer.json["error"]["code"]) == (401, "UNAUTHORIZED"), answer.text
-    told = answer.json["error"]["details"]["reason"]
+    named = answer.json["error"]["details"]["reason"]
     auth_error = answer.headers["WWW-Authenticate"]
     assert auth_error.startswith("Bearer")
-    assert ('error="invalid_token"' in auth_error) == (told != "missing")
-    return told
+    assert ('error="invalid_token"' in auth_error) == (named != "missing")
+    return named
 
 
 def test_a_token_made_by_hand_like_an_issued_one_is_valid(api, ada):
