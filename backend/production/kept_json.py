@@ -1,7 +1,8 @@
 """The JSON texts of cached resources, kept.
 
-The core encodes a resource each time it is sent: 4 µs each, which is 80 of the XXX µs of CPU of a page of 20 products.
-Users and products come out of the cache as the same objects again and again, so their texts are kept here, up to 4,096.
+The core encodes a resource each time it is sent: a page of 20 products takes 190 µs in process, half of it for that.
+Users and products come out of the cache as the same objects again and again, so their texts are kept here, up to 4,096,
+and the page takes 110 µs.
 
 The text is the core's, to the byte. The texts of other resources are not kept: orders are seldom read twice, and tokens
 must not stay in memory. Thread-safe.

@@ -101,18 +101,19 @@ def endpoint(route: Route, encode: Encode = to_json) -> Endpoint:
     Raises TypeError, at start-up, for a route that does not say all it must.
     """
     _check_declarations(route)
-    takes = signature_of(route)
+    takes, writes = signature_of(route), route.method != "GET"
 
     def call(request: Request) -> Response:
         _authorise(request, route.access)
         given: dict[str, Any] = {"request": request}
         if route.find is not None:
             given["resource"] = route.find(request, _id(request))
-        sent = _sent(request, takes.body)
+        sent = _sent(request, takes.body) if writes else None
         if "idempotent" in takes.parameters:
             given["idempotent"] = _idempotent(request)
         given["query"] = read_query(takes.query, request.query_parameters())
-        given["body"] = read_body(takes.body, sent)
+        if writes:
+            given["body"] = read_body(takes.body, sent)
         return _answer(request, route, encode, route.handler(**{name: given[name] for name in takes.parameters}))
 
     return Endpoint(route, call)
@@ -154,12 +155,10 @@ def _id(request: Request) -> str:
 
 
 def _sent(request: Request, schema: Any) -> Any:
-    """The parsed JSON of a body; `{}` for GET and HEAD, whose bodies mean nothing.
+    """The parsed JSON of the body.
 
     Raises Forbidden for a field of the schema's `admin_only`, whatever its value, if the caller is no admin.
     """
-    if request.method in ("GET", "HEAD"):
-        return {}
     sent = request.no_body() if schema is Empty else request.json_body()
     restricted = getattr(schema, "admin_only", ())
     if restricted and not request.user.is_admin and isinstance(sent, dict) and not sent.keys().isdisjoint(restricted):
