@@ -213,8 +213,7 @@ def create_app(settings: Settings | None = None) -> App:
 
 def core_tools(settings: Settings, clock: Callable[[], float] = time.time) -> Tools:
     """The textbook's tools: right in one process, and across processes where the database alone can guarantee it."""
-    half = max(1, settings.threads // 2)  # of a worker's threads may wait, so that the others serve
-    database = Database(settings.database_path, settings.busy_timeout_seconds, clock, half)
+    database = Database(settings.database_path, settings.busy_timeout_seconds, clock)
     cache, identities = LruCache(database, settings.cache_size, settings.cache_ttl_seconds), NoCache(database)
     passwords = Passwords(settings.bcrypt_rounds, os.cpu_count() or 1)
     return Tools(clock, database, cache, identities, RateLimiter(), passwords, logs.configure(settings.log_level))

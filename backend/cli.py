@@ -13,7 +13,7 @@ from typing import Any
 from backend import demo
 from backend.errors import AppError, Conflict
 from backend.infrastructure.keyring import signing_secrets
-from backend.infrastructure.migrations import SchemaMismatch, check_schema, migrate
+from backend.infrastructure.migrations import SchemaMismatch, check_schema, migrate, write_gate
 from backend.infrastructure.private_files import loose_modes
 from backend.openapi.document import openapi_document
 from backend.repositories import transactions, users
@@ -40,7 +40,7 @@ def main(create_app: CreateApp, app_class: CreateApp) -> None:
         "serve": (lambda _, settings: _serve(create_app, settings), "serve on 127.0.0.1:8000, database migrated"),
         "migrate": (lambda _, settings: _migrate(settings), "bring the database to the newest schema"),
         "create-admin": (
-            lambda arguments, settings: _create_admin(create_app(settings), arguments.email, arguments.existing),
+            lambda arguments, settings: _create_admin(create_app, settings, arguments.email, arguments.existing),
             "make an admin; the password comes from ADMIN_PASSWORD or the terminal",
         ),
         "demo": (lambda _, __: demo.run(), "a told tour of the API against a throw-away server"),
@@ -124,18 +124,20 @@ def _migrate(settings: Settings) -> None:
     print("\n".join(f"applied {name}" for name in applied) or "nothing to do: the schema is the newest")
 
 
-def _create_admin(app: Any, email: str, existing: bool) -> None:
+def _create_admin(create_app: CreateApp, settings: Settings, email: str, existing: bool) -> None:
     """An address that is taken is refused unless `existing`: the person who signed up with it may be another."""
     wrong: FieldErrors = {}
     address = Email().check(email, "EMAIL", wrong) or ""
     if wrong:
         sys.exit(f"EMAIL {wrong['EMAIL']}")
+    app = create_app(settings)
     with app.database.snapshot() as tx:
         found = users.credentials_by_email(tx, address)
     if found and not found.user.active:
         sys.exit(f"{address} is deactivated, and stays without the role")
     if existing:
-        app.users.promote(address)
+        with write_gate(settings.database_path):
+            app.users.promote(address)
         print(f"{address} is an admin; the password stays as it was, and every login of this user has ended")
         return
     taken = f"{address} has signed up already; if that is the right person: create-admin --existing {address}"
@@ -143,7 +145,8 @@ def _create_admin(app: Any, email: str, existing: bool) -> None:
         sys.exit(taken)
     user = read_body(NewUser, {"email": email, "password": _asked_password(), "name": "Administrator"})
     try:
-        app.users.create_admin(user.email, user.password, user.name)
+        with write_gate(settings.database_path):
+            app.users.create_admin(user.email, user.password, user.name)
     except Conflict:  # a sign-up since the look
         sys.exit(taken)
     print(f"{address} is an admin")

@@ -16,12 +16,12 @@ from typing import Any
 
 from backend.errors import Unavailable
 from backend.infrastructure import logs
-from backend.infrastructure.database_faults import sqlite_warnings
 from backend.infrastructure.keyring import signing_secrets
 from backend.infrastructure.migrations import SchemaMismatch, check_database
 from backend.infrastructure.private_files import loose_modes
 from backend.production.passwords import shared_password_locks
 from backend.production.rate_limiter import shared_limiter
+from backend.production.write_gate import sqlite_warnings
 from backend.settings import Settings, SettingsError
 
 LISTEN_SECONDS = 3.0  # for the address to become free: a server that has been told to stop keeps it for a second

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from backend.infrastructure.migrations import write_gate
 from backend.openapi.document import openapi_document
 from tests.bound_by_modes import BOUND_BY_MODES
 from tests.conftest import PASSWORD
 from tests.production.gunicorn_server import wait_until
+from tests.production.real_service import holds_gate
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, str(ROOT / "app.py")]
@@ -117,6 +119,21 @@ def test_create_admin_makes_a_user_with_both_roles_who_can_log_in(database_path,
     api = make_api()
     me = api.get("/users/me", api.log_in("root@example.com")).json["data"]
     assert (set(me["roles"]), me["active"]) == ({"user", "admin"}, True)
+
+
+def test_create_admin_waits_for_its_turn_beside_a_server_that_writes(database_path):
+    """It takes the gate of production's writers: SQLite's own lock alone would let it pass between them at any time."""
+    with write_gate(database_path):
+        command = subprocess.Popen(
+            [*COMMAND, "create-admin", "root@example.com"], env=environment(database_path, **GOOD),
+            cwd=database_path.parent, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        wait_until(lambda: command.poll() is not None or holds_gate(command.pid, database_path), 30)
+        assert command.poll() is None
+        assert users_in(database_path) == []
+    command.communicate(timeout=60)
+    assert command.returncode == 0
+    assert [email for email, *_ in users_in(database_path)] == ["root@example.com"]
 
 
 def test_create_admin_refuses_an_address_that_exists(database_path, api, ada):

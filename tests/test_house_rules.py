@@ -32,10 +32,10 @@ MAY_IMPORT = {
     "web": {"infrastructure"} | ANYBODYS,
     "infrastructure": ANYBODYS,
 }
-OF_INFRASTRUCTURE_FOR_REPOSITORIES = {"database", "transaction", "ids"}
+OF_INFRASTRUCTURE_FOR_REPOSITORIES = {"database", "ids"}
 # module that is not ours → the rooms that may know it
 KEPT_TO = {
-    "sqlite3": {"infrastructure"},
+    "sqlite3": {"infrastructure", "production"},
     "jwt": {"infrastructure"},
     "bcrypt": {"infrastructure"},
     "werkzeug": {"web"},

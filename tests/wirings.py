@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from app import App, Tools, core_tools
+from backend.infrastructure.database import Database
 from backend.infrastructure.logs import LogSink
 from backend.infrastructure.passwords import Passwords
 from backend.infrastructure.rate_limiter import RateLimiter
@@ -18,6 +19,15 @@ def _production_tools(*arguments: Any) -> Tools:
     from backend.production.wiring import production_tools  # the core's tests run without it
 
     return production_tools(*arguments)
+
+
+def database_class_of(wiring: str) -> type[Database]:
+    """The database that the wiring uses."""
+    if wiring == "core":
+        return Database
+    from backend.production.database import GroupCommitDatabase
+
+    return GroupCommitDatabase
 
 
 WIRINGS = {"core": core_tools} | ({"production": _production_tools} if find_spec("backend.production") else {})

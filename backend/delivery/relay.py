@@ -37,8 +37,7 @@ from functools import partial
 from backend.delivery.retry import LONGEST_WAIT, attempt, log_failure, next_try
 from backend.domain import Event, Timestamp
 from backend.errors import Unavailable
-from backend.infrastructure.database import Database
-from backend.infrastructure.transaction import Tx
+from backend.infrastructure.database import Database, Tx
 from backend.repositories import outbox
 from backend.repositories.outbox import Delivery
 from backend.services.events import DELIVERY_SECONDS, Recorder, Subscriber

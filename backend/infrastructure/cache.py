@@ -28,9 +28,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from backend.infrastructure.database import Database
+from backend.infrastructure.database import Database, Tx
 from backend.infrastructure.single_flight import SingleFlight
-from backend.infrastructure.transaction import Tx
 
 T = TypeVar("T")
 

@@ -1,142 +1,247 @@
-"""SQLite behind two verbs: `snapshot()` to read, `transaction()` to write.
+"""The database: SQLite behind two verbs, `snapshot()` to read and `transaction()` to write.
 
-A snapshot is several reads of one view (`BEGIN`), on a connection of the thread's own that cannot write (`query_only`).
-A transaction is `BEGIN IMMEDIATE`: it takes the write lock before it reads, because a deferred read-then-write dies at
-once with SQLITE_BUSY_SNAPSHOT, whatever the time-out. Writers wait for it at a gate, in order (`write_gate.py`), and
-those of one process that have waited together are committed together (`group_commit.py`). Who has held the lock for as
-long as `busy_timeout` is interrupted. Services open both; nothing slow (bcrypt, network, logs) happens inside one;
-neither can be nested.
+A snapshot is BEGIN on a connection that cannot write (`query_only`). All its reads see one state of the database. In
+WAL mode, which the migrations set, readers and the writer do not wait for each other.
 
-Faults of the database (busy, full, read-only, gone) become `Unavailable`; a broken constraint stays an
-`sqlite3.IntegrityError`, but for a unique one, which is `Duplicate`.
+A transaction is BEGIN IMMEDIATE. It takes SQLite's write lock before its first read, so what was read still holds at
+COMMIT. (A deferred transaction that reads and then writes fails with SQLITE_BUSY_SNAPSHOT, whatever the time-out.) At
+the end of the block either all writes are on disk (`synchronous = FULL`), or none is. Effects outside the database wait
+for the commit: `tx.after_commit`.
+
+Each thread has its own connections, opened on first use and closed when the thread ends. The writers of one process
+wait for a lock. Between processes SQLite's busy handler sleeps and tries again, which is right, but slow and unfair
+when many write. Not promised: a fair order of writers, or anything in the child of a fork. In production the writers of
+all processes form a queue and share commits (production/database.py).
 """
 
 import logging
 import math
 import sqlite3
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import quote
 
 from backend.domain import Timestamp
 from backend.errors import Unavailable
-from backend.infrastructure.connections import Connection, Connections, file_at
-from backend.infrastructure.database_faults import is_broken, is_fault
-from backend.infrastructure.group_commit import GroupCommit
-from backend.infrastructure.transaction import Row, Tx
-from backend.infrastructure.write_gate import WriteGate
 
 log = logging.getLogger(__name__)
 
-UNSEEN_SECONDS = 0.1  # of the file, before what is read from the cache: a look takes thrice as long as `data_version`
+Row: TypeAlias = Any  # one row as a tuple; the SQL decides what its columns hold
+STATEMENTS = 512  # prepared, that a connection keeps: more than the service has
+PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "trusted_schema = OFF", "journal_size_limit = 67108864")
+UNIQUE = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY}
+# Faults become Unavailable; all other errors belong to the statement. A transient fault leaves the connection open: on
+# a full disk, closing the last one would delete the `-shm`, and a new one would find no room for it.
+TRANSIENT = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_FULL}
+TRANSIENT |= {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC}
+BROKEN = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+BROKEN |= {sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class Duplicate(Exception):
+    """The statement would have broken a unique constraint; it changed nothing."""
+
+
+class Tx:
+    """SQL with `:name` parameters inside an open transaction, and `now`, its one time. Used by one thread."""
+
+    def __init__(self, connection: sqlite3.Connection, now: Timestamp) -> None:
+        self.now, self.over = now, False
+        self._connection = connection
+        self._actions: list[Callable[[], None]] = []
+
+    def run(self, sql: str, **parameters: object) -> int:
+        """Run one statement; the number of rows it changed. Raises Duplicate."""
+        return self._run(self._connection.execute, sql, parameters).rowcount
+
+    def run_each(self, sql: str, parameters: Iterable[Mapping[str, object]]) -> None:
+        """Run one statement for each set of parameters. Raises Duplicate."""
+        self._run(self._connection.executemany, sql, parameters)
+
+    def row(self, sql: str, **parameters: object) -> Row | None:
+        """The first row, or None. Raises Duplicate."""
+        return next(iter(self.rows(sql, **parameters)), None)
+
+    def rows(self, sql: str, **parameters: object) -> list[Row]:
+        """All rows at once: a cursor that is not read to its end would keep the snapshot open. Raises Duplicate."""
+        return self._run(self._connection.execute, sql, parameters).fetchall()
+
+    def rows_for(self, sql: str, ids: Sequence[str]) -> list[Row]:
+        """The rows for many ids: `IN (:ids)` becomes one parameter for each. Without ids nothing is run."""
+        names = {f"id{n}": value for n, value in enumerate(ids)}
+        return self.rows(sql.replace(":ids", ", ".join(f":{name}" for name in names)), **names) if names else []
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """Run `action` once the commit has succeeded. Its errors are logged and not raised: the write stands."""
+        self._actions.append(action)
+
+    def run_after_commit(self) -> None:
+        """Run the actions in order. For the database alone."""
+        for action in self._actions:
+            try:
+                action()
+            except Exception:
+                log.exception("an after-commit action failed; the write stands")
+
+    def _run(self, execute: Callable[[str, Any], sqlite3.Cursor], sql: str, parameters: object) -> sqlite3.Cursor:
+        if self.over:
+            raise RuntimeError("this transaction is over")
+        try:
+            return execute(sql, parameters)
+        except sqlite3.IntegrityError as error:
+            if error.sqlite_errorcode in UNIQUE:
+                raise Duplicate from error
+            raise
 
 
 class Database:
-    """Thread-safe."""
+    """Thread-safe. `busy_timeout` is in seconds; `clock` returns Unix time in seconds."""
 
-    def __init__(
-        self, path: Path, busy_timeout: float = 5.0, clock: Callable[[], float] = time.time, patient: int = 4
-    ) -> None:
-        self._connections = Connections(path, file_at(path))
-        self._writers = GroupCommit(
-            WriteGate(path, busy_timeout, patient), lambda: Connection(path, query_only=False),
-            self._connections.check_file, self.now,
-        )  # fmt: skip
-        self._clock = clock
+    def __init__(self, path: Path, busy_timeout: float = 5.0, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._busy_timeout, self._clock = path, busy_timeout, clock
+        self._thread, self._write_lock = PerThread(), threading.Lock()
 
     def now(self) -> Timestamp:
+        """Milliseconds since 1970."""
         return Timestamp(int(self._clock() * 1000))
 
     @contextmanager
     def snapshot(self) -> Iterator[Tx]:
-        """Reads of one moment. Raises Unavailable."""
-        with self._faults_mapped():
-            sqlite = self._idle_connection().sqlite
-            try:
-                sqlite.execute("BEGIN")
-                yield Tx(sqlite, self.now())
-                sqlite.execute("COMMIT")
-            finally:
-                try:
-                    if sqlite.in_transaction:
-                        sqlite.execute("ROLLBACK")
-                except BaseException:  # MemoryError too: its thread would stay inside the snapshot
-                    self._connections.drop()
-                    raise
+        """Read one state of the database. Raises Unavailable; RuntimeError inside another block of this thread."""
+        with self._block(), self._begun(self._connection(query_only=True), "BEGIN") as tx:
+            yield tx
 
     @contextmanager
-    def transaction(self, patient: bool = False) -> Iterator[Tx]:
-        """Reads and writes, all or nothing: commits at the end of the block, rolls back if it raises.
+    def transaction(self) -> Iterator[Tx]:
+        """Read and write, all or nothing: commits at the end of the block, rolls back if it raises.
 
-        Raises Unavailable: after `busy_timeout`, or sooner if many wait. Never sooner with `patient`, which is for a
-        thread that no other request needs.
+        Raises Unavailable, also if the lock stays busy for `busy_timeout`; RuntimeError inside another block.
         """
-        with self._faults_mapped():
-            self._check_not_nested()
-            with self._writers.transaction(patient=patient) as tx:
-                yield tx
-        for action in tx.actions:
-            _logged(action)
-
-    def version(self) -> tuple[int, int]:
-        """Differs from what this thread got last time if anybody has committed since (`PRAGMA data_version`)."""
-        (version,) = self.only_row("PRAGMA data_version")  # it is frozen inside a transaction
-        return self._connections.opened, version
-
-    def only_row(self, sql: str, **parameters: object) -> Row:
-        """What a single statement finds, which is a snapshot of its own: for the cache. Raises Unavailable."""
-        connection = self._idle_connection(UNSEEN_SECONDS)
-        try:
-            return connection.sqlite.execute(sql, parameters).fetchall()[0]
-        except sqlite3.Error as error:
-            self._raise_fault(error)
-            raise
+        with self._block(), self._write(self._busy_timeout) as tx:
+            yield tx
+        tx.run_after_commit()
 
     def check_writable(self, at_most: float = math.inf) -> None:
-        """Raises Unavailable if a transaction cannot be had within `busy_timeout`, or within `at_most` seconds."""
-        with self._faults_mapped():
-            self._check_not_nested()
-            with self._writers.transaction(at_most) as tx:  # BEGIN IMMEDIATE alone lets a read-only database pass
-                tx.run("PRAGMA incremental_vacuum")  # a write, but of nothing
+        """Raises Unavailable if no transaction can write within `busy_timeout`, or within `at_most` seconds."""
+        with self._block(), self._write(min(at_most, self._busy_timeout)) as tx:
+            tx.run("PRAGMA incremental_vacuum")  # changes nothing, but fails in a read-only database
 
     def close(self) -> None:
-        """Close this thread's connection, and the one for writing if nobody uses it."""
-        self._connections.drop()
-        self._writers.close()
-
-    def _idle_connection(self, unseen_seconds: float = 0.0) -> Connection:
-        self._check_not_nested()
-        try:
-            return self._connections.mine(unseen_seconds)
-        except sqlite3.Error as error:
-            self._raise_fault(error)
-            raise
-
-    def _check_not_nested(self) -> None:
-        if self._writers.inside or self._connections.in_transaction:
-            raise RuntimeError("transactions do not nest")
+        """Close this thread's connections; the next use opens others."""
+        self._thread.connections.close()
 
     @contextmanager
-    def _faults_mapped(self) -> Iterator[None]:
+    def _write(self, seconds: float) -> Iterator[Tx]:
+        end = time.monotonic() + seconds
+        if not self._write_lock.acquire(timeout=seconds):
+            raise Unavailable("Too many are waiting to write.")
+        try:
+            connection = self._connection(query_only=False)
+            set_busy_timeout(connection, end)
+            with self._begun(connection, "BEGIN IMMEDIATE") as tx:
+                yield tx
+        finally:
+            self._write_lock.release()
+
+    @contextmanager
+    def _begun(self, connection: sqlite3.Connection, begin: str) -> Iterator[Tx]:
+        try:
+            connection.execute(begin)
+            tx = Tx(connection, self.now())  # under the write lock: times follow the order of commits
+            try:
+                yield tx
+            finally:
+                tx.over = True
+            connection.execute("COMMIT")
+        except BaseException:
+            if not rolled_back(connection):
+                self._thread.connections.close()
+            raise
+
+    @contextmanager
+    def _block(self) -> Iterator[None]:
+        """One block at a time in a thread. SQLite's faults become Unavailable."""
+        if self._thread.inside:
+            raise RuntimeError("transactions do not nest")
+        self._thread.inside = True
         try:
             yield
         except sqlite3.Error as error:
-            self._raise_fault(error)
+            if is_broken(error):
+                self._thread.connections.close()
+            if is_fault(error):
+                log.warning("database fault: %s (%s)", error, error.sqlite_errorname)
+                raise Unavailable("The database cannot do this just now.") from error
             raise
+        finally:
+            self._thread.inside = False
 
-    def _raise_fault(self, error: sqlite3.Error) -> None:
-        """Raise Unavailable unless the error is the statement's own."""
-        if not is_fault(error):
-            return
-        if is_broken(error):
-            self._connections.drop()  # the next use opens a new one: recovery without a restart
-        log.warning("database fault: %s (%s)", error, getattr(error, "sqlite_errorname", "?"))
-        raise Unavailable("The database cannot do this just now.") from error
+    def _connection(self, query_only: bool) -> sqlite3.Connection:
+        """This thread's, opened on first use."""
+        mine = self._thread.connections
+        if query_only not in mine:
+            mine[query_only] = connect(self._path, query_only)
+        return mine[query_only]
 
 
-def _logged(action: Callable[[], None]) -> None:
+class _Connections(dict[bool, sqlite3.Connection]):
+    """A thread's, by `query_only`. They close with their thread; without `__del__`, at a garbage collection."""
+
+    def close(self) -> None:
+        while self:
+            self.popitem()[1].close()
+
+    __del__ = close
+
+
+class PerThread(threading.local):
+    """What each thread has of its own."""
+
+    def __init__(self) -> None:
+        self.inside = False
+        self.connections = _Connections()
+
+
+def connect(path: Path, query_only: bool) -> sqlite3.Connection:
+    """Raises sqlite3.OperationalError if there is no file at `path`, and creates none (`mode=rw`)."""
+    file = f"file:{quote(str(path))}?mode=rw"
+    connection = sqlite3.connect(
+        file, uri=True, isolation_level=None, cached_statements=STATEMENTS, check_same_thread=False
+    )
     try:
-        action()
-    except Exception:
-        log.exception("an after-commit action failed; the write stands")
+        for pragma in (*PRAGMAS, f"query_only = {query_only}"):
+            connection.execute(f"PRAGMA {pragma}")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def set_busy_timeout(connection: sqlite3.Connection, end: float) -> None:
+    """Wait for SQLite's write lock until `end` (monotonic)."""
+    connection.execute(f"PRAGMA busy_timeout = {max(0, math.ceil((end - time.monotonic()) * 1000))}")
+
+
+def rolled_back(connection: sqlite3.Connection) -> bool:
+    """End the transaction, if one is open. False if that fails: the connection keeps its lock until it is closed."""
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except BaseException:  # also on MemoryError
+        return False
+    return True
+
+
+def is_fault(error: BaseException, codes: set[int] = TRANSIENT | BROKEN) -> bool:
+    """Whether the moment or the machine is to blame, and not the statement."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code in codes or code & 0xFF in codes  # the lowest byte of an extended code is its primary code
+
+
+def is_broken(error: BaseException) -> bool:
+    """Whether the connection may be of no more use."""
+    return is_fault(error, BROKEN) and not is_fault(error, TRANSIENT)

@@ -10,13 +10,13 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from urllib.parse import quote
 
 from backend.errors import Unavailable
-from backend.infrastructure.database_faults import is_broken, is_fault
+from backend.infrastructure.database import is_broken, is_fault
 from backend.infrastructure.private_files import make_folder
-from backend.infrastructure.write_gate import write_lock
 from backend.settings import SettingsError
 
 DIRECTORY = Path(__file__).parents[2] / "sql" / "sqlite"  # installed too, `sql` stands beside `backend`
@@ -40,13 +40,8 @@ def migrate(path: Path, directory: Path = DIRECTORY, busy_timeout: float = 30.0)
     with _settings_errors(path):
         _applied(path)  # raises for a database of another application, before anything is written
         make_folder(path.parent)
-        gate = write_lock(path)
-        if not gate.acquire(busy_timeout):
-            raise Unavailable("Another process is writing to the database.")
-        try:
+        with write_gate(path, busy_timeout):
             return _migrate(path, files, busy_timeout)
-        finally:
-            gate.release()
 
 
 def check_database(path: Path, directory: Path = DIRECTORY) -> None:
@@ -65,6 +60,38 @@ def check_schema(path: Path, directory: Path = DIRECTORY) -> None:
         raise SchemaMismatch(f"the schema of {path} is older than the code: {MIGRATE}")
     if applied - wanted:
         raise SchemaMismatch(f"the schema of {path} is newer than the code: deploy the newer code")
+
+
+def gate_of(path: Path) -> Path:
+    """The file that production's writers lock with `flock` before they write to the database at `path`."""
+    return path.with_name(f"{path.name}-gate")
+
+
+@contextmanager
+def write_gate(path: Path, seconds: float = 30.0) -> Iterator[None]:
+    """Keep other migrations and production's writers out while the block runs. Raises Unavailable, OSError.
+
+    SQLite's own lock keeps writers apart, too. But SQLite 3.7.0 to 3.51.2 has the WAL-reset bug: a command that writes
+    beside a live server without this gate might corrupt the database.
+    """
+    descriptor = os.open(gate_of(path), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    end = time.monotonic() + seconds
+    try:
+        while not _locked(descriptor):
+            if time.monotonic() > end:
+                raise Unavailable("Another process is writing to the database.")
+            time.sleep(0.001)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        flock(descriptor, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

@@ -27,8 +27,8 @@ from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 from backend.infrastructure.cache import LruCache
-from backend.infrastructure.database import Database
-from backend.infrastructure.transaction import Tx
+from backend.infrastructure.database import Tx
+from backend.production.database import GroupCommitDatabase
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class CoherentCache(LruCache):
     """An LruCache that learns from the database what to forget. Thread-safe."""
 
     def __init__(
-        self, database: Database, size: int, ttl_seconds: float, clock: Callable[[], float] = time.monotonic
+        self, database: GroupCommitDatabase, size: int, ttl_seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__(database, size, ttl_seconds, clock)
         self._log = database

@@ -45,6 +45,7 @@ from backend.infrastructure.shutdown import shutting_down
 from backend.production.address_counts import AddressCounts
 from backend.production.connection import Connection
 from backend.production.connection_loop import ConnectionLoop
+from backend.production.database import GroupCommitDatabase
 from backend.production.error_responses import refusal
 from backend.production.lanes import Lane, lane_of
 from backend.production.wsgi import WholeRequest, answer
@@ -94,7 +95,7 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.loop = ConnectionLoop(self.poller, self.run_request, self.forget, patience, self.cfg.keepalive, origins)
         with (
             ThreadPoolExecutor(self.cfg.threads) as self.pool,  # starts a thread only when none is idle
-            ThreadPoolExecutor(PASSWORD_THREADS) as self.password_pool,
+            ThreadPoolExecutor(PASSWORD_THREADS, initializer=self.dedicate_thread) as self.password_pool,
         ):
             while self.alive:
                 self.turn()
@@ -211,6 +212,12 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             return Lane.POOL
         method, target, _ = request.head[0].decode().split(" ")
         return lane_of(router, method, target)
+
+    def dedicate_thread(self) -> None:
+        """Called by each thread of the password pool: it may wait for the database for as long as that may be busy."""
+        database = getattr(self.wsgi, "database", None)
+        if isinstance(database, GroupCommitDatabase):
+            database.dedicate_thread()
 
     def run_in_thread(self, conn: Connection, request: WholeRequest, claim: threading.Lock) -> None:
         """In a pool thread. The first to acquire `claim` answers the request: this thread, or the loop to refuse it."""

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from app import App, Tools
 from backend.infrastructure import logs
-from backend.infrastructure.database import Database
 from backend.infrastructure.migrations import check_database
 from backend.production.cache import CoherentCache
+from backend.production.database import GroupCommitDatabase
 from backend.production.kept_json import kept_json
 from backend.production.passwords import SharedPasswords, shared_password_locks
 from backend.production.rate_limiter import shared_limiter
@@ -29,7 +29,7 @@ def create_app(settings: Settings | None = None) -> App:
 def production_tools(settings: Settings, clock: Callable[[], float] = time.time) -> Tools:
     """Tools that all workers of one machine share, or keep coherent. Made in each worker, after the fork."""
     half = max(1, settings.threads // 2)  # of a worker's threads may wait, so that the others serve
-    database = Database(settings.database_path, settings.busy_timeout_seconds, clock, half)
+    database = GroupCommitDatabase(settings.database_path, settings.busy_timeout_seconds, clock, half)
     cache = CoherentCache(database, settings.cache_size, settings.cache_ttl_seconds)
     passwords = SharedPasswords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
     return Tools(

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from backend.domain import Account, AccountKind
+from backend.infrastructure.database import Tx
 from backend.infrastructure.ids import new_id
-from backend.infrastructure.transaction import Tx
 
 COLUMNS = "id, owner_id, currency, balance, created_at"
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from backend.domain import AuditEntry, Event
-from backend.infrastructure.transaction import Tx
+from backend.infrastructure.database import Tx
 
 COLUMNS = "id, user_id, action, resource_type, resource_id, request_id, created_at"
 

@@ -1,6 +1,6 @@
 """The table `idempotency_keys`: the first answer to each request that had a key."""
 
-from backend.infrastructure.transaction import Tx
+from backend.infrastructure.database import Tx
 
 
 def find(tx: Tx, user_id: str, key: str, since: int) -> tuple[bytes, str] | None:

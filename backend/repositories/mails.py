@@ -1,7 +1,7 @@
 """The table `mails`: the mail that follows an event, and the address of its user at the time of the event."""
 
 from backend.domain import Event, User, fold
-from backend.infrastructure.transaction import Tx
+from backend.infrastructure.database import Tx
 
 
 def insert(tx: Tx, event: Event, to: User) -> None:

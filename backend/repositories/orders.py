@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from backend.domain import Order, OrderItem
-from backend.infrastructure.transaction import Row, Tx
+from backend.infrastructure.database import Row, Tx
 
 COLUMNS = "id, user_id, account_id, status, currency, total, created_at, updated_at"
 NEWEST = 10  # orders of each user in a list of users

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from backend.domain import Event, Timestamp
-from backend.infrastructure.transaction import Tx
+from backend.infrastructure.database import Tx
 
 COLUMNS = "id, name, resource_type, resource_id, user_id, request_id, payload, created_at"
 WAITING = -1

@@ -1,6 +1,6 @@
 """The table `password_resets`: resets that users have requested. A token is derived from the row's id, never stored."""
 
-from backend.infrastructure.transaction import Tx
+from backend.infrastructure.database import Tx
 
 
 def insert(tx: Tx, reset_id: str, user_id: str) -> None:

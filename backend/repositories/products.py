@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from backend.domain import Product
-from backend.infrastructure.transaction import Tx
+from backend.infrastructure.database import Tx
 
 COLUMNS = "id, sku, name, unit_price, currency, stock, version, created_at, updated_at"
 

@@ -1,6 +1,6 @@
 """The table `reset_requests`: addresses for which a password reset was requested, until they are looked up."""
 
-from backend.infrastructure.transaction import Tx
+from backend.infrastructure.database import Tx
 
 
 def insert(tx: Tx, request_id: str, email: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.domain import Session, Timestamp, User, fold, network_of
-from backend.infrastructure.transaction import Tx
+from backend.infrastructure.database import Tx
 from backend.repositories import users
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from backend.domain import Transaction
-from backend.infrastructure.transaction import Tx
+from backend.infrastructure.database import Tx
 from backend.repositories import accounts
 
 COLUMNS = "id, type, from_account_id, to_account_id, amount, currency, memo, order_id, created_at"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.domain import User, fold
-from backend.infrastructure.transaction import Row, Tx
+from backend.infrastructure.database import Row, Tx
 
 COLUMNS = "id, email, name, roles, active, version, created_at, updated_at"
 ORDERS = {

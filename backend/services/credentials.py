@@ -11,11 +11,10 @@ from collections.abc import Sequence
 
 from backend.domain import Caller, Event, User
 from backend.errors import Unauthorized, ValidationFailed
-from backend.infrastructure.database import Database
+from backend.infrastructure.database import Database, Tx
 from backend.infrastructure.ids import is_id, new_id
 from backend.infrastructure.keyring import Keyring
 from backend.infrastructure.passwords import FailureCount, Passwords
-from backend.infrastructure.transaction import Tx
 from backend.repositories import password_resets, reset_requests, sessions, users
 from backend.repositories.users import Credentials
 from backend.services.events import INTERNAL, EventBus, Subscriber
@@ -52,7 +51,7 @@ class UserCredentials:
         hashed = self._passwords.replaced(current, before.password_hash, new, wrong) if before else None
         if before is None or hashed is None:
             raise wrong_current_password(caller)
-        with authorised(self._database, caller, patient=True) as (tx, caller):
+        with authorised(self._database, caller) as (tx, caller):
             check_unchanged(tx, before)
             self._set(tx, caller.user.id, hashed, keep_session=caller.session_id)
             self._publish(tx, "password.changed", caller.user)
@@ -99,7 +98,7 @@ class UserCredentials:
         with self._database.snapshot() as tx:
             _refuse_weak(new, self._owner(tx, reset_id))
         hashed = self._passwords.hash(new)
-        with self._database.transaction(patient=True) as tx:
+        with self._database.transaction() as tx:
             user = self._owner(tx, reset_id)
             self._set(tx, user.id, hashed)
             self._publish(tx, "password.reset", user)

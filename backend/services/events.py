@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from backend.domain import Event
+from backend.infrastructure.database import Tx
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.logs import request_id
-from backend.infrastructure.transaction import Tx
 from backend.repositories import outbox
 
 INTERNAL = "internal"  # the resource type of tasks of this service, which are not for other subscribers

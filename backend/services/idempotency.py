@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from backend.domain import IdempotentRequest, IdempotentResult
 from backend.errors import IdempotencyKeyReused
+from backend.infrastructure.database import Tx
 from backend.infrastructure.json_encoder import to_json
-from backend.infrastructure.transaction import Tx
 from backend.repositories import idempotency_keys
 
 T = TypeVar("T")

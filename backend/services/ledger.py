@@ -17,9 +17,8 @@ from backend.domain import (
     TransactionType,
 )
 from backend.errors import Conflict, CurrencyMismatch, InsufficientFunds, NotFound, ValidationFailed
-from backend.infrastructure.database import Database
+from backend.infrastructure.database import Database, Tx
 from backend.infrastructure.ids import new_id
-from backend.infrastructure.transaction import Tx
 from backend.repositories import accounts, transactions, users
 from backend.services.events import EventBus
 from backend.services.idempotency import once

@@ -8,11 +8,10 @@ from contextlib import suppress
 from backend.domain import Caller, Session, Timestamp, TokenPair
 from backend.errors import NotFound, Unauthorized
 from backend.infrastructure.cache import Cache
-from backend.infrastructure.database import Database
+from backend.infrastructure.database import Database, Tx
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.passwords import FailureCount, Passwords
 from backend.infrastructure.tokens import Tokens
-from backend.infrastructure.transaction import Tx
 from backend.repositories import sessions, users
 from backend.repositories.sessions import Identity, Login
 from backend.repositories.users import Credentials
@@ -56,7 +55,7 @@ class Logins:
         renewed = self._passwords.renewed(password, hashed, wrong)
         if found is None or renewed is None:
             raise _login_failed(found, ip)
-        with self._database.transaction(patient=True) as tx:
+        with self._database.transaction() as tx:
             now = users.credentials_by_id(tx, found.user.id)
             if now is None or not now.user.active or now.token_version != found.token_version:
                 raise _login_failed(found, ip)  # deactivated, or the password was changed, while bcrypt ran

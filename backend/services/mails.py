@@ -4,7 +4,7 @@ The address is stored with the event: after a thief has changed the e-mail, the 
 """
 
 from backend.domain import Event, User
-from backend.infrastructure.transaction import Tx
+from backend.infrastructure.database import Tx
 from backend.repositories import mails
 
 HOUR = 3_600_000  # milliseconds

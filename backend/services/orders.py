@@ -17,9 +17,8 @@ from backend.domain import (
 )
 from backend.errors import Conflict, CurrencyMismatch, NotFound, OutOfStock, ValidationFailed
 from backend.infrastructure.cache import Cache
-from backend.infrastructure.database import Database
+from backend.infrastructure.database import Database, Tx
 from backend.infrastructure.ids import new_id
-from backend.infrastructure.transaction import Tx
 from backend.repositories import accounts, orders, products
 from backend.services.events import EventBus
 from backend.services.idempotency import once

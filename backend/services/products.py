@@ -7,9 +7,8 @@ from typing import Any
 from backend.domain import Caller, Precondition, Product
 from backend.errors import Conflict, NotFound, PreconditionFailed
 from backend.infrastructure.cache import Cache
-from backend.infrastructure.database import Database
+from backend.infrastructure.database import Database, Duplicate
 from backend.infrastructure.ids import new_id
-from backend.infrastructure.transaction import Duplicate
 from backend.repositories import products
 from backend.services.events import EventBus
 from backend.services.rights import authorised

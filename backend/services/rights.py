@@ -11,20 +11,19 @@ from dataclasses import replace
 
 from backend.domain import Caller
 from backend.errors import Forbidden, Unauthorized
-from backend.infrastructure.database import Database
-from backend.infrastructure.transaction import Tx
+from backend.infrastructure.database import Database, Tx
 from backend.repositories import users
 
 
 @contextmanager
-def authorised(database: Database, caller: Caller, patient: bool = False) -> Iterator[tuple[Tx, Caller]]:
+def authorised(database: Database, caller: Caller) -> Iterator[tuple[Tx, Caller]]:
     """A write transaction, and the caller as that transaction sees them: use this one from here on.
 
     Raises Unauthorized `revoked` if the session has ended or its user is inactive, Forbidden if the request was
     admitted by the admin role and the role is gone; nothing is written then. Raises Unavailable as
-    `Database.transaction` does, which `patient` is for.
+    `Database.transaction` does.
     """
-    with database.transaction(patient=patient) as tx:
+    with database.transaction() as tx:
         user = users.active_of_session(tx, caller.session_id)
         if user is None:
             raise Unauthorized("revoked")

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from backend.domain import Timestamp
 from backend.errors import Unauthorized
+from backend.infrastructure.database import Tx
 from backend.infrastructure.keyring import Keyring
 from backend.infrastructure.tokens import Tokens
-from backend.infrastructure.transaction import Tx
 from backend.repositories import sessions
 from backend.repositories.sessions import Login, RefreshToken
 

@@ -7,10 +7,9 @@ from typing import Any
 from backend.domain import Caller, Precondition, User, UserWithOrders
 from backend.errors import Conflict, NotFound, PreconditionFailed, ValidationFailed
 from backend.infrastructure.cache import Cache
-from backend.infrastructure.database import Database
+from backend.infrastructure.database import Database, Duplicate, Tx
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.passwords import FailureCount, Passwords
-from backend.infrastructure.transaction import Duplicate, Tx
 from backend.repositories import mails, orders, password_resets, sessions, users
 from backend.repositories.users import Credentials
 from backend.services.credentials import check_unchanged, wrong_current_password
@@ -36,7 +35,7 @@ class Users:
     def sign_up(self, email: str, password: str, name: str) -> User:
         """Create a user. Raises Conflict if the e-mail is taken, Unavailable if too many passwords wait."""
         password_hash = self._passwords.hash(password)
-        with self._database.transaction(patient=True) as tx:
+        with self._database.transaction() as tx:
             return self.create(tx, email, password_hash, name)
 
     def create(self, tx: Tx, email: str, password_hash: str, name: str) -> User:
@@ -87,7 +86,7 @@ class Users:
             caller = as_admin(caller)
         needs_password = changes_own_email(caller, user_id, changes)
         proof = self._proof(caller, current_password, wrong) if needs_password else None
-        with authorised(self._database, caller, patient=needs_password) as (tx, caller):
+        with authorised(self._database, caller) as (tx, caller):
             user = _required(users.by_id(tx, user_id), precondition)
             changed = replace(user, **changes)
             changed = replace(changed, roles=tuple(sorted(changed.roles)))  # their order has no meaning

@@ -63,7 +63,7 @@ class Process:
     """What one process has: a database, a bus and a relay. `wakes`: the relay is woken by the process's own commits."""
 
     def __init__(self, path, clock, *inboxes, wakes=True, monotonic=None, busy_timeout=2.0):
-        self.database = Database(path, busy_timeout, clock, patient=16)
+        self.database = Database(path, busy_timeout, clock)
         self.events = EventBus()
         subscribers = [getattr(inbox, "subscriber", inbox) for inbox in inboxes]
         self.events.subscribe(*subscribers)

@@ -9,7 +9,7 @@ from backend.delivery import relay as relays
 from backend.delivery import retry as tries_policy
 from backend.domain import Event, Timestamp
 from backend.errors import Unavailable
-from backend.infrastructure.transaction import Tx
+from backend.infrastructure.database import Tx
 from backend.repositories import outbox
 from backend.services.events import DeliveryFailed, Subscriber
 from tests.delivery.relaying import Inbox

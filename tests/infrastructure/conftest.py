@@ -1,10 +1,11 @@
-"""Fixtures: a database of notes, small enough to break, workers with caches, and somebody else who writes too."""
+"""Fixtures: a small database of notes, in both implementations; workers with caches; a program that writes as well."""
 
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,8 @@ from backend.infrastructure.database import Database
 from backend.settings import Settings
 from tests.conftest import Clock
 from tests.infrastructure.worker import DELETE, PUT, Worker, workers
+from tests.watching import Statements, watch_statements
+from tests.wirings import WIRINGS, database_class_of
 
 Put = Callable[[str, int | None], None]
 
@@ -27,23 +30,46 @@ def notes_path(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(params=WIRINGS)
+def database_class(request: pytest.FixtureRequest) -> type[Database]:
+    """Each test that uses a database runs over both: the textbook's and production's."""
+    return database_class_of(request.param)
+
+
 @pytest.fixture
-def database(notes_path: Path, clock: Clock) -> Iterator[Database]:
-    database = Database(notes_path, clock=clock)
-    yield database
-    database.close()
+def make_database(database_class: type[Database], notes_path: Path) -> Iterator[Callable[..., Any]]:
+    """Databases of notes, closed after the test: `make_database(busy_timeout=30)`."""
+    made = []
+
+    def make(path: Path = notes_path, **options: Any) -> Database:
+        made.append(database_class(path, **options))
+        return made[-1]
+
+    yield make
+    for database in made:
+        database.close()
+
+
+@pytest.fixture
+def database(make_database: Callable[..., Any], clock: Clock) -> Database:
+    return make_database(clock=clock)
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
+    return watch_statements(monkeypatch)
 
 
 @pytest.fixture
 def outsider(notes_path: Path) -> Iterator[sqlite3.Connection]:
-    """Somebody else's connection, which waits for nothing."""
+    """A connection of another program. It waits for nothing."""
     with closing(sqlite3.connect(notes_path, isolation_level=None, timeout=0)) as connection:
         yield connection
 
 
 @pytest.fixture
 def written(outsider: sqlite3.Connection) -> Callable[[], list[str]]:
-    """What everybody can read by now."""
+    """What is committed by now."""
     return lambda: [text for (text,) in outsider.execute("SELECT text FROM notes ORDER BY text")]
 
 

@@ -2,12 +2,16 @@
 
 import logging
 import sqlite3
+import threading
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from backend.errors import Unavailable
-from backend.infrastructure.transaction import Duplicate
+from backend.infrastructure.database import Duplicate
 from tests.at_once import at_once
+from tests.watching import descriptors_of, in_a_thread
 
 
 def test_a_transaction_is_there_at_the_end_of_its_block_and_not_before(database, written):
@@ -27,6 +31,22 @@ def test_a_block_that_raises_has_written_nothing(database, written, error, write
     assert written() == []
     write("b")
     assert written() == ["b"]
+
+
+def test_every_way_to_write_tells_of_a_duplicate(database, written, write):
+    """Also one that returns rows, and one that runs many times."""
+    write("a")
+    insert = "INSERT INTO notes (text) VALUES (:text)"
+    for run in (
+        lambda tx: tx.row(f"{insert} RETURNING text", text="a"),
+        lambda tx: tx.rows(f"{insert} RETURNING text", text="a"),
+        lambda tx: tx.run_each(insert, [{"text": "b"}, {"text": "a"}]),
+    ):
+        with pytest.raises(Duplicate), database.transaction() as tx:
+            run(tx)
+    with database.transaction() as tx:
+        tx.run_each(insert, [{"text": "b"}, {"text": "c"}])
+    assert written() == ["a", "b", "c"]
 
 
 def test_a_duplicate_is_told_and_the_rest_of_the_transaction_stands_if_it_is_caught(database, written, write):
@@ -68,7 +88,7 @@ def test_a_value_that_sqlite_cannot_hold_ends_in_a_rollback(database, written, v
 
 
 @pytest.mark.parametrize("outer", ["transaction", "snapshot"])
-@pytest.mark.parametrize("inner", ["transaction", "snapshot", "version", "check_writable"])
+@pytest.mark.parametrize("inner", ["transaction", "snapshot", "check_writable"])
 def test_nothing_nests_and_what_is_open_goes_on(database, written, outer, inner):
     with getattr(database, outer)() as tx:
         if outer == "transaction":
@@ -106,10 +126,11 @@ def test_a_snapshot_cannot_write_nor_can_a_transaction_that_is_over(database, wr
         with pytest.raises((Unavailable, sqlite3.OperationalError)), database.snapshot() as tx:
             tx.run("INSERT INTO notes (text) VALUES ('b')")
         write(f"a{len(written())}")
-    with database.transaction() as tx:
-        pass
-    with pytest.raises(RuntimeError, match="over"):
-        tx.run("INSERT INTO notes (text) VALUES ('c')")
+    for verb in (database.transaction, database.snapshot):
+        with verb() as tx:
+            pass
+        with pytest.raises(RuntimeError, match="over"):
+            tx.run("INSERT INTO notes (text) VALUES ('c')")
     assert written() == ["a0", "a1"]
 
 
@@ -192,26 +213,90 @@ def test_a_snapshot_whose_block_raises_is_over(database, outsider):
         assert tx.row("SELECT count(*) FROM notes") == (2,)
 
 
-def test_a_read_may_take_many_steps(database):
-    """What is interrupted at its deadline is a transaction, which keeps other writers out."""
-    many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000) SELECT max(i) FROM n"
-    with database.snapshot() as tx:
-        assert tx.row(many) == (200_000,)
-    assert database.only_row(many) == (200_000,)
-
-
-def test_a_single_statement_that_is_wrong_raises_its_own_error(database):
-    """It would fail again, so it is no Unavailable."""
-    with pytest.raises(sqlite3.OperationalError, match="no such table"):
-        database.only_row("SELECT * FROM nowhere")
-
-
 @pytest.mark.parametrize("verb", ["snapshot", "transaction"])
 @pytest.mark.parametrize(
     ("pragma", "value"),
-    [("synchronous", 2), ("foreign_keys", 1), ("trusted_schema", 0), ("wal_autocheckpoint", 4000)],
+    [("synchronous", 2), ("foreign_keys", 1), ("trusted_schema", 0), ("journal_size_limit", 2**26)],
 )
 def test_every_connection_is_set_up_alike(database, verb, pragma, value):
-    """An answered write is on disk (FULL is 2); no function of a strange schema runs; one checkpoint every 16 MB."""
+    """A committed write is on disk (FULL is 2), and no function of a strange schema runs."""
     with getattr(database, verb)() as tx:
         assert tx.row(f"PRAGMA {pragma}") == (value,)
+
+
+def texts(database):
+    with database.snapshot() as tx:
+        return [text for (text,) in tx.rows("SELECT text FROM notes ORDER BY text")]
+
+
+def test_each_thread_has_a_view_of_its_own(database, write):
+    """A snapshot in one thread keeps to its moment while another thread writes and reads."""
+    with database.snapshot() as tx:
+        assert tx.rows("SELECT text FROM notes") == []
+        in_a_thread(lambda: write("a"))
+        assert tx.rows("SELECT text FROM notes") == []
+    assert texts(database) == ["a"]
+
+
+def test_transactions_of_many_threads_follow_one_another(make_database, written):
+    """Each reads what the one before has written, and their times follow the order of their commits."""
+    database = make_database(busy_timeout=30)
+
+    def work(thread):
+        for number in range(20):
+            with database.transaction() as tx:
+                (count, last) = tx.row("SELECT count(*), max(number) FROM notes")
+                tx.run("INSERT INTO notes VALUES (:text, :now)", text=f"{count:04}-{thread}-{number}", now=tx.now)
+                assert tx.now >= (last or 0)
+        database.close()
+
+    at_once(lambda n=n: work(n) for n in range(8))
+    assert [int(text[:4]) for text in written()] == list(range(160))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_connection_is_closed_with_its_thread(database, notes_path, write):
+    """One for each of ten threads to read with, none when they are over; `close` closes this thread's."""
+    all_in = threading.Barrier(10, action=lambda: opened.append(descriptors_of(notes_path)))
+    opened = []
+
+    def work() -> None:
+        texts(database)
+        all_in.wait()
+
+    at_once([work] * 10)
+    assert opened == [10]
+    assert descriptors_of(notes_path) == 0
+    write("a")
+    assert descriptors_of(notes_path) == 1
+    database.close()
+    assert descriptors_of(notes_path) == 0
+    assert texts(database) == ["a"]
+
+
+def test_a_failed_transaction_leaves_no_connection_behind(database, notes_path):
+    def fail():
+        with suppress(RuntimeError), database.transaction() as tx:
+            tx.run("INSERT INTO notes (text) VALUES ('a')")
+            raise RuntimeError
+
+    for _ in range(3):
+        in_a_thread(fail)
+    assert descriptors_of(notes_path) <= 1  # of the process, to write with
+    database.close()
+    assert descriptors_of(notes_path) == 0
+
+
+def test_a_database_that_is_not_there_is_an_error_and_not_a_new_one(make_database, notes_path):
+    """Neither read nor written, and nothing is made in its place. Put back, it can be used without a restart."""
+    database = make_database()
+    aside = notes_path.rename(notes_path.with_name("aside.db"))
+    for use in (database.snapshot, database.transaction):
+        with pytest.raises(Unavailable), use():
+            raise AssertionError("not to be reached")
+    with pytest.raises(Unavailable):
+        database.check_writable()
+    assert not notes_path.exists()
+    aside.rename(notes_path)
+    database.check_writable()
+    assert texts(database) == []

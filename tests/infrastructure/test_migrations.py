@@ -4,15 +4,21 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from app import create_app
 from backend.errors import Unavailable
-from backend.infrastructure.migrations import DIRECTORY, SchemaMismatch, check_database, check_schema, migrate
-from backend.infrastructure.write_gate import write_lock
+from backend.infrastructure.migrations import (
+    DIRECTORY,
+    SchemaMismatch,
+    check_database,
+    check_schema,
+    migrate,
+    write_gate,
+)
 from backend.settings import Settings, SettingsError
 from tests.at_once import at_once
 from tests.forked import Forked
@@ -127,14 +133,19 @@ def test_a_kill_between_two_statements_leaves_nothing(path, files):
     assert tables(path) == {"schema_migrations", "first", "a", "b"}
 
 
-def test_who_cannot_have_the_database_is_told_so(path, files):
-    path.parent.mkdir()
-    gate = write_lock(path)
-    assert gate.acquire(0)
-    with pytest.raises(Unavailable):
-        migrate(path, files(a="CREATE TABLE a (x);"), busy_timeout=0.05)
-    assert not path.exists()
-    gate.release()
+@pytest.mark.parametrize("busy_with", ["another migration", "another program"])
+def test_a_migration_that_waits_too_long_is_refused(path, files, busy_with):
+    """It has changed nothing, and once the other is done, the next one does all the work."""
+    migrate(path, files(a="CREATE TABLE a (x);"))
+    folder = files(a="", b="CREATE TABLE b (x);")
+    with closing(sqlite3.connect(path, isolation_level=None)) as outsider, ExitStack() as stack:
+        if busy_with == "another program":
+            outsider.execute("BEGIN IMMEDIATE")
+        else:
+            stack.enter_context(write_gate(path))
+        with pytest.raises(Unavailable):
+            migrate(path, folder, busy_timeout=0.05)
+    assert migrate(path, folder) == ["0002_b"]
 
 
 @pytest.mark.parametrize(("applied", "wanted", "told"), [(1, 2, ["older", "migrate"]), (2, 1, ["newer", "deploy"])])

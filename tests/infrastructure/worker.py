@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backend.infrastructure.transaction import Tx
+from backend.infrastructure.database import Tx
 from backend.settings import Settings
 from tests.wirings import WIRINGS
 

@@ -1,7 +1,5 @@
 """What is committed while bcrypt runs counts: a request is refused if its password, session or token has ended."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -9,8 +7,6 @@ import pytest
 from tests.conftest import PASSWORD
 from tests.mailbox import Mailbox
 from tests.meanwhile import meanwhile
-from tests.production.gunicorn_server import wait_until
-from tests.production.real_service import write_lock_held
 
 SLOW, FAST = "the password of the slow one", "the password of the fast one"
 
@@ -145,36 +141,6 @@ def test_a_reset_whose_token_has_become_void_is_refused(api, admin, ada, reset_t
     refused = confirm(api, token, SLOW)
     assert (refused.status_code, refused.json["error"]["details"].keys()) == (422, {"token"})
     assert SLOW not in opens(api, ada)
-
-
-@pytest.mark.parametrize("act", ["login", "sign-up", "change", "reset", "e-mail"])
-def test_a_request_that_has_hashed_a_password_waits_for_the_database_to_the_end(
-    make_api, ada, database_path, monkeypatch, act
-):
-    """No other request needs its thread. Of three other writers, at least one is refused after a tenth of the time."""
-    api, hashed = make_api(threads=2, busy_timeout_seconds=20), threading.Event()
-    token = Mailbox(database_path.parent / "outbox").reset_token(api, ada.email)
-    acts = {
-        "login": lambda: log_in(api, ada),
-        "sign-up": lambda: api.post("/users", json={"email": "m@example.com", "password": FAST, "name": "Mary"}),
-        "change": lambda: change(api, ada, FAST),
-        "reset": lambda: confirm(api, token, FAST),
-        "e-mail": lambda: api.patch("/users/me", ada, {"email": "new@example.com", "currentPassword": PASSWORD}),
-    }
-    meanwhile(monkeypatch, hashed.set, "checkpw" if act in ("login", "e-mail") else "hashpw")
-
-    def write():
-        return api.post("/accounts", ada, {"currency": "EUR"}).status_code
-
-    with ThreadPoolExecutor(4) as threads, write_lock_held(database_path):
-        writes = [threads.submit(write) for _ in range(3)]
-        wait_until(lambda: any(one.done() for one in writes), 15)
-        acting = threads.submit(acts[act])
-        assert hashed.wait(10)
-        assert write() == 503
-        assert not acting.done()
-    assert acting.result().status_code in (200, 201, 204)
-    assert {one.result() for one in writes} >= {503}
 
 
 def test_of_two_sign_ups_with_one_address_the_later_is_refused(api, monkeypatch):

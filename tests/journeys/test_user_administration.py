@@ -6,8 +6,8 @@ from contextlib import closing
 import jwt
 import pytest
 
+from backend.infrastructure.database import Tx
 from backend.infrastructure.ids import new_id
-from backend.infrastructure.transaction import Tx
 from tests.at_once import at_once
 from tests.conftest import PASSWORD
 

@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from backend.infrastructure import cache as textbook
-from backend.infrastructure.database import Database
 from backend.production import cache as coherent
+from backend.production.database import GroupCommitDatabase
 from tests.at_once import at_once
 from tests.conftest import Api
 from tests.forked import Forked
@@ -81,7 +81,7 @@ class CachedWorker:
     """One process's database and cache, and what its readers found."""
 
     def __init__(self, path: Path, shared: Shared, cache: type[textbook.LruCache], number: int) -> None:
-        self.database = Database(path, busy_timeout=30)
+        self.database = GroupCommitDatabase(path, busy_timeout=30)
         self.cache = cache(self.database, 100, 60.0)
         self.shared, self.number = shared, number
         self.reads = self.puts = 0

@@ -222,6 +222,7 @@ def test_a_file_that_may_only_be_read_is_read_and_is_written_once_it_may_be(make
             ]
             return [answer.status_code for answer in before + after]
 
+        api.app.database.close()  # no connection crosses the fork
         child = Forked(work)
         tell.wait()
         allow(folder, writing=True)

@@ -61,6 +61,7 @@ class Write:
             step("answer")  # which nobody hears of
             return answer.json["data"]["id"], "Idempotency-Replayed" in answer.headers
 
+        self.api.app.database.close()  # no connection crosses the fork
         id, replayed = Forked(work).result()
         return id, replayed
 

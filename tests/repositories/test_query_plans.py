@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from backend import repositories
-from backend.infrastructure.transaction import Duplicate, Tx
+from backend.infrastructure.database import Duplicate, Tx
 from backend.repositories import users
 from backend.settings import Settings
 from tests.conftest import SECRET, Api

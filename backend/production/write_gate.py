@@ -1,0 +1,138 @@
+"""The write gate: a fair lock for all threads of all processes that write to one database.
+
+The textbook database leaves processes to SQLite's busy handler, which sleeps and tries again. With 2 processes of 4
+threads that hold the lock for 2 ms each, one writer waits up to 3 s and gets a tenth of the turns of another. With the
+gate and group commit the longest wait is 30 to 50 ms, and all threads get equally many turns.
+
+The queue between processes is `flock` on a file beside the database: the kernel wakes waiters in order of arrival, and
+frees the lock when its holder is killed. But it has no time-out. So the threads of a process wait in a line, each with
+its own time-out. While there is a line, one more thread, the porter, waits for the kernel, and passes the lock to the
+head of the line. A holder may also pass the lock to the head of the line without unlocking it.
+
+Promised: two threads of one process never hold the gate together, whatever happens to the file. A failed system call
+fails the threads in line; the next thread tries afresh.
+
+Not promised: that two processes exclude each other while the file is deleted. `flock` locks a file and not its name, so
+one process may lock a new file while another still holds the deleted one. SQLite's own lock then keeps them apart.
+"""
+
+import os
+import sqlite3
+import threading
+from collections import deque
+from contextlib import suppress
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
+from pathlib import Path
+
+from backend.infrastructure.migrations import gate_of
+
+
+def sqlite_warnings() -> list[str]:
+    """What the start has to say about this version of SQLite."""
+    if (3, 7, 0) <= sqlite3.sqlite_version_info <= (3, 51, 2):
+        what = "has the WAL-reset bug: a program that writes without our gate may corrupt the database"
+        return [f"SQLite {sqlite3.sqlite_version} {what}"]
+    return []
+
+
+class WriteGate:
+    """Thread-safe. Not re-entrant. Only the holder may pass it on or release it."""
+
+    def __init__(self, database: Path) -> None:
+        self._path = gate_of(database)
+        self._mutex = threading.Lock()  # guards the line and the porter
+        self._line: deque[_Turn] = deque()
+        self._porter_waits = False
+        self._inside = threading.Lock()  # held with the gate: exclusion in a process does not depend on the file
+        self._descriptor = -1  # of the file that is locked
+
+    def acquire(self, seconds: float) -> bool:
+        """Whether the gate was acquired within so many seconds. Raises OSError; RuntimeError if no thread can start."""
+        with self._mutex:
+            if not self._porter_waits and self._acquired_at_once():
+                return True
+            if seconds <= 0:
+                return False
+            if not self._porter_waits:
+                threading.Thread(target=self._wait_for_kernel, daemon=True).start()
+                self._porter_waits = True
+            turn = _Turn()
+            self._line.append(turn)
+        if not turn.came.acquire(timeout=seconds):
+            with self._mutex:
+                if turn in self._line:  # else the turn came just after the time-out
+                    self._line.remove(turn)
+                    return False
+        if turn.error is not None:
+            raise OSError("the write gate cannot be locked") from turn.error
+        return True
+
+    def pass_on(self) -> bool:
+        """Pass the held gate to the thread of this process that has waited longest. False if no thread waits."""
+        with self._mutex:
+            if self._line:
+                self._line.popleft().came.release()
+                return True
+            return False
+
+    def release(self) -> None:
+        """Unlock the file explicitly: to close the descriptor is not enough while a forked child shares it."""
+        descriptor = self._descriptor
+        with suppress(OSError):
+            flock(descriptor, LOCK_UN)
+        self._inside.release()
+        os.close(descriptor)
+
+    def _acquired_at_once(self) -> bool:
+        if not self._inside.acquire(blocking=False):
+            return False
+        try:
+            self._descriptor = self._locked(LOCK_EX | LOCK_NB)
+        except BaseException as error:
+            self._inside.release()
+            if isinstance(error, BlockingIOError):
+                return False
+            raise
+        return True
+
+    def _wait_for_kernel(self) -> None:
+        """The porter. It waits also while a thread of its process holds the gate: each process has a place."""
+        try:
+            while True:
+                descriptor = self._locked(LOCK_EX)
+                self._inside.acquire()  # waits only if the file that the holder has locked was deleted
+                self._descriptor = descriptor
+                if not self.pass_on():
+                    self.release()
+                with self._mutex:
+                    self._porter_waits = bool(self._line)
+                    if not self._porter_waits:
+                        return
+        except BaseException as error:  # also on MemoryError: else this process could never write again
+            with self._mutex:
+                self._porter_waits = False
+                while self._line:
+                    turn = self._line.popleft()
+                    turn.error = error
+                    turn.came.release()
+
+    def _locked(self, operation: int) -> int:
+        """Open and lock the file as it is at this moment: the descriptor. Raises OSError, BlockingIOError."""
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            flock(descriptor, operation)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+class _Turn:
+    """One thread in the line."""
+
+    def __init__(self) -> None:
+        self.came = (
+            threading.Lock()
+        )  # held until the thread has the gate, or an error; an Event takes five times as long
+        self.came.acquire()
+        self.error: BaseException | None = None
