@@ -21,6 +21,7 @@ from tests.wirings import WIRINGS, make_app
 
 PASSWORD = "correct horse battery staple"
 SECRET = "tests-only-secret-of-at-least-32-bytes"
+UNKNOWN_ID = "0198c0de-0000-7000-8000-000000000000"  # of no row; a constant, for a parameter is part of a test's name
 
 
 class Clock:

@@ -9,7 +9,7 @@ import pytest
 from backend.infrastructure.database import Tx
 from backend.infrastructure.ids import new_id
 from tests.at_once import at_once
-from tests.conftest import PASSWORD
+from tests.conftest import PASSWORD, UNKNOWN_ID
 
 
 def refused(answer, status, code):
@@ -34,7 +34,7 @@ def test_an_admin_sees_and_changes_any_user(api, admin, ada):
     assert after == seen(api, admin, ada.id) == {**before, **changed, "updatedAt": after["updatedAt"]}
 
 
-@pytest.mark.parametrize("user_id", [new_id(), "not-an-id", "1", "A" * 36])
+@pytest.mark.parametrize("user_id", [UNKNOWN_ID, "not-an-id", "1", "A" * 36])
 def test_an_admin_gets_404_for_an_absent_user(api, admin, user_id):
     path = f"/users/{user_id}"
     for answer in (api.get(path, admin), api.patch(path, admin, {"name": "N"}), api.delete(path, admin)):
