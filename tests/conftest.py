@@ -24,6 +24,18 @@ SECRET = "tests-only-secret-of-at-least-32-bytes"
 UNKNOWN_ID = "0198c0de-0000-7000-8000-000000000000"  # of no row; a constant, for a parameter is part of a test's name
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--wiring", choices=tuple(WIRINGS), help="leave out what runs over another wiring than this")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    only = config.getoption("wiring")
+    callspecs = {item: getattr(item, "callspec", None) for item in items}
+    left_out = {item for item, of in callspecs.items() if only and of and of.params.get("wiring", only) != only}
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
 class Clock:
     """The wall clock, plus what a test has added to it."""
 

@@ -12,7 +12,7 @@ from backend.delivery import mailer, relay
 from tests.conftest import PASSWORD
 from tests.mail_server import mail_server
 from tests.mailbox import Mailbox
-from tests.production.gunicorn_server import wait_until
+from tests.waiting import wait_until
 
 NEW = "an altogether different pass phrase"
 

@@ -11,7 +11,7 @@ from backend.infrastructure.logs import request_id
 from backend.services.events import Subscriber
 from tests.at_once import asleep
 from tests.delivery.relaying import Inbox
-from tests.production.gunicorn_server import wait_until
+from tests.waiting import wait_until
 
 DAY = 86_400
 

@@ -13,7 +13,7 @@ from backend.infrastructure.database import Tx
 from backend.repositories import outbox
 from backend.services.events import DeliveryFailed, Subscriber
 from tests.delivery.relaying import Inbox
-from tests.production.gunicorn_server import wait_until
+from tests.waiting import wait_until
 
 NOW = 10**12
 LONGEST = tries_policy.LONGEST_WAIT

@@ -10,7 +10,7 @@ from backend.delivery import relay as relays
 from backend.errors import Unavailable
 from backend.services.events import Subscriber
 from tests.delivery.relaying import Inbox
-from tests.production.gunicorn_server import wait_until
+from tests.waiting import wait_until
 
 UNFORESEEN = [MemoryError, SystemExit, ValueError, sqlite3.ProgrammingError]
 

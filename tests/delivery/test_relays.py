@@ -18,7 +18,7 @@ from backend.services.events import DELIVERY_SECONDS, DeliveryFailed, Subscriber
 from tests.at_once import at_once
 from tests.delivery.relaying import Inbox, Journal
 from tests.forked import Forked, Signal
-from tests.production.gunicorn_server import wait_until
+from tests.waiting import wait_until
 
 CLAIM_SECONDS = relays.CLAIM / 1000
 YEAR = 365 * 86_400

@@ -11,7 +11,7 @@ from backend.delivery.webhooks import Webhook, payload, signature, signing_key, 
 from backend.domain import Event
 from backend.services.events import DeliveryFailed
 from backend.settings import Networks, Settings, SettingsError
-from tests.production.gunicorn_server import wait_until
+from tests.waiting import wait_until
 from tests.webhook_receiver import receiving
 
 KEY = b"a key that both sides know"

@@ -4,7 +4,7 @@ import pytest
 
 from tests.conftest import PASSWORD
 from tests.mailbox import Mailbox
-from tests.production.gunicorn_server import wait_until
+from tests.waiting import wait_until
 
 
 def rows(api, admin, query=""):

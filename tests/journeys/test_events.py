@@ -8,7 +8,7 @@ import pytest
 from backend.settings import Networks
 from tests.conftest import PASSWORD
 from tests.mailbox import Mailbox
-from tests.production.gunicorn_server import wait_until
+from tests.waiting import wait_until
 from tests.webhook_receiver import receiving
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -10,8 +10,7 @@ from backend.infrastructure.ids import new_id
 from tests.at_once import at_once
 from tests.conftest import PASSWORD
 from tests.mailbox import Mailbox
-from tests.production.gunicorn_server import wait_until
-from tests.production.real_service import write_lock_held
+from tests.waiting import wait_until, write_lock_held
 
 NEW = "another good password"
 HALF_AN_HOUR = 30 * 60

@@ -12,7 +12,7 @@ from backend.infrastructure.database import Database
 from backend.infrastructure.shutdown import shutting_down
 from tests.at_once import at_once
 from tests.conftest import Clock
-from tests.production.real_service import write_lock_held
+from tests.waiting import write_lock_held
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -4,8 +4,8 @@ import jwt
 import pytest
 
 from tests.at_once import at_once
-from tests.production.gunicorn_server import wait_until
 from tests.respelt import respelt, signed_anew
+from tests.waiting import wait_until
 
 DAY = 86_400
 GRACE = 10

@@ -1,4 +1,4 @@
-"""Fixtures: the database of notes of tests/infrastructure, in production's implementation."""
+"""Fixtures: production's wiring alone, and the database of notes of tests/infrastructure in its implementation."""
 
 import pytest
 
@@ -17,3 +17,9 @@ from tests.infrastructure.conftest import (  # noqa: F401 - pytest finds them he
 @pytest.fixture
 def database_class() -> type[GroupCommitDatabase]:
     return GroupCommitDatabase
+
+
+@pytest.fixture
+def wiring() -> str:
+    """These tests are of what production alone promises, most over gunicorn: they run once."""
+    return "production"

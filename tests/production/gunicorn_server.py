@@ -8,12 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from backend.infrastructure.migrations import migrate
 from tests.production.raw_client import Answer, Client
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PROMPT = 0.75  # seconds: a client that waits for a hostile one waits for its deadline, 1 s
@@ -144,13 +145,6 @@ def listens(worker: int) -> bool:
             if info.read_text().count("tfd:") > 1:
                 return True
     return False
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 def open_crowd(

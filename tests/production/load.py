@@ -5,8 +5,9 @@ import time
 from itertools import count
 
 from tests.conftest import Person
-from tests.production.gunicorn_server import Server, wait_until
+from tests.production.gunicorn_server import Server
 from tests.production.real_service import LOST, Caller
+from tests.waiting import wait_until
 
 
 class Load:

@@ -3,13 +3,13 @@
 import contextlib
 import http.client
 import json
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.conftest import SECRET, Person
-from tests.production.gunicorn_server import Server, gunicorn, wait_until
+from tests.production.gunicorn_server import Server, gunicorn
+from tests.waiting import wait_until
 
 APPLICATION = "backend.production.wiring:create_app()"
 LISTENING = "0A"  # in /proc/net/tcp
@@ -75,15 +75,6 @@ def ports_of(worker: int) -> set[int]:
     return {
         int(row[2].partition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in sockets and row[3] != LISTENING
     }
-
-
-@contextlib.contextmanager
-def write_lock_held(database: Path) -> Iterator[None]:
-    """By a connection that does not use the gate."""
-    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as sqlite:
-        sqlite.execute("BEGIN IMMEDIATE")
-        yield
-        sqlite.execute("ROLLBACK")
 
 
 def holds_gate(worker: int, database: Path) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from backend.production.byte_locks import ByteLocks
 from tests.forked import Forked, Signal
-from tests.production.gunicorn_server import wait_until
+from tests.waiting import wait_until
 
 EVERYWHERE = (0, 2**62)
 BYTES = (50, 10, 40, 20, 2**40, 30, 11)  # in the order in which they are locked

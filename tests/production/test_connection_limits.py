@@ -7,8 +7,9 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.production.gunicorn_server import GET, PROMPT, gunicorn, open_crowd, slowest_probe, wait_until
+from tests.production.gunicorn_server import GET, PROMPT, gunicorn, open_crowd, slowest_probe
 from tests.production.raw_client import Client, closed
+from tests.waiting import wait_until
 
 
 @contextlib.contextmanager

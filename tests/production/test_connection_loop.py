@@ -15,8 +15,9 @@ import pytest
 from backend.production.connection import Connection
 from backend.production.connection_loop import ConnectionLoop
 from backend.production.wsgi import WholeRequest
-from tests.production.gunicorn_server import GET, PROMPT, Server, gunicorn, wait_until
+from tests.production.gunicorn_server import GET, PROMPT, Server, gunicorn
 from tests.production.raw_client import Answer
+from tests.waiting import wait_until
 
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
 

@@ -19,7 +19,7 @@ from tests.at_once import at_once, deleting
 from tests.conftest import Api, Clock
 from tests.forked import Forked, Signal
 from tests.production.furnished_service import Answer, Service, furnished_service
-from tests.production.gunicorn_server import wait_until
+from tests.waiting import wait_until
 
 BUSY = 2.0  # seconds, BUSY_TIMEOUT_SECONDS of the services here
 PROMPT = 1.0  # seconds, with two threads of four waiting for the lock

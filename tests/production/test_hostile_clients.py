@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.production.gunicorn_server import GET, PROMPT, Server, gunicorn, open_crowd, slowest_probe, wait_until
+from tests.production.gunicorn_server import GET, PROMPT, Server, gunicorn, open_crowd, slowest_probe
 from tests.production.raw_client import Client, ends_of
+from tests.waiting import wait_until
 
 DEADLINE = 1.0
 SLACK = 0.75  # for a slow machine

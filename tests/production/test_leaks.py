@@ -6,9 +6,10 @@ from itertools import count
 from pathlib import Path
 
 from tests.conftest import Api, Person
-from tests.production.gunicorn_server import Server, gunicorn, wait_until
+from tests.production.gunicorn_server import Server, gunicorn
 from tests.production.load import Load
 from tests.production.real_service import ports_of, service
+from tests.waiting import wait_until
 
 
 def possessions(process: int) -> tuple[int, int, list[int]]:

@@ -14,7 +14,7 @@ from backend.infrastructure.logs import LogSink
 from tests.conftest import Api
 from tests.forked import Forked
 from tests.production.furnished_service import Service, furnished_service
-from tests.production.gunicorn_server import wait_until
+from tests.waiting import wait_until
 
 PIPE_BYTES = 4096  # the least there is: some 15 lines
 REQUESTS = 200  # several times what pipe and queue take

@@ -10,8 +10,9 @@ import pytest
 
 from backend.infrastructure.passwords import MAX_WAITING
 from tests.conftest import PASSWORD, Person
-from tests.production.gunicorn_server import Server, wait_until
-from tests.production.real_service import LOST, Caller, Reply, call, connect_to, holds_gate, service, write_lock_held
+from tests.production.gunicorn_server import Server
+from tests.production.real_service import LOST, Caller, Reply, call, connect_to, holds_gate, service
+from tests.waiting import wait_until, write_lock_held
 
 CORES = os.cpu_count() or 1
 PLACES = CORES + MAX_WAITING

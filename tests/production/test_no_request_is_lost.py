@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.production.gunicorn_server import GET, Server, gunicorn, wait_until
+from tests.production.gunicorn_server import GET, Server, gunicorn
 from tests.production.raw_client import Client, closed
 from tests.production.steady_clients import SteadyClients
+from tests.waiting import wait_until
 
 WORKERS = {"WEB_CONCURRENCY": "2", "REQUEST_TIMEOUT_SECONDS": "10"}
 CLIENTS = 20  # that open a connection for each request, and as many that keep theirs

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.production.gunicorn_server import GET, Server, gunicorn, wait_until
+from tests.production.gunicorn_server import GET, Server, gunicorn
+from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from backend.production.lanes import Lane, lane_of
 from tests.conftest import PASSWORD
 from tests.mailbox import Mailbox
 from tests.meanwhile import meanwhile
-from tests.production.gunicorn_server import wait_until
-from tests.production.real_service import write_lock_held
+from tests.waiting import wait_until, write_lock_held
 
 NEW = "the password of tomorrow"
 

@@ -18,7 +18,7 @@ from backend.production.passwords import SharedPasswords
 from tests.at_once import at_once
 from tests.forked import Forked
 from tests.held_bcrypt import HeldBcrypt
-from tests.production.gunicorn_server import wait_until
+from tests.waiting import wait_until
 
 
 @pytest.fixture

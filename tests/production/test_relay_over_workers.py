@@ -5,8 +5,8 @@ import random
 import signal
 from typing import Any
 
-from tests.production.gunicorn_server import wait_until
 from tests.production.real_service import LOST, Caller, service
+from tests.waiting import wait_until
 from tests.webhook_receiver import Arrival, receiving
 
 SEED = 20_261_123

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.production.gunicorn_server import Server, gunicorn, wait_until
+from tests.production.gunicorn_server import Server, gunicorn
+from tests.waiting import wait_until
 
 HOST = b"Host: localhost\r\n"
 LONG = b"a" * 8190

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Api, Person
-from tests.production.gunicorn_server import Server, wait_until
+from tests.production.gunicorn_server import Server
 from tests.production.load import Load
 from tests.production.oracle import result
-from tests.production.real_service import LOST, Caller, call, connect_to, holds_gate, service, write_lock_held
+from tests.production.real_service import LOST, Caller, call, connect_to, holds_gate, service
+from tests.waiting import wait_until, write_lock_held
 
 QUOTA = 2000  # a day: one comes back in 43 s, so none while a test runs
 

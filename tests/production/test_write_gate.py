@@ -11,7 +11,7 @@ import pytest
 from backend.production.write_gate import WriteGate
 from tests.at_once import asleep, at_once
 from tests.forked import Forked, Signal
-from tests.production.gunicorn_server import wait_until
+from tests.waiting import wait_until
 from tests.watching import descriptors_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose

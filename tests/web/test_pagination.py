@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.at_once import at_once
 from tests.conftest import PASSWORD
-from tests.production.gunicorn_server import wait_until
+from tests.waiting import wait_until
 
 LINK = re.compile(r'<([^>]*)>; rel="([a-z]+)"')
 

@@ -1,0 +1,27 @@
+"""What a test waits for instead of sleeping, and a lock that makes others wait."""
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Return as soon as `condition()` holds. Raises AssertionError if it does not within so many seconds.
+
+    A test that passes never waits that long: the limit is what a busy machine may add.
+    """
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def write_lock_held(database: Path) -> Iterator[None]:
+    """Another program holds SQLite's write lock, past every queue of the service's own."""
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as sqlite:
+        sqlite.execute("BEGIN IMMEDIATE")
+        yield
+        sqlite.execute("ROLLBACK")
