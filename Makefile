@@ -4,7 +4,15 @@ INSTALLED := .venv/.installed
 BENCH_INSTALLED := .venv/.bench-installed
 CONTRACT_INSTALLED := .venv/.contract-installed
 
-.PHONY: setup run serve migrate demo test check contract bench bench-quick
+# Most tests wait for a disk, a server or a time-out: more processes than cores.
+PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 4)
+PYTEST := $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
+unexport PYTHONDONTWRITEBYTECODE  # else each of these processes, and each server under test, compiles all files again
+
+.PHONY: help setup run serve migrate demo test test-core check contract bench bench-quick
+
+help:  ## list these commands; `make` alone does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## make .venv and install what development needs; only when pyproject.toml has changed
 
@@ -30,7 +38,7 @@ $(INSTALLED): pyproject.toml .venv/pyvenv.cfg
 run: setup  ## serve on BIND (127.0.0.1:8000), the database migrated
 	@exec $(BIN)/python app.py serve
 
-migrate: setup
+migrate: setup  ## bring the schema of DATABASE_URL up to date
 	$(BIN)/python app.py migrate
 
 serve: migrate  ## gunicorn as in production
@@ -39,8 +47,11 @@ serve: migrate  ## gunicorn as in production
 demo: setup  ## a told tour of the API against a throw-away server
 	$(BIN)/python app.py demo
 
-test: setup
-	$(BIN)/python -m pytest
+test: setup  ## all tests, over both wirings; one area: make test AREA=web
+	$(PYTEST) tests/$(AREA)
+
+test-core: setup  ## the core's tests over the core's wiring, in less than a minute
+	$(PYTEST) --wiring=core --ignore=tests/production --ignore=tests/bench
 
 check: setup  ## style, types, house rules
 	$(BIN)/ruff check .

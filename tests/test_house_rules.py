@@ -4,7 +4,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,23 +14,28 @@ from backend import errors
 ROOT = Path(__file__).parents[1]
 SOURCES = {path.relative_to(ROOT).as_posix(): path for path in [ROOT / "app.py", *ROOT.glob("backend/**/*.py")]}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
+TESTS = {
+    path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+    for path in ROOT.glob("tests/**/*.py")
+}
+THIS_FILE = "tests/test_house_rules.py"
 
-# room (or file at the root of backend/) → what of ours it may import, beside itself
-ANYBODYS = {"errors", "domain", "settings", "__version__"}
-ROOMS = {"routes", "services", "repositories", "web", "infrastructure", "delivery", "openapi"}
+# Room, or file at the root of backend/ → what of backend/ it may import beside itself and ALL_MAY_IMPORT.
+# The core comes first; optional rooms import it, never the reverse; `app.py` names `delivery` and `openapi`.
+ALL_MAY_IMPORT = {"errors", "domain", "settings", "__version__"}
 MAY_IMPORT = {
-    "app": (ROOMS - {"repositories"}) | ANYBODYS | {"cli"},
-    "cli": ROOMS | ANYBODYS | {"app", "demo", "gunicorn_conf"},
-    "demo": {"settings"},
-    "gunicorn_conf": {"errors", "settings", "infrastructure", "production"},
-    "routes": {"services", "web"} | ANYBODYS,
-    "services": {"repositories", "infrastructure"} | ANYBODYS,
-    "repositories": {"infrastructure"} | ANYBODYS,
-    "delivery": {"services", "repositories", "infrastructure"} | ANYBODYS,
-    "openapi": {"web", "infrastructure"} | ANYBODYS,
-    "production": {"app", "web", "infrastructure"} | ANYBODYS,
-    "web": {"infrastructure"} | ANYBODYS,
-    "infrastructure": ANYBODYS,
+    "routes": {"services", "web"},
+    "services": {"repositories", "infrastructure"},
+    "repositories": {"infrastructure"},
+    "web": {"infrastructure"},
+    "infrastructure": set(),
+    "app": {"routes", "services", "web", "infrastructure", "delivery", "openapi", "cli"},
+    "cli": {"routes", "services", "repositories", "web", "infrastructure", "openapi", "app", "demo", "gunicorn_conf"},
+    "demo": set(),
+    "delivery": {"services", "repositories", "infrastructure"},
+    "openapi": {"web", "infrastructure"},
+    "production": {"app", "web", "infrastructure"},
+    "gunicorn_conf": {"production", "infrastructure"},
 }
 OF_INFRASTRUCTURE_FOR_REPOSITORIES = {"database", "ids"}
 # module that is not ours → the rooms that may know it
@@ -42,6 +47,7 @@ KEPT_TO = {
     "gunicorn": {"production", "cli"},
 }
 WIRING = ("app.py", "__init__")  # the whole application on one page: as long as the page
+NEED_PRODUCTION = ("tests/production/", "tests/bench/", "tests/contract/", "tests/wirings.py")
 SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|PRAGMA|BEGIN|COMMIT)\b")
 STATUSES = {error.status for error in vars(errors).values() if hasattr(error, "status")}
 IMPORT_ALL = """
@@ -79,78 +85,128 @@ def constants_of(*rooms: str) -> Iterator[tuple[str, ast.Constant]]:
             yield from ((name, node) for node in ast.walk(tree) if isinstance(node, ast.Constant))
 
 
+def refuse(found: Iterable[str], advice: str) -> None:
+    """Fail if anything was found: list it, one a line, and what to do about it."""
+    if lines := sorted(found):
+        pytest.fail("\n".join([*lines, f"→ {advice}"]), pytrace=False)
+
+
 def test_imports_go_one_way():
-    wrong = []
-    for name, tree in TREES.items():
-        room = room_of(name)
-        for package, *inner in imports_of(tree):
-            if package not in ("backend", "app"):
-                continue
-            target = "app" if package == "app" else inner[0]
-            if target not in {room} | MAY_IMPORT.get(room, set()):
-                wrong.append(f"{name} imports {target}")
-            elif (room, target) == ("repositories", "infrastructure"):
-                wrong += [f"{name} imports {inner[1]}"] * (inner[1] not in OF_INFRASTRUCTURE_FOR_REPOSITORIES)
-    assert not wrong
+    refuse(
+        {room_of(name) for name in TREES} - set(MAY_IMPORT) - ALL_MAY_IMPORT - {"__init__"},
+        f"New in backend/: add a row to MAY_IMPORT in {THIS_FILE} that says what it may import. "
+        "A resource needs no room of its own: its files go into routes/, services/ and repositories/.",
+    )
+    imported = [
+        (name, "app" if package == "app" else inner[0])
+        for name, tree in TREES.items()
+        for package, *inner in imports_of(tree)
+        if package in ("app", "backend")
+    ]
+    refuse(
+        {f"{name} imports {target}" for name, target in imported
+         if target not in {room_of(name)} | ALL_MAY_IMPORT | MAY_IMPORT.get(room_of(name), set())},
+        "Imports go one way: app → routes → services → repositories → infrastructure, routes → web → infrastructure. "
+        "Move the code into the room that may know it, or pass what it needs as a parameter from app.py.",
+    )  # fmt: skip
 
 
-def test_what_is_not_ours_is_known_in_one_room():
+def test_repositories_know_transactions_and_ids_of_infrastructure():
+    refuse(
+        {f"{name} imports infrastructure.{inner[1]}"
+         for name, tree in TREES.items() if room_of(name) == "repositories"
+         for package, *inner in imports_of(tree) if package == "backend" and inner[0] == "infrastructure"
+         if inner[1] not in OF_INFRASTRUCTURE_FOR_REPOSITORIES},
+        "A repository is a function of a transaction: what else it needs, its service passes as a value.",
+    )  # fmt: skip
+
+
+def test_tests_of_the_core_do_not_need_production():
+    """`tests/wirings.py` alone imports it, where it is installed."""
+    needed = ("backend.production", "backend.gunicorn_conf", "tests.production", "tests.bench")
+    refuse(
+        {f"{name} imports {'.'.join(dotted)}"
+         for name, tree in TESTS.items() if not name.startswith(NEED_PRODUCTION)
+         for dotted in imports_of(tree) if ".".join(dotted).startswith(needed)},
+        "The core's tests pass without production: move the test to tests/production/, or the helper out of it.",
+    )  # fmt: skip
+
+
+def test_a_package_from_outside_is_known_in_one_room():
     known = {(package, room_of(name)) for name, tree in TREES.items() for package, *_ in imports_of(tree)}
-    assert not {(package, room) for package, room in known if room not in KEPT_TO.get(package, {room})}
+    refuse(
+        {f"{room} imports {package}" for package, room in known if room not in KEPT_TO.get(package, {room})},
+        f"Call what the room in KEPT_TO ({THIS_FILE}) offers instead.",
+    )
 
 
 def test_importing_a_module_opens_nothing():
     """No file, database, socket, thread or process: what is needed is made when the application is."""
     command = [sys.executable, "-B", "-c", IMPORT_ALL]
     done = subprocess.run(command, cwd=ROOT, env={}, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    refuse(done.stderr.splitlines(), "Open it where the application is made: in core_tools() or App of app.py.")
+    assert done.returncode == 0
     assert done.stdout.startswith("backend.")
 
 
 def test_functions_are_short():
-    """One in twenty may be longer than 25 lines, none than 45, the wiring excepted."""
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    functions = [(name, node) for name, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, kinds)]
+    """One in twenty may be longer than 25 lines, none longer than 45; the wiring is exempt."""
     lengths = {
         f"{name}:{node.lineno} {node.name}": (node.end_lineno or 0) - node.lineno + 1
-        for name, node in functions if (name, node.name) != WIRING
+        for name, tree in TREES.items() for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (name, node.name) != WIRING
     }  # fmt: skip
-    long = {where: length for where, length in lengths.items() if length > 25}
-    assert len(long) <= len(lengths) / 20, long
-    assert {where: length for where, length in long.items() if length > 45} == {}
+    long = {f"{where}: {length} lines" for where, length in lengths.items() if length > 25}
+    refuse(
+        {f"{where}: {length} lines" for where, length in lengths.items() if length > 45},
+        "Split it: a function has 45 lines at most.",
+    )
+    refuse(
+        long if len(long) > len(lengths) / 20 else (),
+        f"Split some of these: one function in twenty, {len(lengths) // 20} here, may be longer than 25 lines.",
+    )
 
 
 def test_every_module_says_what_it_is():
-    tests = {path.relative_to(ROOT).as_posix(): path for path in ROOT.glob("tests/**/*.py")}
-    trees = TREES | {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in tests.items()}
-    assert [name for name, tree in trees.items() if not ast.get_docstring(tree)] == []
+    refuse(
+        {name for name, tree in (TREES | TESTS).items() if not ast.get_docstring(tree)},
+        "Begin the file with a docstring: what is in it, in one sentence.",
+    )
 
 
 def test_no_guard_is_an_assert():
-    """`python -O` would lift it."""
-    assert [name for name, tree in TREES.items() if any(isinstance(n, ast.Assert) for n in ast.walk(tree))] == []
+    refuse(
+        {f"{name}:{node.lineno}" for name, tree in TREES.items() for node in ast.walk(tree)
+         if isinstance(node, ast.Assert)},
+        "Raise an error: `python -O` leaves assertions out.",
+    )  # fmt: skip
 
 
 def test_sql_stands_in_repositories_and_infrastructure_alone():
     found = [(name, node) for name, node in constants_of("services", "routes", "web") if isinstance(node.value, str)]
-    assert [f"{name}:{node.lineno}" for name, node in found if SQL.match(node.value)] == []
+    refuse(
+        {f"{name}:{node.lineno}" for name, node in found if SQL.match(str(node.value))},
+        "Put the statement into a function of backend/repositories/ that takes `tx`.",
+    )
 
 
 def test_a_service_writes_for_a_caller_in_the_transaction_that_reads_the_rights_again():
-    """A function with a `caller` uses `authorised(…)`, never `database.transaction()`."""
-    found = [
-        f"{name}:{call.lineno}"
-        for name, tree in TREES.items() if room_of(name) == "services" and name != "backend/services/rights.py"
-        for function in ast.walk(tree) if isinstance(function, ast.FunctionDef)
-        if "caller" in [argument.arg for argument in [*function.args.args, *function.args.kwonlyargs]]
-        for call in ast.walk(function) if isinstance(call, ast.Attribute) and call.attr == "transaction"
-    ]  # fmt: skip
-    assert found == []
+    refuse(
+        {f"{name}:{call.lineno}"
+         for name, tree in TREES.items() if room_of(name) == "services" and name != "backend/services/rights.py"
+         for function in ast.walk(tree) if isinstance(function, ast.FunctionDef)
+         if "caller" in [argument.arg for argument in [*function.args.args, *function.args.kwonlyargs]]
+         for call in ast.walk(function) if isinstance(call, ast.Attribute) and call.attr == "transaction"},
+        "Write `with authorised(database, caller) as (tx, caller)` instead of `transaction()`: the caller's role or "
+        "session may have ended since the request was authenticated.",
+    )  # fmt: skip
 
 
 def test_services_name_errors_and_no_statuses():
-    found = [f"{name}:{node.lineno}" for name, node in constants_of("services") if node.value in STATUSES]
-    assert found == []
+    refuse(
+        {f"{name}:{node.lineno} {node.value}" for name, node in constants_of("services") if node.value in STATUSES},
+        "Raise an error of backend/errors.py: it knows its status.",
+    )
 
 
 def rows_of_patterns() -> list[list[str]]:
@@ -190,8 +246,15 @@ def test_a_pattern_of_the_readme_stands_where_it_says(row):
     """Every file, symbol and test that a row names exists, and it names one at least of each."""
     _, where, tests = row
     symbols, cases = re.findall(r"`([^`:]+):([^`:]+)`", where), re.findall(r"`(tests/[^`:]+)::(test_\w+)", tests)
-    assert symbols
-    assert cases
-    for name, symbol in symbols + cases:
-        assert (ROOT / name).is_file(), name
-        assert has_symbol(ROOT / name, symbol), f"{name}: {symbol}"
+    assert symbols and cases, "Name `file:symbol` and `tests/file.py::test_name`."
+    refuse(
+        {f"{name}: {symbol}" for name, symbol in symbols + cases
+         if is_here(name) and not ((ROOT / name).is_file() and has_symbol(ROOT / name, symbol))},
+        "Renamed or moved? Correct this row of README.md.",
+    )  # fmt: skip
+
+
+def is_here(name: str) -> bool:
+    """Whether the room of this file is part of the copy: the core stands without production."""
+    room = name.partition("production/")[0] + "production"
+    return "production/" not in name or (ROOT / room).is_dir()

@@ -13,7 +13,7 @@ from tests.conftest import PASSWORD
 from tests.production.gunicorn_server import ROOT, gunicorn
 from tests.production.real_service import APPLICATION, call
 
-SOURCES = ("pyproject.toml", "README.md", "app.py", "backend", "sql")
+SOURCES = ("pyproject.toml", ".LICENSE", "README.md", "app.py", "backend", "sql")
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 
 
@@ -56,6 +56,7 @@ def test_it_comes_with_everything_that_runs(installed, tmp_path):
     assert "reference-backend" in run(installed / "reference-backend", "--help", **settings)
     files = run(installed / "python", "-c", "import app, backend; print(app.__file__, backend.__file__)", cwd=tmp_path)
     assert all(file.startswith(str(installed.parent)) for file in files.split())
+    assert len([*installed.parent.glob("lib/python*/site-packages/*.dist-info/licenses/.LICENSE")]) == 1
 
 
 def test_it_serves_under_gunicorn_from_another_folder(installed, tmp_path):
