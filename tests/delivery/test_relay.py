@@ -223,7 +223,7 @@ def test_events_are_deleted_after_a_week_unless_they_are_owed(process, clock, mo
     clock.advance(2 * DAY)
     one.publish("new")
     wait_until(lambda: one.rows("SELECT seq FROM outbox") == [(3,), (4,), (5,)])
-    assert one.rows("SELECT seq, subscriber FROM deliveries") == [(3, "waiting")]
+    wait_until(lambda: one.rows("SELECT seq, subscriber FROM deliveries") == [(3, "waiting")])
     waiting.open.set()
 
 
