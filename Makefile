@@ -5,7 +5,7 @@ BENCH_INSTALLED := .venv/.bench-installed
 CONTRACT_INSTALLED := .venv/.contract-installed
 
 # Most tests wait for a disk, a server or a time-out: more processes than cores.
-PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 4)
+PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 6)
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
 unexport PYTHONDONTWRITEBYTECODE  # else each of these processes, and each server under test, compiles all files again
 
