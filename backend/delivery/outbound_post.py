@@ -59,7 +59,7 @@ def post(
     connection = kind(host, parts.port)  # makes the Host header; it never connects by itself
     stream = _connected(resolve(host, connection.port, type=socket.SOCK_STREAM), allowed, end)
     if secure:
-        stream = _tls().wrap_socket(stream, server_hostname=host, do_handshake_on_connect=False)
+        stream = tls_context().wrap_socket(stream, server_hostname=host, do_handshake_on_connect=False)
     with contextlib.closing(stream), _shut_at(end, stream):
         if isinstance(stream, ssl.SSLSocket):
             stream.do_handshake()
@@ -122,5 +122,6 @@ def _shut_at(end: float, stream: socket.socket) -> Iterator[None]:
 
 
 @functools.cache
-def _tls() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
+    """The certificates that this machine trusts, read once: that takes tens of milliseconds."""
     return ssl.create_default_context()

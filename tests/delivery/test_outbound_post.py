@@ -197,7 +197,7 @@ def test_nothing_is_sent_when_the_resolver_took_all_the_time(receiver):
 
 def test_tls_verifies_the_name_of_the_url(certificate_of):
     """Not the resolved address. A server with another name gets nothing."""
-    outbound_post._tls.cache_clear()
+    outbound_post.tls_context.cache_clear()
     with receiving(certificate_of("DNS:hooks.example")) as (receiver, port):
 
         def resolve(host, port, **_):
@@ -208,7 +208,7 @@ def test_tls_verifies_the_name_of_the_url(certificate_of):
             with pytest.raises(ssl.SSLCertVerificationError):
                 post(url, b"", {}, LOOPBACK, 5, resolve)
         assert [arrival.body for arrival in receiver.arrivals] == [b"hello"]
-    outbound_post._tls.cache_clear()
+    outbound_post.tls_context.cache_clear()
 
 
 def test_a_tls_handshake_that_stalls_is_given_up_at_the_deadline(receiver):
