@@ -5,26 +5,20 @@ import pytest
 from tests.conftest import PASSWORD
 
 ROWS = 30
-STEPS_AT_ONCE = 10
 
 
 @pytest.fixture
-def api(make_api):
+def api(work, make_api):
     """Without a cache: every request reads all that it needs from the database."""
     api = make_api(cache_size=0)
     api.app.relay.stop()  # so that no commit but the test's own makes production's cache read its log
     return api
 
 
-def statements(api, path, by):
+def statements(work, api, path, by):
     """The statements that a request runs, and the data of its answer."""
-    seen = []
     api.get(path, by)  # production's cache reads its log of earlier writes here
-    with api.app.database.snapshot() as tx:
-        connection = tx._connection  # this thread's, in which the request will run as well
-    connection.set_trace_callback(seen.append)
-    answer = api.get(path, by)
-    connection.set_trace_callback(None)
+    answer, seen = work.statements_of(lambda: api.get(path, by))
     assert answer.status_code == 200, answer.text
     return seen, answer.json["data"]
 
@@ -84,36 +78,36 @@ def users_with_orders(api, admin, ada):
         (orders, "/orders?limit={n}&status=placed", "admin"),
     ],
 )
-def test_a_longer_page_takes_no_more_statements(api, admin, ada, fill, path, caller):
+def test_a_longer_page_takes_no_more_statements(work, api, admin, ada, fill, path, caller):
     made = fill(api, admin, ada)
     by = {"admin": admin, "ada": ada, None: None}[caller]
-    one, short = statements(api, path.format(n=1, made=made), by)
-    many, long = statements(api, path.format(n=ROWS, made=made), by)
+    one, short = statements(work, api, path.format(n=1, made=made), by)
+    many, long = statements(work, api, path.format(n=ROWS, made=made), by)
     assert (len(short), len(long)) == (1, ROWS)
     assert len(one) == len(many), many
 
 
-def test_a_user_with_many_logins_takes_no_more_statements(api, admin, ada):
-    one, short = statements(api, "/auth/sessions", ada)
+def test_a_user_with_many_logins_takes_no_more_statements(work, api, admin, ada):
+    one, short = statements(work, api, "/auth/sessions", ada)
     sessions(api, admin, ada)
-    many, long = statements(api, "/auth/sessions", ada)
+    many, long = statements(work, api, "/auth/sessions", ada)
     assert (len(short), len(long)) == (1, ROWS)
     assert len(one) == len(many), many
 
 
-def test_an_order_of_many_items_takes_no_more_statements(api, admin, ada):
+def test_an_order_of_many_items_takes_no_more_statements(work, api, admin, ada):
     stock, account = products(api, admin, ada), api.account(ada, balance=1000, admin=admin)
     counts = []
     for wanted in (stock[:1], stock):
         items = [{"productId": product, "quantity": 1} for product in wanted]
         order = api.post("/orders", ada, {"accountId": account, "items": items}).json["data"]["id"]
-        seen, shown = statements(api, f"/orders/{order}", ada)
+        seen, shown = statements(work, api, f"/orders/{order}", ada)
         assert len(shown["items"]) == len(wanted)
         counts.append(len(seen))
     assert counts[0] == counts[1]
 
 
-def test_what_is_cached_takes_no_statement(make_api, wiring):
+def test_what_is_cached_takes_no_statement(work, make_api, wiring):
     """A product and the list of them. Production caches a token's session and user, too, and asks for new commits."""
     api = make_api()
     api.app.relay.stop()
@@ -122,7 +116,7 @@ def test_what_is_cached_takes_no_statement(make_api, wiring):
     by, expected = (admin, {"PRAGMA data_version"}) if wiring == "production" else (None, set())
     for path in (f"/products/{product}", "/products"):
         api.get(path, by)
-        seen, _ = statements(api, path, by)
+        seen, _ = statements(work, api, path, by)
         assert set(seen) == expected
 
 
@@ -136,19 +130,19 @@ def test_what_is_cached_takes_no_statement(make_api, wiring):
         (movements, "/accounts/{made}/transactions"),
     ],
 )
-def test_rows_of_others_do_not_slow_a_users_own_lists_down(api, admin, ada, fill, path):
+def test_rows_of_others_do_not_slow_a_users_own_lists_down(work, api, admin, ada, fill, path):
     """Measured in steps of SQLite's machine.
 
     The server runs these lists in its loop, so none may grow with the business.
     """
     made = fill(api, admin, ada)
-    alone = steps(api, path.format(made=made), ada)
+    alone = steps(work, api, path.format(made=made), ada)
     for status in ("placed", "fulfilled"):
         stranger = api.sign_up(status)
         orders(api, admin, ada, stranger)
         with api.app.database.transaction() as tx:
             tx.run("UPDATE orders SET status = :status WHERE user_id = :id", status=status, id=stranger.id)
-    assert steps(api, path.format(made=made), ada) <= alone + ROWS  # less than one for each of theirs
+    assert steps(work, api, path.format(made=made), ada) <= alone + ROWS  # less than one for each of theirs
 
 
 @pytest.mark.parametrize(
@@ -162,21 +156,17 @@ def test_rows_of_others_do_not_slow_a_users_own_lists_down(api, admin, ada, fill
         (orders, "/orders?status=placed", "admin"),
     ],
 )
-def test_a_short_page_reads_no_more_than_it_shows(api, admin, ada, fill, path, caller):
+def test_a_short_page_reads_no_more_than_it_shows(work, api, admin, ada, fill, path, caller):
     """It does not read the whole list and drop the rest."""
     made = fill(api, admin, ada)
     by = {"admin": admin, "ada": ada, None: None}[caller]
     path = f"{path}{'&' if '?' in path else '?'}limit=".format(made=made)
-    assert steps(api, f"{path}1", by) + 2 * ROWS <= steps(api, f"{path}{ROWS}", by)
+    assert steps(work, api, f"{path}1", by) + 2 * ROWS <= steps(work, api, f"{path}{ROWS}", by)
 
 
-def steps(api, path, by):
+def steps(work, api, path, by):
     """The approximate number of steps that SQLite's machine takes for a request."""
-    seen = []
     api.get(path, by)
-    with api.app.database.snapshot() as tx:
-        connection = tx._connection
-    connection.set_progress_handler(lambda: seen.append(1) and None, STEPS_AT_ONCE)
-    assert api.get(path, by).status_code == 200
-    connection.set_progress_handler(None, 0)
-    return len(seen) * STEPS_AT_ONCE
+    answer, taken = work.steps_of(lambda: api.get(path, by))
+    assert answer.status_code == 200, answer.text
+    return taken
