@@ -48,6 +48,7 @@ KEPT_TO = {
 }
 WIRING = ("app.py", "__init__")  # the whole application on one page: as long as the page
 NEED_PRODUCTION = ("tests/production/", "tests/bench/", "tests/contract/", "tests/wirings.py")
+PUBLIC_ALTHOUGH_UNDERLINED = {"_exit", "_replace"}
 SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|PRAGMA|BEGIN|COMMIT)\b")
 STATUSES = {error.status for error in vars(errors).values() if hasattr(error, "status")}
 IMPORT_ALL = """
@@ -129,6 +130,19 @@ def test_tests_of_the_core_do_not_need_production():
          for name, tree in TESTS.items() if not name.startswith(NEED_PRODUCTION)
          for dotted in imports_of(tree) if ".".join(dotted).startswith(needed)},
         "The core's tests pass without production: move the test to tests/production/, or the helper out of it.",
+    )  # fmt: skip
+
+
+def test_tests_reach_into_no_private_attributes():
+    """A fake's own, by `self` or `super()`, are not reached into."""
+    refuse(
+        {f"{name}:{node.lineno} {ast.unparse(node)}"
+         for name, tree in TESTS.items() for node in ast.walk(tree)
+         if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr)
+         and node.attr not in PUBLIC_ALTHOUGH_UNDERLINED
+         and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+         and not ast.unparse(node.value).startswith("super()")},
+        "Assert what a caller can see, or make what the test needs public.",
     )  # fmt: skip
 
 

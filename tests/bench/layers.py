@@ -11,12 +11,14 @@ from functools import partial
 
 from app import App
 from backend.infrastructure.json_encoder import to_json
+from backend.infrastructure.keyring import Keyring
+from backend.infrastructure.tokens import Tokens
 from backend.web.handler import endpoint
 from backend.web.middleware import Handle, Middleware, chain
 from backend.web.request import Request
 from backend.web.response import Response, envelope
 from tests.bench.measure import OURS, Figure, Size, microseconds
-from tests.bench.service import Application, Environ, ask, environ, folder, service
+from tests.bench.service import SECRET, Application, Environ, ask, environ, folder, service
 from tests.conftest import Person
 
 CALLS, TURNS = 1000, 8  # as in in_process.py: what the log's thread does falls into the turn
@@ -73,8 +75,9 @@ def linked(links: Sequence[Middleware], last: Handle) -> Application:
 def parts_of(app: App, ada: Person) -> dict[str, Callable[[], object]]:
     """What a link does beside other things."""
     user = app.logins.identify(ada.access).user
+    tokens = Tokens(Keyring([SECRET]), 900, 900)
     return {
-        "token": lambda: app.logins._tokens.verify("access", ada.access),
+        "token": lambda: tokens.verify("access", ada.access),
         "identify": lambda: app.logins.identify(ada.access),
         "encode": lambda: Response(200, to_json(envelope("data", user, "0" * 32)).encode()),
     }
