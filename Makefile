@@ -4,9 +4,11 @@ INSTALLED := .venv/.installed
 BENCH_INSTALLED := .venv/.bench-installed
 CONTRACT_INSTALLED := .venv/.contract-installed
 
-# Most tests wait for a disk, a server or a time-out: more processes than cores.
-PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 6)
-PYTEST := $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
+# Most tests wait for a disk, a server or a time-out, those of the core less: more processes than cores.
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+PROCESSES = $(shell expr $(CORES) + 6)
+test-core: PROCESSES = $(shell expr $(CORES) + 2)
+PYTEST = $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
 unexport PYTHONDONTWRITEBYTECODE  # else each of these processes, and each server under test, compiles all files again
 
 .PHONY: help setup run serve migrate demo test test-core check contract bench bench-quick

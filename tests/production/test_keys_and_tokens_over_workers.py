@@ -91,10 +91,10 @@ def test_twenty_refreshes_at_once_give_one_and_the_same_token(server: Server, ap
 def test_bcrypt_runs_on_as_many_cores_as_there_are_and_the_rest_goes_on(
     tmp_path: Path, database_path: Path, api: Api, ada: Person
 ) -> None:
-    """Forty log in at once: all are answered, and readers notice nothing."""
+    """Forty log in at once: all are answered, and a read takes a small part of the time that they all take."""
     marks, over, waits = tmp_path / "marks", threading.Event(), []
     application = "tests.production.counted_bcrypt:create_app()"
-    settings = {"BCRYPT_ROUNDS": "9", "BCRYPT_MARKS": str(marks)}
+    settings = {"BCRYPT_ROUNDS": "10", "BCRYPT_MARKS": str(marks)}
 
     def log_in(caller: Caller) -> int:
         reply = caller.call("POST", "/auth/login", None, {"email": "nobody@example.com", "password": PASSWORD})
@@ -110,7 +110,9 @@ def test_bcrypt_runs_on_as_many_cores_as_there_are_and_the_rest_goes_on(
         callers = [stack.enter_context(caller) for caller in ten_of_each(server) + ten_of_each(server)]
         reader = threading.Thread(target=read)
         reader.start()
+        began = time.monotonic()
         statuses = at_once(partial(log_in, caller) for caller in callers)
+        took = time.monotonic() - began
         over.set()
         reader.join()
     running = list(accumulate({"+": 1, "-": -1}[mark] for mark in marks.read_text()))
@@ -118,8 +120,8 @@ def test_bcrypt_runs_on_as_many_cores_as_there_are_and_the_rest_goes_on(
     assert running.count(0) >= 1
     assert running[-1] == 0
     assert max(running) == min(os.cpu_count() or 1, 8)
-    assert sorted(waits)[len(waits) // 2] < 0.1
-    assert max(waits) < 1
+    assert sorted(waits)[len(waits) // 2] < took / 10
+    assert max(waits) < took / 2
 
 
 @pytest.mark.parametrize("fate", ["deleted", "emptied"])
