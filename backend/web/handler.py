@@ -71,6 +71,7 @@ def responds(
 
     def mark(handler: Handler) -> Handler:
         handler.contract = Contract(status, errors, location, etag, public, media)  # type: ignore[attr-defined]  # for contract_of
+        handler.signature = _signature(handler)  # type: ignore[attr-defined]  # for signature_of
         return handler
 
     return mark
@@ -81,9 +82,13 @@ def contract_of(route: Route) -> Contract:
 
 
 def signature_of(route: Route) -> Signature:
-    hints = get_type_hints(route.handler)
-    names = inspect.signature(route.handler).parameters.keys()
-    return Signature(names, hints.get("query", Empty), hints.get("body", Empty), hints.get("return"))
+    return route.handler.signature  # type: ignore[attr-defined, no-any-return]  # set by @responds
+
+
+def _signature(handler: Handler) -> Signature:
+    hints = get_type_hints(handler)
+    parameters = inspect.signature(handler).parameters.keys() - {"self"}
+    return Signature(parameters, hints.get("query", Empty), hints.get("body", Empty), hints.get("return"))
 
 
 def is_validated(route: Route) -> bool:
@@ -126,8 +131,8 @@ def _check_declarations(route: Route) -> None:
     if not hasattr(route.handler, "contract"):
         raise TypeError(f"{where}: mark its handler with @responds")
     parameters = signature_of(route).parameters
-    if not parameters <= PARAMETERS:
-        raise TypeError(f"{where}: its handler may take {', '.join(sorted(PARAMETERS))}, not {', '.join(parameters)}")
+    if others := parameters - PARAMETERS:
+        raise TypeError(f"{where}: its handler may take {', '.join(sorted(PARAMETERS))}, not {', '.join(others)}")
     if not (PARAMETER in route.path) == ("resource" in parameters) == (route.find is not None):
         raise TypeError(f"{where}: {PARAMETER} in the path, `find` and the handler's `resource` belong together")
 
