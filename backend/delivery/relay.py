@@ -132,7 +132,7 @@ class Relay:
             except BaseException:  # also SystemExit, and MemoryError, after which logging may fail as well
                 with suppress(BaseException):
                     try:
-                        log.exception("unforeseen error")
+                        log.exception("unexpected error")
                     finally:
                         self._stopping.wait(POLL_SECONDS)
         self._database.close()

@@ -431,4 +431,4 @@ def test_what_could_not_be_settled_is_delivered_again(process, clock, database_p
     wait_until(lambda: not one.owed())
     assert len(delivered) == 2
     assert len(set(delivered)) == 1
-    assert "unforeseen" not in caplog.text
+    assert "unexpected" not in caplog.text

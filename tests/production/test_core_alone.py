@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CORE = ("pyproject.toml", "README.md", "Makefile", ".LICENSE", "app.py", "backend", "sql", "tests")
 WITHOUT = ("backend/production", "backend/gunicorn_conf.py", "tests/production", "tests/bench", "tests/contract")
 SAMPLE = ("test_first_steps", "test_accounts_and_transfers", "test_all_or_nothing", "test_relay.py", "test_house_rules")
