@@ -9,4 +9,4 @@ for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: of use to ro
     prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP: gone with the next exec
 os.execv(sys.argv[1], sys.argv[1:])
 """
-BOUND_BY_MODES = [sys.executable, "-c", DROP]  # to stand before a command
+BOUND_BY_MODES = [sys.executable, "-I", "-S", "-c", DROP]  # to stand before a command

@@ -18,8 +18,8 @@ from backend.infrastructure.migrations import write_gate
 from backend.openapi.document import openapi_document
 from tests.bound_by_modes import BOUND_BY_MODES
 from tests.conftest import PASSWORD
-from tests.production.real_service import holds_gate
 from tests.waiting import wait_until
+from tests.watching import holds_gate
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, str(ROOT / "app.py")]

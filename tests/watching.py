@@ -1,4 +1,4 @@
-"""What tests of a database look at from outside: statements that run (and fail on demand), descriptors, threads."""
+"""What tests of a database look at from outside: statements that run or fail on demand, descriptors, threads, gate."""
 
 import sqlite3
 import threading
@@ -58,3 +58,17 @@ def descriptors_of(path: Path) -> int:
         with suppress(OSError):
             found += link.readlink() == path
     return found
+
+
+def files_of(process: int) -> set[str]:
+    """The files behind its descriptors, as the kernel names them."""
+    found = set()
+    for link in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed while we look
+            found.add(str(link.readlink()))
+    return found
+
+
+def holds_gate(worker: int, database: Path) -> bool:
+    """Whether the worker has the gate's file open, which it has only for a turn in the line."""
+    return str(database.with_name(f"{database.name}-gate")) in files_of(worker)

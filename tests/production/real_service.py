@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from tests.conftest import SECRET, Person
 from tests.production.gunicorn_server import Server, gunicorn
 from tests.waiting import wait_until
+from tests.watching import files_of
 
 APPLICATION = "backend.production.wiring:create_app()"
 LISTENING = "0A"  # in /proc/net/tcp
@@ -75,20 +76,6 @@ def ports_of(worker: int) -> set[int]:
     return {
         int(row[2].partition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in sockets and row[3] != LISTENING
     }
-
-
-def holds_gate(worker: int, database: Path) -> bool:
-    """Whether the worker has the gate's file open, which it has only for a turn in the line."""
-    return str(database.with_name(f"{database.name}-gate")) in files_of(worker)
-
-
-def files_of(process: int) -> set[str]:
-    """The files behind its descriptors, as the kernel names them."""
-    found = set()
-    for link in Path(f"/proc/{process}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed while we look
-            found.add(str(link.readlink()))
-    return found
 
 
 def call(server: Server, method: str, path: str, by: Person | None = None, json_: Any = None, key: str = "") -> Reply:

@@ -18,8 +18,9 @@ from tests.at_once import at_once
 from tests.conftest import PASSWORD, Api, Person
 from tests.production.gunicorn_server import Server
 from tests.production.oracle import result
-from tests.production.real_service import Caller, call, connect_to, holds_gate, service
+from tests.production.real_service import Caller, call, connect_to, service
 from tests.waiting import wait_until, write_lock_held
+from tests.watching import holds_gate
 
 
 @pytest.fixture

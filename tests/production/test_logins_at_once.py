@@ -11,8 +11,9 @@ import pytest
 from backend.infrastructure.passwords import MAX_WAITING
 from tests.conftest import PASSWORD, Person
 from tests.production.gunicorn_server import Server
-from tests.production.real_service import LOST, Caller, Reply, call, connect_to, holds_gate, service
+from tests.production.real_service import LOST, Caller, Reply, call, connect_to, service
 from tests.waiting import wait_until, write_lock_held
+from tests.watching import holds_gate
 
 CORES = os.cpu_count() or 1
 PLACES = CORES + MAX_WAITING

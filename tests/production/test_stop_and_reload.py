@@ -14,8 +14,9 @@ from tests.conftest import Api, Person
 from tests.production.gunicorn_server import Server
 from tests.production.load import Load
 from tests.production.oracle import result
-from tests.production.real_service import LOST, Caller, call, connect_to, holds_gate, service
+from tests.production.real_service import LOST, Caller, call, connect_to, service
 from tests.waiting import wait_until, write_lock_held
+from tests.watching import holds_gate
 
 QUOTA = 2000  # a day: one comes back in 43 s, so none while a test runs
 
