@@ -171,7 +171,7 @@ def test_a_stuck_subscriber_is_seen_behind_one_that_is_up_to_date(process, clock
         one = process(*(stuck if name == "stuck" else fresh for name in names))
         one.relay.start()
         one.publish("a")
-        wait_until(lambda: fresh.got)  # noqa: B023 - called at once, in this turn
+        wait_until(lambda: fresh.got and stuck.called)  # noqa: B023 - called at once, in this turn
         clock.advance(relays.CLAIM / 1000 + 61)
         one.publish("b")
         with pytest.raises(Unavailable):
