@@ -1,4 +1,4 @@
-"""The README's tour does what the README says, also when it is taken twice within a minute."""
+"""The README is true: its tour works, also twice within a minute, and its reading lists are as long as they say."""
 
 import re
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.code_lines import code_lines
 from tests.conftest import SECRET
 from tests.production.real_service import service
 
@@ -50,3 +51,24 @@ def test_the_tour_shows_what_it_says_and_can_be_taken_again(run):
         assert '"status":"cancelled"' in said
         for field in ("sku", "name", "unitPrice", "currency", "stock", "colour"):
             assert re.search(rf'"details":{{[^}}]*"{field}":', said), field
+
+
+def reading_lists():
+    """The lists of "What to read": heading, lines of code as stated, the files and folders named."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("\n## What to read\n")[2].partition("\n## ")[0]
+    for part in section.split("\n### ")[1:]:
+        heading, _, body = part.partition("\n")
+        (stated,) = re.findall(r"\(([\d,]+) lines\)", heading)
+        yield heading, int(stated.replace(",", "")), sorted(set(re.findall(r"`((?:backend/|app\.py)[\w/.]*)`", body)))
+
+
+@pytest.mark.parametrize(("heading", "stated", "names"), reading_lists())
+def test_a_reading_list_is_as_long_as_it_says(heading, stated, names):
+    """Within a tenth."""
+    lines = sum(code_lines(ROOT / name) for name in names)
+    assert abs(lines - stated) <= lines / 10, f"README, {heading!r}: these files have {lines} lines of code now"
+
+
+def test_there_are_three_reading_lists():
+    assert len(list(reading_lists())) == 3
