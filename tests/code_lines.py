@@ -22,8 +22,5 @@ def _numbers(source: str) -> set[int]:
         for node in ast.walk(ast.parse(source)) if isinstance(node, DOCUMENTED) and ast.get_docstring(node)
         for number in range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)
     }  # fmt: skip
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    lines = {
-        number for token in tokens if token.type not in BETWEEN for number in range(token.start[0], token.end[0] + 1)
-    }
-    return lines - docstrings
+    code = [token for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type not in BETWEEN]
+    return {number for token in code for number in range(token.start[0], token.end[0] + 1)} - docstrings

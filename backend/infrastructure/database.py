@@ -171,14 +171,18 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            if is_broken(error):
-                self._thread.connections.close()
-            if is_fault(error):
-                log.warning("database fault: %s (%s)", error, error.sqlite_errorname)
-                raise Unavailable("The database cannot do this just now.") from error
+            self._check_fault(error)
             raise
         finally:
             self._thread.inside = False
+
+    def _check_fault(self, error: sqlite3.Error) -> None:
+        """Raises Unavailable if the moment or the machine is to blame, and drops connections that may be broken."""
+        if is_broken(error):
+            self._thread.connections.close()
+        if is_fault(error):
+            log.warning("database fault: %s (%s)", error, error.sqlite_errorname)
+            raise Unavailable("The database cannot do this just now.") from error
 
     def _connection(self, query_only: bool) -> sqlite3.Connection:
         """This thread's, opened on first use."""

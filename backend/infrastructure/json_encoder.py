@@ -4,8 +4,10 @@ The standard encoder writes plain data; for a dataclass it asks `_members` for a
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
+from operator import attrgetter
 from typing import Any, get_type_hints
 
 from backend.domain import Timestamp
@@ -24,17 +26,19 @@ def camel_case(name: str) -> str:
 
 
 def _members(noun: Any) -> dict[str, Any]:
-    return {
-        name: iso_time(getattr(noun, attribute)) if is_time else getattr(noun, attribute)
-        for attribute, name, is_time in _fields_of(noun.__class__)
-    }
+    names, values_of, times = _fields_of(noun.__class__)
+    members = dict(zip(names, values_of(noun), strict=True))
+    for name in times:
+        members[name] = iso_time(members[name])
+    return members
 
 
 @cache
-def _fields_of(noun: type[Any]) -> list[tuple[str, str, bool]]:
-    """Of each field the attribute, the JSON name, and whether it holds a Timestamp: at run time that is an int."""
-    hints = get_type_hints(noun)
-    return [(field.name, camel_case(field.name), hints[field.name] is Timestamp) for field in fields(noun)]
+def _fields_of(noun: type[Any]) -> tuple[list[str], Callable[[Any], tuple[Any, ...]], list[str]]:
+    """The JSON names of its fields, their values, and which names are times: at run time a Timestamp is an int."""
+    hints, attributes = get_type_hints(noun), [field.name for field in fields(noun)]
+    times = [camel_case(attribute) for attribute in attributes if hints[attribute] is Timestamp]
+    return [*map(camel_case, attributes)], attrgetter(*attributes), times
 
 
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_members, check_circular=False)

@@ -65,10 +65,18 @@ class GroupCommitDatabase(Database):
         os.register_at_fork(after_in_child=lambda: (method := after_fork()) and method())
 
     def version(self) -> tuple[sqlite3.Connection, int]:
-        """Equal to this thread's last one if nothing was committed in between. Raises Unavailable."""
-        with self._block():
+        """Equal to this thread's last one if nothing was committed in between. Raises Unavailable.
+
+        It is read before every lookup in the cache, so it does without the context manager of a block: 4 µs, not 6.
+        """
+        if self._thread.inside:
+            raise RuntimeError("transactions do not nest")  # inside one, the version stands still
+        try:
             connection = self._connection(query_only=True)
             return connection, connection.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error as error:
+            self._check_fault(error)
+            raise
 
     def only_row(self, sql: str, **parameters: object) -> Row:
         """The row of a statement that is a snapshot by itself. Raises Unavailable."""

@@ -9,6 +9,7 @@ must not stay in memory. Thread-safe.
 """
 
 from functools import lru_cache
+from json.encoder import encode_basestring as quote
 from typing import Any
 
 from backend.domain import Product, User
@@ -26,7 +27,13 @@ def kept_json(envelope: dict[str, Any]) -> str:
         text = f"[{','.join([_text_of(resource) for resource in data])}]"
     else:
         return to_json(envelope)
-    return f'{{"data":{text},"meta":{to_json(envelope["meta"])}}}'
+    meta = ",".join(
+        [
+            f"{quote(name)}:{quote(value) if type(value) is str else to_json(value)}"
+            for name, value in envelope["meta"].items()
+        ]
+    )
+    return f'{{"data":{text},"meta":{{{meta}}}}}'
 
 
 _text_of = lru_cache(4096)(to_json)

@@ -14,7 +14,8 @@ def client_address(peer: str, forwarded_for: str, trusted: Networks) -> str:
     Starts at the peer. While the address is a trusted proxy's, it steps one item to the left in `X-Forwarded-For`, at
     most 8 times, and stops at an item that is no address. So a client that sends the header itself gains nothing.
     """
-    address = _canonical(peer.partition("%")[0]) or ""  # a zone is the name of an interface of this machine
+    # The kernel writes an IPv4 peer in canonical form. A zone of an IPv6 peer names an interface of this machine.
+    address = (_canonical(peer.partition("%")[0]) or "") if ":" in peer else peer
     if not forwarded_for or address not in trusted:
         return address
     for item in reversed(forwarded_for.rsplit(",", MAX_STEPS)[-MAX_STEPS:]):
