@@ -4,10 +4,8 @@ The standard encoder writes plain data; for a dataclass it asks `_members` for a
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
-from operator import attrgetter
 from typing import Any, get_type_hints
 
 from backend.domain import Timestamp
@@ -26,19 +24,19 @@ def camel_case(name: str) -> str:
 
 
 def _members(noun: Any) -> dict[str, Any]:
-    names, values_of, times = _fields_of(noun.__class__)
-    members = dict(zip(names, values_of(noun), strict=True))
+    names, times = _fields_of(noun.__class__)
+    members = {name: getattr(noun, attribute) for attribute, name in names}
     for name in times:
         members[name] = iso_time(members[name])
     return members
 
 
 @cache
-def _fields_of(noun: type[Any]) -> tuple[list[str], Callable[[Any], tuple[Any, ...]], list[str]]:
-    """The JSON names of its fields, their values, and which names are times: at run time a Timestamp is an int."""
-    hints, attributes = get_type_hints(noun), [field.name for field in fields(noun)]
-    times = [camel_case(attribute) for attribute in attributes if hints[attribute] is Timestamp]
-    return [*map(camel_case, attributes)], attrgetter(*attributes), times
+def _fields_of(noun: type[Any]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Its attributes with their JSON names, and which of these are times: at run time a Timestamp is an int."""
+    hints = get_type_hints(noun)
+    names = [(field.name, camel_case(field.name)) for field in fields(noun)]
+    return names, [name for attribute, name in names if hints[attribute] is Timestamp]
 
 
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_members, check_circular=False)
