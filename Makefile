@@ -37,7 +37,7 @@ $(INSTALLED): pyproject.toml .venv/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-run: setup  ## serve on BIND (127.0.0.1:8000), the database migrated
+run: setup  ## serve for development on BIND (127.0.0.1:8000): database migrated, reload when code changes
 	@exec $(BIN)/python app.py serve
 
 migrate: setup  ## bring the schema of DATABASE_URL up to date

@@ -5,9 +5,10 @@ application on the core's tools, which are the textbook. `backend/production/wir
 which builds the same application on tools for several workers (`gunicorn -c python:backend.gunicorn_conf`).
 """
 
+import atexit
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,6 @@ from backend.infrastructure.database import Database
 from backend.infrastructure.disk_space import check_disk_space
 from backend.infrastructure.json_encoder import to_json
 from backend.infrastructure.keyring import Keyring, signing_secrets
-from backend.infrastructure.logs import LogSink
 from backend.infrastructure.migrations import check_database, check_schema
 from backend.infrastructure.passwords import Passwords
 from backend.infrastructure.rate_limiter import RateLimiter
@@ -78,7 +78,7 @@ class Tools:
     identities: Cache  # of sessions with their users; services do not invalidate it
     limiter: RateLimiter
     passwords: Passwords
-    log: LogSink
+    log_request: Callable[[Mapping[str, object]], None] = logs.log_request
     to_json: Callable[[dict[str, Any]], str] = to_json  # of envelopes
 
 
@@ -183,7 +183,7 @@ class App:
         self.middleware = [
             request_ids,
             client_addresses(settings.trusted_proxies),
-            access_log(tools.log, settings.log_level),
+            access_log(tools.log_request),
             cross_origin(settings.cors_origins),
             error_answers,
             framing,
@@ -207,8 +207,11 @@ class App:
 def create_app(settings: Settings | None = None) -> App:
     """The application on the core's tools. Raises SettingsError, and SchemaMismatch for a database not migrated."""
     settings = settings or Settings.from_environment()
+    logs.configure(settings.log_level, settings.development)
     check_database(settings.database_path)
-    return App(settings, core_tools(settings))
+    app = App(settings, core_tools(settings))
+    atexit.register(app.close)  # whichever server runs it
+    return app
 
 
 def core_tools(settings: Settings, clock: Callable[[], float] = time.time) -> Tools:
@@ -216,14 +219,14 @@ def core_tools(settings: Settings, clock: Callable[[], float] = time.time) -> To
     database = Database(settings.database_path, settings.busy_timeout_seconds, clock)
     cache, identities = LruCache(database, settings.cache_size, settings.cache_ttl_seconds), NoCache(database)
     passwords = Passwords(settings.bcrypt_rounds, os.cpu_count() or 1)
-    return Tools(clock, database, cache, identities, RateLimiter(), passwords, logs.configure(settings.log_level))
+    return Tools(clock, database, cache, identities, RateLimiter(), passwords)
 
 
 def main() -> None:
     """The command line: `python app.py` here, `reference-backend` where it is installed."""
-    from backend import cli
+    from backend.cli.main import main as run
 
-    cli.main(create_app, lambda settings: App(settings, core_tools(settings)))
+    run(create_app, lambda settings: App(settings, core_tools(settings)))
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import Unavailable
-from backend.infrastructure import logs
 from backend.infrastructure.keyring import signing_secrets
 from backend.infrastructure.migrations import SchemaMismatch, check_database
 from backend.infrastructure.private_files import loose_modes
+from backend.production import log_queue
 from backend.production.passwords import shared_password_locks
 from backend.production.rate_limiter import shared_limiter
 from backend.production.write_gate import sqlite_warnings
@@ -86,7 +86,7 @@ def on_starting(server: Any) -> None:
     except (SettingsError, SchemaMismatch, Unavailable) as error:
         raise SystemExit(str(error)) from None
     finally:
-        logs.standard_error().sink.flush()  # the log's lines come before the line that ends the start
+        log_queue.standard_error().flush()  # the log's lines come before the line that ends the start
 
 
 def post_fork(server: Any, worker: Any) -> None:
@@ -136,7 +136,7 @@ preload_app = False  # no thread and no database handle crosses the fork
 loglevel = settings.log_level.lower()
 # Gunicorn's own lines go through the queue too: otherwise a full pipe that is not read would stop its master.
 logconfig_dict = {
-    "handlers": {"queue": {"()": logs.standard_error}},
+    "handlers": {"queue": {"()": log_queue.standard_error}},
     "root": {"level": settings.log_level, "handlers": ["queue"]},
     "loggers": {"gunicorn.error": {"propagate": True}},
 }

@@ -1,6 +1,6 @@
 """Fixtures: an application on a real SQLite file of its own, people who use it, and a clock that can be set."""
 
-import os
+import logging
 import shutil
 import ssl
 import subprocess
@@ -14,7 +14,7 @@ import pytest
 from werkzeug.test import Client, TestResponse
 
 from app import App
-from backend.infrastructure.logs import LogSink
+from backend.infrastructure.logs import JsonFormatter
 from backend.infrastructure.migrations import migrate
 from backend.settings import Settings
 from tests.wirings import WIRINGS, make_app
@@ -166,9 +166,17 @@ def settings(database_path: Path) -> Settings:
 
 
 @pytest.fixture
-def log_file(tmp_path: Path) -> Path:
-    """Where the access log of the test's applications goes."""
-    return tmp_path / "access.log"
+def log_file(tmp_path: Path) -> Iterator[Path]:
+    """The access log of the test's applications."""
+    access, path = logging.getLogger("backend.access"), tmp_path / "access.log"
+    handler = logging.FileHandler(path, encoding="ascii")
+    handler.setFormatter(JsonFormatter())
+    access.addHandler(handler)
+    access.setLevel(logging.INFO)
+    yield path
+    access.setLevel(logging.NOTSET)
+    access.removeHandler(handler)
+    handler.close()
 
 
 @pytest.fixture(params=WIRINGS)
@@ -177,21 +185,17 @@ def wiring(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def make_api(settings: Settings, clock: Clock, log_file: Path, wiring: str) -> Iterator[Any]:
+def make_api(settings: Settings, clock: Clock, wiring: str) -> Iterator[Any]:
     """Applications on the test's database: `make_api(cache_size=0, …)` changes settings."""
     made: list[App] = []
-    descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    sink = LogSink(descriptor)
 
     def make(**changes: Any) -> Api:
-        made.append(make_app(replace(settings, **changes), clock, wiring=wiring, log=sink))
+        made.append(make_app(replace(settings, **changes), clock, wiring=wiring))
         return Api(made[-1])
 
     yield make
     for app in made:
         app.close()
-    sink.close()
-    os.close(descriptor)
 
 
 @pytest.fixture

@@ -30,8 +30,7 @@ MAY_IMPORT = {
     "web": {"infrastructure"},
     "infrastructure": set(),
     "app": {"routes", "services", "web", "infrastructure", "delivery", "openapi", "cli"},
-    "cli": {"routes", "services", "repositories", "web", "infrastructure", "openapi", "app", "demo", "gunicorn_conf"},
-    "demo": set(),
+    "cli": {"routes", "services", "repositories", "web", "infrastructure", "openapi"},
     "delivery": {"services", "repositories", "infrastructure"},
     "openapi": {"web", "infrastructure"},
     "production": {"app", "web", "infrastructure"},
@@ -43,8 +42,8 @@ KEPT_TO = {
     "sqlite3": {"infrastructure", "production"},
     "jwt": {"infrastructure"},
     "bcrypt": {"infrastructure"},
-    "werkzeug": {"web"},
-    "gunicorn": {"production", "cli"},
+    "werkzeug": {"web", "cli"},
+    "gunicorn": {"production"},
 }
 WIRING = ("app.py", "__init__")  # the whole application on one page: as long as the page
 NEED_PRODUCTION = ("tests/production/", "tests/bench/", "tests/contract/", "tests/wirings.py")

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.running import development_server, environment
 from tests.code_lines import code_lines
-from tests.conftest import SECRET
-from tests.production.real_service import service
 
 ROOT = Path(__file__).parents[1]
 STATUS = re.compile(r"^HTTP/1\.1 (\d+)", re.MULTILINE)
@@ -24,18 +23,16 @@ def tour(port: int) -> str:
 
 
 @pytest.fixture
-def run(tmp_path, database_path):
-    """Runs the tour once, against a server with the usual limits; what it prints on both streams."""
-    environment = {"DATABASE_URL": f"sqlite:///{database_path}", "BCRYPT_ROUNDS": "4", "JWT_SECRETS": SECRET}
-    limits = {"RATE_LIMIT_DEFAULT": "300/60", "RATE_LIMIT_AUTH": "10/60"}
-    with service(tmp_path / "server.log", database_path, **limits) as server:
-        script = tour(server.address[1])
+def run(database_path):
+    """Runs the tour once, against the server of `make run` with the usual limits; what it prints on both streams."""
+    with development_server(database_path) as server:
+        script = tour(server.port)
 
         def once() -> str:
             command = ["bash", "-c", script]
             done = subprocess.run(
-                command, cwd=ROOT, env={"PATH": "/usr/bin:/bin"} | environment, capture_output=True, text=True,
-                timeout=60, check=False,
+                command, cwd=ROOT, env={"PATH": "/usr/bin:/bin"} | environment(database_path), capture_output=True,
+                text=True, timeout=60, check=False,
             )  # fmt: skip
             assert done.stderr == ""
             return done.stdout

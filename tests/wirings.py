@@ -7,12 +7,10 @@ from typing import Any
 
 from app import App, Tools, core_tools
 from backend.infrastructure.database import Database
-from backend.infrastructure.logs import LogSink
+from backend.infrastructure.logs import log_request
 from backend.infrastructure.passwords import Passwords
 from backend.infrastructure.rate_limiter import RateLimiter
 from backend.settings import Settings
-
-NOWHERE = LogSink(-1, limit=0)
 
 
 def _production_tools(*arguments: Any) -> Tools:
@@ -34,8 +32,8 @@ WIRINGS = {"core": core_tools} | ({"production": _production_tools} if find_spec
 
 
 def make_app(settings: Settings, *clock: Any, wiring: str = "core", **tools: Any) -> App:
-    """An application with a limiter of its own and without an access log, if `tools` does not say otherwise."""
-    own = {"limiter": limiter_class(wiring)(capacity=1024), "log": NOWHERE}
+    """An application with a limiter of its own, whose requests are logged by `logging`; `tools` replaces others."""
+    own = {"limiter": limiter_class(wiring)(capacity=1024), "log_request": log_request}
     return App(settings, replace(WIRINGS[wiring](settings, *clock), **own | tools))
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from backend.delivery.outbound_post import post
 from backend.domain import Event
-from backend.infrastructure.logs import iso_time
+from backend.infrastructure.timestamps import iso_time
 from backend.services.events import DeliveryFailed, Subscriber
 from backend.settings import Networks, Settings
 

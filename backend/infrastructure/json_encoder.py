@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, get_type_hints
 
 from backend.domain import Timestamp
-from backend.infrastructure.logs import iso_time
+from backend.infrastructure.timestamps import iso_time
 
 
 def to_json(value: object) -> str:

@@ -1,163 +1,96 @@
-"""Logs: one JSON object a line, written by a thread of its own.
+"""Logs: the standard library's `logging`, one JSON object a line on standard error.
 
-Whoever logs only appends to a bounded queue, so a sink that blocks (a full pipe that nobody reads) never blocks a
-request: past the bound lines are dropped, counted, and the count is reported as soon as the sink takes lines again.
-A sink that is closed loses its lines and nothing else. An error in the thread loses the lines it had in hand, which are
-counted as dropped, and does not end it.
+Modules log as usual: `log = logging.getLogger(__name__)`. `configure` decides once, at the start, where records go and
+how they look: as JSON, for a log collector, or as coloured lines on the terminal of a developer. Every line has the id
+of the request in which it was logged. The line of a request itself (`log_request`) is a record of a logger of its own,
+whose argument is a dict of fields.
+
+Promised: a record is one line of ASCII without control characters, so no terminal obeys what a client sent; only a
+traceback on a developer's terminal takes several. Not promised: that a reader who stops reading delays no request. The
+thread that logs writes the line itself, and waits while the pipe is full; production's `log_queue.py` does not wait.
 """
 
-import atexit
 import json
 import logging
 import os
-import threading
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Mapping
 from contextvars import ContextVar
-from datetime import UTC, datetime
-from functools import cache, lru_cache
-from select import PIPE_BUF
+from datetime import datetime
 
-request_id: ContextVar[str] = ContextVar("request_id", default="-")  # narrates; nothing decides on it
+from backend.infrastructure.timestamps import iso_time
 
-PATH_KEPT = 200  # characters; even with each of them escaped, a line fits into PIPE_BUF
-PENDING = 10_000  # lines; some 3 MB
-BATCH = 2_000
-GATHER_SECONDS = 0.002  # before each write: a thread that woke for every line would take the interpreter from requests
-FLUSH_SECONDS = 1.0  # at exit
+request_id: ContextVar[str] = ContextVar("request_id", default="-")  # for log lines and events; nothing decides on it
 
-
-class LogSink:
-    """Lines in, a file descriptor out. Thread-safe; its thread starts with the first line of each process."""
-
-    def __init__(self, descriptor: int, limit: int = PENDING) -> None:
-        self._descriptor = descriptor
-        self._lines: deque[str] = deque()
-        self._limit = limit
-        self._dropped = 0
-        self._wake = threading.Event()
-        self._writing = False
-        self._process = 0
-        self._closed = False
-        atexit.register(self.flush)
-        os.register_at_fork(after_in_child=self._lines.clear)  # the parent writes its own
-
-    def put(self, line: str) -> None:
-        """Queue one line (without its line end), or count it as dropped."""
-        if len(self._lines) >= self._limit:
-            self._dropped += 1
-            return
-        self._lines.append(line)
-        if self._process != os.getpid():
-            self._start()
-        if not self._wake.is_set():
-            self._wake.set()
-
-    def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Wait until everything queued is written, `seconds` at most."""
-        end = time.monotonic() + seconds
-        while (self._lines or self._writing) and time.monotonic() < end and self._process == os.getpid():
-            time.sleep(GATHER_SECONDS)
-
-    def close(self) -> None:
-        """Write what is queued and end the thread; the descriptor stays open."""
-        self.flush()
-        atexit.unregister(self.flush)
-        self._closed = True
-        self._wake.set()
-
-    def _start(self) -> None:
-        self._process = os.getpid()
-        self._wake, self._writing = threading.Event(), False  # not the parent's: a fork may copy a held lock
-        try:
-            threading.Thread(target=self._write, name="log", daemon=True).start()
-        except (RuntimeError, MemoryError):  # the system refuses one more: the next line asks again
-            self._process = 0
-
-    def _write(self) -> None:
-        while not self._closed:
-            self._wake.wait()
-            self._wake.clear()
-            time.sleep(GATHER_SECONDS)
-            self._writing = True  # before a line is out of the queue
-            count = min(len(self._lines), BATCH)
-            try:
-                self._write_batch(count)
-            except Exception:  # MemoryError, say; there is nowhere to say more, and the thread must go on
-                self._dropped += count
-            self._writing = False
-            if self._lines:
-                self._wake.set()
-
-    def _write_batch(self, count: int) -> None:
-        lines = [self._lines.popleft() for _ in range(count)]
-        if dropped := self._dropped:
-            lines.append(json.dumps({"time": iso_now(), "level": "WARNING", "droppedLines": dropped}))
-        for piece in _pieces(f"{line}\n".encode("utf-8", "replace") for line in lines):
-            _write_all(self._descriptor, piece)
-        self._dropped -= dropped
+access = logging.getLogger("backend.access")  # the lines of requests
+PATH_KEPT = 200  # characters: a request's line then fits into PIPE_BUF, even with each character escaped
+RED, YELLOW, GREEN, CYAN, DIM = 31, 33, 32, 36, 2  # SGR codes of terminals (ECMA-48)
+COLOURS = {"DEBUG": DIM, "INFO": GREEN, "WARNING": YELLOW, "ERROR": RED, "CRITICAL": RED}
+STATUS_COLOURS = {2: GREEN, 3: CYAN, 4: YELLOW, 5: RED}  # by first digit
 
 
-def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Whole lines, as many as a pipe takes without parting them: up to PIPE_BUF bytes, no other worker's come between
-    (POSIX). A longer line goes alone, and may be parted."""
-    piece = b""
-    for line in lines:
-        if piece and len(piece) + len(line) > PIPE_BUF:
-            yield piece
-            piece = b""
-        piece += line
-    yield piece
+def configure(level: str, development: bool = False) -> None:
+    """Send this process's records of `level` and above to standard error.
+
+    Changes nothing if the root logger already has a handler: whatever embeds the application has configured logs then.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    readable = development and sys.stderr.isatty()
+    handler.setFormatter(TerminalFormatter(not os.environ.get("NO_COLOR")) if readable else JsonFormatter())
+    logging.basicConfig(level=level, handlers=[handler])
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        try:
-            data = data[os.write(descriptor, data) :]
-        except BlockingIOError:  # a pipe that somebody made non-blocking
-            time.sleep(0.05)
-        except OSError:  # closed: there is nowhere left to say so
-            return
+def log_request(fields: Mapping[str, object]) -> None:
+    """Log the line of a request, at level INFO."""
+    access.info("%(method)s %(path)s %(status)d", fields)
 
 
 class JsonFormatter(logging.Formatter):
-    """A record of the standard library's `logging` as one JSON line, in ASCII: no terminal obeys it."""
+    """A record as a JSON object: the fields of a request, or logger and message, and the traceback if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {
-            "time": iso_time(int(record.created * 1000)), "level": record.levelname, "logger": record.name,
-            "requestId": request_id.get(), "message": record.getMessage(),
-        }  # fmt: skip
+        line: dict[str, object] = {"time": iso_time(int(record.created * 1000)), "level": record.levelname}
+        if record.name == access.name and isinstance(record.args, dict):
+            return json.dumps(line | {"requestId": request_id.get()} | record.args)
+        line |= {"logger": record.name, "requestId": request_id.get(), "message": record.getMessage()}
         if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields)
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
 
 
-class SinkHandler(logging.Handler):
-    """Hands the records of `logging` to a sink."""
+class TerminalFormatter(logging.Formatter):
+    """A record as a line to be read by people: time, what happened, request id. A traceback follows as it is."""
 
-    def __init__(self, sink: LogSink) -> None:
+    def __init__(self, colour: bool) -> None:
+        """`colour=False` leaves out the escape sequences (https://no-color.org)."""
         super().__init__()
-        self.sink = sink
-        self.setFormatter(JsonFormatter())
+        self._colour = colour
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self.sink.put(self.format(record))
+    def format(self, record: logging.LogRecord) -> str:
+        time = self._paint(DIM, f"{datetime.fromtimestamp(record.created):%H:%M:%S}")
+        fields = record.args if record.name == access.name else None
+        text = self._request(fields) if isinstance(fields, dict) else self._message(record)
+        lines = [f"{time} {text} {self._paint(DIM, request_id.get())}"]
+        if record.exc_info:
+            lines += [printable(line) for line in self.formatException(record.exc_info).splitlines()]
+        return "\n".join(lines)
+
+    def _request(self, fields: Mapping[str, object]) -> str:
+        status = self._paint(STATUS_COLOURS.get(int(str(fields["status"])[0]), RED), fields["status"])
+        what = printable(f"{fields['method']} {fields['path']}")
+        return f"{status} {what} {fields['ms']} ms {self._paint(DIM, fields['userId'] or 'anonymous')}"
+
+    def _message(self, record: logging.LogRecord) -> str:
+        level = self._paint(COLOURS.get(record.levelname, RED), record.levelname)
+        return f"{level} {record.name}: {printable(record.getMessage())}"
+
+    def _paint(self, code: int, text: object) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._colour else str(text)
 
 
-@cache
-def standard_error() -> SinkHandler:
-    """The one handler of this process for its descriptor 2."""
-    return SinkHandler(LogSink(2))
-
-
-def configure(level: str) -> LogSink:
-    """Send everything that is logged in this process to standard error."""
-    root = logging.getLogger()
-    root.addHandler(standard_error())
-    root.setLevel(level)
-    return standard_error().sink
+def printable(text: str) -> str:
+    """The text with all that is not printable escaped: control characters, line ends, bidirectional overrides."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def path_of(target: str) -> str:
@@ -169,18 +102,3 @@ def path_of(target: str) -> str:
     if not path.startswith("/") and "://" in path:  # the absolute form, RFC 9112 §3.2.2
         path = "/" + path.partition("://")[2].partition("/")[2]
     return path[:PATH_KEPT]
-
-
-def iso_time(milliseconds: int) -> str:
-    """RFC 3339 in UTC, of a time since 1970."""
-    seconds, rest = divmod(milliseconds, 1000)
-    return f"{_iso_second(seconds)}.{rest:03d}Z"
-
-
-def iso_now() -> str:
-    return iso_time(time.time_ns() // 1_000_000)
-
-
-@lru_cache(4096)
-def _iso_second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()

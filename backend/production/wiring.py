@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 
 from app import App, Tools
-from backend.infrastructure import logs
 from backend.infrastructure.migrations import check_database
+from backend.production import log_queue
 from backend.production.cache import CoherentCache
 from backend.production.database import GroupCommitDatabase
 from backend.production.kept_json import kept_json
@@ -22,6 +22,7 @@ from backend.settings import Settings
 def create_app(settings: Settings | None = None) -> App:
     """The application of one worker. Raises SettingsError, and SchemaMismatch for a database not migrated."""
     settings = settings or Settings.from_environment()
+    log_queue.configure(settings.log_level)
     check_database(settings.database_path)
     return App(settings, production_tools(settings))
 
@@ -32,6 +33,5 @@ def production_tools(settings: Settings, clock: Callable[[], float] = time.time)
     database = GroupCommitDatabase(settings.database_path, settings.busy_timeout_seconds, clock, half)
     cache = CoherentCache(database, settings.cache_size, settings.cache_ttl_seconds)
     passwords = SharedPasswords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
-    return Tools(
-        clock, database, cache, cache, shared_limiter(), passwords, logs.configure(settings.log_level), kept_json
-    )
+    log_request = log_queue.standard_error().log_request
+    return Tools(clock, database, cache, cache, shared_limiter(), passwords, log_request, kept_json)

@@ -96,7 +96,7 @@ class Users:
                 if proof is None:  # the e-mail was still the same at the first look, before this transaction
                     raise _password_required()
                 check_unchanged(tx, proof)
-            return self._save(tx, caller, user, changed)
+            return self._save(tx, caller.user.id, user, changed)
 
     def delete(self, caller: Caller, user_id: str, precondition: Precondition) -> None:
         """Deactivate and anonymise the user, and revoke all sessions; ledger and orders stay. Idempotent.
@@ -108,7 +108,7 @@ class Users:
             user = _required(users.by_id(tx, user_id), precondition)
             gone = replace(user, email=f"deleted-{user_id}@{NO_DOMAIN}", name="Deleted user", active=False)
             if gone != user:
-                self._save(tx, caller, user, gone)
+                self._save(tx, caller.user.id, user, gone)
                 users.set_password(tx, user_id, UNMATCHED)
                 mails.delete_all(tx, user_id)
                 self._events.publish(tx, "user.deleted", ("user", user_id), caller.user.id)
@@ -144,6 +144,18 @@ class Users:
             sessions.end_all(tx, found.user.id)
             self._events.publish(tx, "session.all_ended", ("user", found.user.id), None)
 
+    def set_active(self, email: str, active: bool) -> User:
+        """Deactivate or activate a user for the command line, which has no caller. Idempotent.
+
+        Raises NotFound, and Conflict for the last active admin.
+        """
+        with self._database.transaction() as tx:
+            found = users.credentials_by_email(tx, email)
+            if found is None:
+                raise NotFound("No user has this e-mail address.")
+            changed = replace(found.user, active=active)
+            return found.user if changed == found.user else self._save(tx, None, found.user, changed)
+
     def grant_admin(self, tx: Tx, user_id: str) -> None:
         """Give the role without a check of rights: the command line has no caller. Idempotent. Raises NotFound."""
         user = _required(users.by_id(tx, user_id))
@@ -163,7 +175,7 @@ class Users:
             raise wrong_current_password(caller)
         return found
 
-    def _save(self, tx: Tx, caller: Caller, before: User, after: User) -> User:
+    def _save(self, tx: Tx, actor_id: str | None, before: User, after: User) -> User:
         """Write the change and what follows from it: ended logins and resets, the event, a notice by mail."""
         loses_admin = _is_active_admin(before) and not _is_active_admin(after)
         if loses_admin and not users.count_other_active_admins(tx, after.id):
@@ -182,7 +194,7 @@ class Users:
         if deactivated or "email" in changed:
             password_resets.end_all(tx, after.id)  # a mailed token must not outlive its address
         name = "user.deactivated" if deactivated else "user.updated"
-        event = self._events.publish(tx, name, ("user", after.id), caller.user.id, {"changed": changed})
+        event = self._events.publish(tx, name, ("user", after.id), actor_id, {"changed": changed})
         if "email" in changed and not before.email.endswith(f"@{NO_DOMAIN}"):
             owe_mail(tx, event, before)
         return after

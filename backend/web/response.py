@@ -6,7 +6,7 @@ from typing import Any
 
 from backend.errors import AppError
 from backend.infrastructure.json_encoder import to_json
-from backend.infrastructure.logs import iso_now
+from backend.infrastructure.timestamps import iso_now
 
 JSON = "application/json"
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}

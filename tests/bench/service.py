@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from app import App
-from backend.infrastructure.logs import LogSink
 from backend.infrastructure.migrations import migrate
+from backend.production.log_queue import LogQueue
 from backend.production.rate_limiter import SharedRateLimiter
 from backend.production.wiring import production_tools
 from backend.settings import Limit, Settings
@@ -32,9 +33,9 @@ def service(database: Path, limiter: SharedRateLimiter | None = None, **settings
     given: dict[str, Any] = {
         "jwt_secrets": (SECRET,), "bcrypt_rounds": 4, "rate_limit_default": UNREACHED, "rate_limit_auth": None,
     }  # fmt: skip
-    with open_log(database.parent / "log") as sink:
+    with open_log(database.parent / "log") as log:
         configured = Settings(database_path=database, **given | settings)
-        own = {"limiter": limiter or SharedRateLimiter(), "log": sink}
+        own = {"limiter": limiter or SharedRateLimiter(), "log_request": log.log_request}
         app = App(configured, replace(production_tools(configured), **own))
         try:
             yield Api(app)
@@ -43,13 +44,15 @@ def service(database: Path, limiter: SharedRateLimiter | None = None, **settings
 
 
 @contextlib.contextmanager
-def open_log(path: Path) -> Iterator[LogSink]:
+def open_log(path: Path) -> Iterator[LogQueue]:
+    """A queue that writes into the file, and lines of requests, which are of level INFO."""
+    logging.getLogger("backend.access").setLevel(logging.INFO)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    sink = LogSink(descriptor)
+    queue = LogQueue(descriptor)
     try:
-        yield sink
+        yield queue
     finally:
-        sink.close()
+        queue.close()
         os.close(descriptor)
 
 

@@ -1,7 +1,13 @@
 """The whole application with a log queue of 50 lines, so that a test can fill it."""
 
-from backend.infrastructure import logs
-from backend.production.wiring import create_app
+import logging
+from dataclasses import replace
 
-logs.standard_error().sink._limit = 50
-application = create_app()
+from app import App
+from backend.production.log_queue import LogQueue
+from backend.production.wiring import production_tools
+from backend.settings import Settings
+
+settings, queue = Settings.from_environment(), LogQueue(2, limit=50)
+logging.getLogger().handlers = [queue]
+application = App(settings, replace(production_tools(settings), log_request=queue.log_request))

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import signal
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.infrastructure.logs import LogSink
+from backend.production.log_queue import LogQueue
 from tests.conftest import Api
 from tests.forked import Forked
 from tests.production.furnished_service import Service, furnished_service
@@ -136,11 +137,11 @@ def test_what_waits_to_be_written_at_a_fork_is_written_by_the_parent_alone() -> 
     heard, said = os.pipe()
     fcntl.fcntl(said, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     os.write(said, b"x" * (PIPE_BYTES - 1) + b"\n")  # full
-    sink = LogSink(said)
-    sink.put("parent's first")  # its thread stands at the pipe with this one
-    wait_until(lambda: not sink._lines)
-    sink.put("parent's second")
-    child = Forked(lambda: (sink.put("child's"), sink.flush(10)))
+    queue = LogQueue(said)
+    put(queue, "parent's first")
+    queue.flush(0.1)  # in vain: the queue's thread waits at the pipe
+    put(queue, "parent's second")
+    child = Forked(lambda: (put(queue, "child's"), queue.flush(10)))
     lines = b""
     while lines.count(b"\n") < 4:
         lines += os.read(heard, 65536)
@@ -149,7 +150,7 @@ def test_what_waits_to_be_written_at_a_fork_is_written_by_the_parent_alone() -> 
     with pytest.raises(BlockingIOError):
         os.read(heard, 1)
     assert sorted(lines.splitlines()[1:]) == [b"child's", b"parent's first", b"parent's second"]
-    sink.close()
+    queue.close()
     os.close(heard)
     os.close(said)
 
@@ -158,7 +159,7 @@ def test_what_waits_to_be_written_at_a_fork_is_written_by_the_parent_alone() -> 
 def test_lines_of_several_workers_stay_whole_in_a_pipe_that_is_read_slowly() -> None:
     """A pipe parts what is longer than PIPE_BUF as soon as it is full, and another's bytes come between."""
     heard, said = os.pipe()
-    children = [Forked(lambda name=name: log_often(LogSink(said), name * 250)) for name in "abc"]
+    children = [Forked(lambda name=name: log_often(LogQueue(said), name * 250)) for name in "abc"]
     os.close(said)
     text = b""
     while data := os.read(heard, PIPE_BYTES):
@@ -172,7 +173,13 @@ def test_lines_of_several_workers_stay_whole_in_a_pipe_that_is_read_slowly() -> 
     assert len(lines) == 6000
 
 
-def log_often(sink: LogSink, line: str) -> None:
+def put(queue: LogQueue, line: str) -> None:
+    """Log a line that is nothing but these characters."""
+    queue.setFormatter(logging.Formatter("%(message)s"))
+    queue.handle(logging.makeLogRecord({"msg": line}))
+
+
+def log_often(queue: LogQueue, line: str) -> None:
     for _ in range(2000):
-        sink.put(line)
-    sink.flush(20)
+        put(queue, line)
+    queue.flush(20)

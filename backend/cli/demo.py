@@ -7,11 +7,9 @@ import http.client
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +17,6 @@ from typing import Any
 
 from backend.settings import VARIABLES
 
-START_SECONDS = 20
 PASSWORD = secrets.token_urlsafe(16)
 
 
@@ -166,39 +163,26 @@ def _refusals(guide: Guide, ada: Visitor, grace: Visitor, account: str) -> None:
 
 @contextmanager
 def _server(folder: Path) -> Iterator[int]:
-    """A server of its own, its database in `folder` with an admin in it; the port it listens on.
+    """A server of the tour's own, its database in `folder` with an admin in it; the port it listens on.
 
     None of the caller's settings are its own: it must not post to their webhooks or send their mail.
     """
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | {
-        "DATABASE_URL": f"sqlite:///{folder}/demo.db", "BIND": f"127.0.0.1:{port}", "ADMIN_PASSWORD": PASSWORD,
+        "DATABASE_URL": f"sqlite:///{folder}/demo.db", "BIND": "127.0.0.1:0", "ADMIN_PASSWORD": PASSWORD,
         "BCRYPT_ROUNDS": "10", "LOG_LEVEL": "WARNING",
     }  # fmt: skip
-    app = [sys.executable, str(Path(__file__).parents[1] / "app.py")]
+    app = [sys.executable, str(Path(__file__).parents[2] / "app.py")]
     for command in (["migrate"], ["create-admin", "root@example.com"]):
         if subprocess.run([*app, *command], env=environment, check=False, stdout=subprocess.DEVNULL).returncode:
-            sys.exit(1)  # the command has said why
-    with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen([*app, "serve"], env=environment, stdout=log, stderr=log)
+            sys.exit(1)  # the command has printed why
+    with subprocess.Popen([*app, "serve"], env=environment, stdout=subprocess.PIPE, text=True) as server:
         try:
-            _await(port, server)
-            yield port
+            told = server.stdout.readline() if server.stdout else ""  # `Serving on http://127.0.0.1:PORT`
+            if not told:
+                sys.exit(1)  # the server has printed why
+            yield int(told.rpartition(":")[2])
         finally:
             server.terminate()
-            server.wait(30)
-
-
-def _await(port: int, server: "subprocess.Popen[bytes]") -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    sys.exit("the server did not start")
 
 
 def _short(value: Any) -> str:

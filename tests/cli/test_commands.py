@@ -1,11 +1,8 @@
 """The command line, run as an operator runs it: what it does, and that it fails with one line that says why."""
 
 import contextlib
-import http.client
 import json
 import os
-import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -14,37 +11,17 @@ from typing import Any
 
 import pytest
 
+from backend import __version__
 from backend.infrastructure.migrations import write_gate
 from backend.openapi.document import openapi_document
-from tests.bound_by_modes import BOUND_BY_MODES
+from tests.cli.running import COMMAND, ROOT, environment, refused, run
 from tests.conftest import PASSWORD
 from tests.waiting import wait_until
 from tests.watching import holds_gate
 
-ROOT = Path(__file__).parents[1]
-COMMAND = [sys.executable, str(ROOT / "app.py")]
-COMMANDS = ("serve", "migrate", "create-admin", "demo", "routes", "openapi", "check")
-OF_A_DATABASE = ("serve", "migrate", "create-admin", "check")
+COMMANDS = ("serve", "migrate", "create-admin", "users", "demo", "routes", "openapi", "check")
+OF_A_DATABASE = ("serve", "migrate", "create-admin", "users", "check")
 GOOD = {"ADMIN_PASSWORD": PASSWORD}
-
-
-def environment(database: Path, **settings: str) -> dict[str, str]:
-    return {"DATABASE_URL": f"sqlite:///{database}", "BCRYPT_ROUNDS": "4", **settings}
-
-
-def run(database: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """One command on that database, without a terminal, somewhere else than in the project."""
-    return subprocess.run(
-        [*BOUND_BY_MODES, *COMMAND, *arguments], env=environment(database, **settings), cwd=database.parent,
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-
-
-def refused(done: "subprocess.CompletedProcess[str]") -> str:
-    """The one line with which a command failed."""
-    assert done.returncode == 1
-    [line] = done.stderr.splitlines()
-    return line
 
 
 def run_on(database: Path, command: str, **settings: str) -> "subprocess.CompletedProcess[str]":
@@ -85,6 +62,11 @@ def test_help_lists_the_commands(tmp_path):
     assert set(COMMANDS) <= set(listed)
 
 
+def test_version_is_that_of_the_package(tmp_path):
+    done = run(tmp_path / "app.db", "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"reference-backend {__version__}\n", "")
+
+
 def test_migrate_makes_a_database_where_there_is_none_and_then_has_nothing_to_do(tmp_path):
     database = tmp_path / "new folder" / "app.db"
     database.parent.mkdir()
@@ -106,7 +88,7 @@ def test_another_schema_than_the_codes_is_refused(database_path, command, age):
     """In one line that says which of the two is the older and what to do; `migrate` and `serve` mend an older one."""
     change(database_path, AGE[age])
     arguments = ["ada@example.com"] if command == "create-admin" else []
-    line = refused(run(database_path, command, *arguments, BIND=f"unix:{database_path}.socket", **GOOD))
+    line = refused(run(database_path, command, *arguments, BIND="127.0.0.1:0", **GOOD))
     assert age in line
     assert ("python app.py migrate" in line) == (age == "older")
 
@@ -372,7 +354,9 @@ def test_what_cannot_be_the_database_stops_every_command_with_one_line(tmp_path,
     line = refused(run_on(tmp_path / "app.db", command, DATABASE_URL=f"sqlite:///{path}"))
     assert str(path) in line
     assert (line.startswith("DATABASE_URL was ") and "must be" in line) or (
-        line.startswith("there is no database at ") and "migrate" in line and command in ("check", "create-admin")
+        line.startswith("there is no database at ")
+        and "migrate" in line
+        and command in ("check", "create-admin", "users")
     )
     (tmp_path / "place").chmod(0o755)
 
@@ -395,7 +379,12 @@ def test_a_secret_of_no_use_stops_every_command_that_signs(database_path, comman
 
 
 def test_a_command_line_that_cannot_be_read_is_a_usage_error(tmp_path):
-    for arguments in (["nonsense"], ["create-admin"], ["serve", "--nonsense"]):
+    for arguments in (
+        ["nonsense"],
+        ["create-admin"],
+        ["serve", "--nonsense"],
+        ["users", "--activate", "a@example.com", "--deactivate", "a@example.com"],
+    ):
         done = run(tmp_path / "app.db", *arguments)
         assert done.returncode == 2
         assert done.stderr.startswith("usage: ") and "Traceback" not in done.stderr
@@ -411,65 +400,3 @@ def test_a_reader_that_leaves_early_is_no_error_to_tell_of(tmp_path):
     )  # fmt: skip
     os.close(theirs)
     assert (done.returncode, done.stderr) == (1, b"")
-
-
-def test_serve_migrates_and_answers_until_it_is_interrupted(tmp_path):
-    address, database = tmp_path / "socket", tmp_path / "app.db"
-    command = environment(database, BIND=f"unix:{address}", WEB_CONCURRENCY=" ")
-    with subprocess.Popen([*COMMAND, "serve"], env=command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert b"Serving on" in process.stdout.readline()
-        while b"Booting worker" not in process.stderr.readline():
-            assert process.poll() is None
-        connection = http.client.HTTPConnection("localhost", timeout=30)
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.connect(str(address))
-        connection.request("GET", "/readyz")
-        assert connection.getresponse().status == 200
-        connection.close()
-        process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
-        assert process.returncode == 0
-        assert b"Traceback" not in told
-    assert run(database, "check").returncode == 0
-
-
-def test_serve_tells_the_address_it_listens_on(tmp_path):
-    """Once it listens, and with commands that can be pasted: port 0 is any that is free."""
-    settings = environment(tmp_path / "app.db", BIND="127.0.0.1:0")
-    with subprocess.Popen([*COMMAND, "serve"], env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        line = process.stdout.readline().decode()
-        port = int(line.rpartition(":")[2])
-        socket.create_connection(("127.0.0.1", port), timeout=30).close()
-        assert line == f"Serving on http://127.0.0.1:{port}\n"
-        process.stdout.readline()
-        assert process.stdout.readline().decode() == f"  curl -s http://127.0.0.1:{port}/healthz\n"
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-
-
-def test_serve_does_not_say_that_it_serves_on_an_address_that_is_taken(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        done = run(tmp_path / "app.db", "serve", BIND=f"127.0.0.1:{other.getsockname()[1]}")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "Traceback" not in done.stderr
-
-
-def test_the_demo_goes_as_it_is_told(tmp_path):
-    """Against a server of its own; the database of the settings is not touched."""
-    done = run(tmp_path / "untouched.db", "demo", RATE_LIMIT_DEFAULT="1/60", JWT_SECRETS="s" * 32)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_demo_can_be_interrupted(tmp_path):
-    """As Ctrl-C does, its server too; nothing is left behind."""
-    settings = environment(tmp_path / "untouched.db", TMPDIR=str(tmp_path))
-    with subprocess.Popen(
-        [*COMMAND, "demo"], env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    ) as process:
-        while "→ 201" not in process.stdout.readline().decode():
-            assert process.poll() is None
-        os.killpg(process.pid, signal.SIGINT)
-        _, told = process.communicate(timeout=60)
-        assert (process.returncode, told) == (130, b"")
-    wait_until(lambda: list(tmp_path.iterdir()) == [])

@@ -1,0 +1,143 @@
+"""The development server: Werkzeug's, a thread for each connection, on the core's tools. It reloads when code changes.
+
+One process serves. When a file has changed and the new code starts, the process replaces itself (`execv`). It keeps the
+listening socket, so new clients wait meanwhile and are not refused. Requests under way are answered first. Werkzeug's
+own reloader serves in a child process, which its parent ends by SIGKILL on SIGTERM, so the relay could not give back
+the deliveries that it has claimed.
+
+Promised: the whole API, for one developer. Not promised: what hostile or very many clients take. A client that stalls
+holds its thread for ever, every connection serves one request, and what Werkzeug refuses itself, such as a request line
+of 64 KiB, is no envelope. `production/gunicorn_worker.py` is for that.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from backend.infrastructure.migrations import check_schema, migrate
+from backend.settings import Settings, SettingsError
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ("app.py", "backend/**/*.py", "sql/**/*.sql")
+POLL_SECONDS = 0.5
+FINISH_SECONDS = 1.0  # for requests under way at the end
+THINGS_TO_TRY = """Three things to try, in another terminal:
+  curl -s {0}/healthz
+  curl -s {0}/api/v1/users -H 'Content-Type: application/json' \\
+       -d '{{"email": "lin@example.com", "password": "correct horse battery", "name": "Lin"}}'
+  curl -s {0}/openapi.json"""
+
+
+def serve(create_app: Callable[[Settings], Any], settings: Settings) -> None:
+    """Migrate the database and serve until SIGINT or SIGTERM.
+
+    Raises SettingsError for an address of no use, and what `migrate` and `create_app` raise.
+    """
+    with _listener(settings.bind) as listener:
+        migrate(settings.database_path)
+        check_schema(settings.database_path)
+        app = create_app(replace(settings, development=True))
+        host, port = listener.getsockname()[:2]
+        server = make_server(host, port, app, threaded=True, request_handler=Handler, fd=listener.fileno())
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+        changed = threading.Event()
+        threading.Thread(target=_watch, args=(_versions(), changed, server.shutdown), daemon=True).start()
+        try:
+            with suppress(KeyboardInterrupt):
+                app.relay.start()
+                _tell(f"http://{f'[{host}]' if ':' in host else host}:{port}", settings)
+                server.serve_forever()
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):  # a second one ends the process at once
+                signal.signal(number, signal.SIG_DFL)
+            _finish_requests()
+            app.close()
+        if changed.is_set():
+            _replace_process(listener)
+    print("Stopped", flush=True)
+
+
+class Handler(WSGIRequestHandler):
+    """Without an access log: the application's middleware writes one."""
+
+    def log_request(self, *_: object) -> None:
+        pass
+
+
+def _listener(addresses: tuple[str, ...]) -> socket.socket:
+    """A socket that listens on the one address of BIND. Raises SettingsError."""
+    bind = ",".join(addresses)
+    if len(addresses) > 1 or bind.startswith("unix:"):
+        raise SettingsError(f"BIND was {bind!r}; for the development server it must be one HOST:PORT or fd://N")
+    try:
+        if bind.startswith("fd://"):
+            listener = socket.socket(fileno=int(bind.removeprefix("fd://")))
+            listener.listen()
+            return listener
+        host, _, port = bind.rpartition(":")
+        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=128)
+    except OSError as error:
+        raise SettingsError(
+            f"BIND was {bind!r}; it must be an address to listen on ({error.strerror or error})"
+        ) from None
+
+
+def _tell(url: str, settings: Settings) -> None:
+    things = (
+        "" if settings.bind[0].startswith("fd://") else f"\n{THINGS_TO_TRY.format(url)}"
+    )  # not again after a reload
+    print(f"Serving on {url}{things}", flush=True)
+
+
+def _watch(before: dict[Path, int], changed: threading.Event, shut_down: Callable[[], None]) -> None:
+    """Wait until the code differs from what it was `before` and starts, then end the server."""
+    while not changed.is_set():
+        time.sleep(POLL_SECONDS)
+        if (now := _versions()) != before:
+            before = now
+            if _starts():
+                changed.set()
+    shut_down()
+
+
+def _versions() -> dict[Path, int]:
+    """The time of the last change of each source file."""
+    try:
+        return {file: file.stat().st_mtime_ns for pattern in SOURCES for file in ROOT.glob(pattern)}
+    except FileNotFoundError:  # a file vanished between the two steps, which is a change as well
+        return {}
+
+
+def _starts() -> bool:
+    """True if the code can be imported; if not, standard error has the traceback, and the old code goes on serving."""
+    return (
+        subprocess.run([sys.executable, sys.argv[0], "--version"], stdout=subprocess.DEVNULL, check=False).returncode
+        == 0
+    )
+
+
+def _finish_requests() -> None:
+    """Wait for the threads that answer requests, FINISH_SECONDS at most."""
+    end = time.monotonic() + FINISH_SECONDS
+    for thread in threading.enumerate():
+        if thread.name.endswith("(process_request_thread)"):  # as `threading` names them, by what they run
+            thread.join(max(0.0, end - time.monotonic()))
+
+
+def _replace_process(listener: socket.socket) -> None:
+    """Run the same command anew. It inherits the listening socket."""
+    listener.set_inheritable(True)
+    os.environ["BIND"] = f"fd://{listener.fileno()}"
+    os.execv(sys.executable, sys.orig_argv)

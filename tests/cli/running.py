@@ -1,0 +1,72 @@
+"""The command line, run as an operator runs it: in a process of its own, somewhere else than in the project."""
+
+import contextlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.bound_by_modes import BOUND_BY_MODES
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, str(ROOT / "app.py")]
+
+
+def environment(database: Path, **settings: str) -> dict[str, str]:
+    return {"DATABASE_URL": f"sqlite:///{database}", "BCRYPT_ROUNDS": "4", **settings}
+
+
+def run(database: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """One command on that database, without a terminal."""
+    return subprocess.run(
+        [*BOUND_BY_MODES, *COMMAND, *arguments], env=environment(database, **settings), cwd=database.parent,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def refused(done: "subprocess.CompletedProcess[str]") -> str:
+    """The one line with which a command failed."""
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    return line
+
+
+class DevelopmentServer:
+    """A running `serve`. `told` is its first line, `port` the port of that line."""
+
+    def __init__(self, process: "subprocess.Popen[str]", errors: Path) -> None:
+        self.process = process
+        self.told = process.stdout.readline()
+        self._errors = errors
+        match = re.fullmatch(r"Serving on http://.*:([0-9]+)\n", self.told)
+        assert match, self.told + self.errors()
+        self.port = int(match[1])
+
+    def errors(self) -> str:
+        """What it has written to standard error."""
+        return self._errors.read_text(encoding="utf-8")
+
+    def end(self, signal: int) -> tuple[int, str]:
+        """The exit status after this signal, and what else was printed."""
+        self.process.send_signal(signal)
+        printed = self.process.stdout.read()
+        return self.process.wait(60), printed
+
+
+@contextlib.contextmanager
+def development_server(
+    database: Path, command: list[str] = COMMAND, pass_fds: tuple[int, ...] = (), **settings: Any
+) -> Iterator[DevelopmentServer]:
+    """`serve`, listening, on a free port unless BIND says otherwise; killed at the end if it still runs."""
+    errors = database.parent / "errors.log"
+    given = environment(database, **{"BIND": "127.0.0.1:0", **settings})
+    with errors.open("w") as file, subprocess.Popen(
+        [*command, "serve"], env=given, stdout=subprocess.PIPE, stderr=file, text=True, pass_fds=pass_fds,
+        cwd=database.parent, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            yield DevelopmentServer(process, errors)
+        finally:
+            process.kill()

@@ -1,0 +1,29 @@
+"""`demo`: a told tour of the API, against a server of its own."""
+
+import os
+import signal
+import subprocess
+
+from tests.cli.running import COMMAND, environment, run
+from tests.waiting import wait_until
+
+
+def test_the_demo_goes_as_it_is_told(tmp_path):
+    """The database of the settings is not touched."""
+    done = run(tmp_path / "untouched.db", "demo", RATE_LIMIT_DEFAULT="1/60", JWT_SECRETS="s" * 32)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_can_be_interrupted(tmp_path):
+    """As Ctrl-C does, which its server gets too; nothing is left behind."""
+    settings = environment(tmp_path / "untouched.db", TMPDIR=str(tmp_path))
+    with subprocess.Popen(
+        [*COMMAND, "demo"], env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        while "→ 201" not in process.stdout.readline().decode():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+        assert (process.returncode, told) == (130, b"")
+    wait_until(lambda: list(tmp_path.iterdir()) == [])
