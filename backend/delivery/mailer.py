@@ -1,9 +1,9 @@
 """Mail to users about their account: reset tokens, and notices of changes.
 
-Mails go to the server at SMTP_URL, encrypted by TLS or STARTTLS; only a server on this machine may go without.
+Mails go to the server at SMTP_URL, encrypted by TLS or STARTTLS; only a server on this machine may be used without.
 If SMTP_URL is not set, development writes them to files in the folder `outbox` beside the database. The log says that
-there was a mail, but not what is in it. A mail may be sent twice, because the relay delivers at least once: both have
-the same Message-ID, and a file is overwritten.
+a mail was sent, and to which user, but not what is in it. A mail may be sent twice, because the relay delivers at least
+once: both have the same Message-ID, and a file is overwritten.
 
 The message is built as text, and the user's address is the only recipient of the SMTP envelope. No library parses the
 headers: `email` would decode an encoded word in an address, which could yield other addresses.
@@ -43,7 +43,7 @@ PASSWORD_CHANGED = Template(
 )  # fmt: skip
 EMAIL_CHANGED = Template(
     "e-mail changed", "Your e-mail address was changed",
-    "Your account has another e-mail address from now on. If you did not change it, tell us at once.",
+    "The e-mail address of your account was changed. If you did not change it, tell us at once.",
 )  # fmt: skip
 TEMPLATES = {
     "password.reset_requested": Template(
@@ -106,7 +106,7 @@ class Mailer:
 
 
 def _has_mail(event: Event) -> bool:
-    """Whether a mail may follow the event. Of the changes of a user, only that of the e-mail has one."""
+    """Whether a mail may follow the event. A change of a user has one only if the e-mail changed."""
     changed = event.payload.get("changed")
     return event.name in TEMPLATES and (not isinstance(changed, list) or "email" in changed)
 

@@ -108,8 +108,8 @@ class Relay:
     def check_lag(self) -> None:
         """Raise Unavailable if a delivery has been due for LAG. One that is claimed or waits for a retry is not due.
 
-        After a jump of the wall clock everything is late until the relay gets to it. So before raising, this wakes the
-        relay and looks again, for a third of a second.
+        After a jump of the wall clock everything is late until the relay has looked once. So this wakes the relay and
+        looks again, LAG_LOOKS times in all, before it raises.
         """
         for _ in range(LAG_LOOKS):
             if not any(self._is_late(subscriber) for subscriber in self._subscribers):
@@ -191,7 +191,7 @@ class Relay:
     def _settle(
         self, subscriber: Subscriber, claimed: Sequence[Delivery], until: Timestamp, outcomes: Sequence[Outcome]
     ) -> bool:
-        """Write down the outcomes, unless another process has the aggregate by now. Returns whether more is due."""
+        """Store the outcomes, unless another process has claimed the aggregate. Returns whether more is due."""
         with self._database.transaction() as tx:
             held = outbox.end_claim(tx, subscriber.name, claimed, until)
             mine = [(delivery, problem) for delivery, problem in outcomes if delivery.aggregate in held]

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def attempt(subscriber: Subscriber, event: Event) -> str:
-    """Deliver the event. Returns the problem, or "". Of foreign errors only the type: the text may hold a secret."""
+    """Deliver the event. Returns the problem, or "". Of other errors only the type: the text may hold a secret."""
     try:
         if subscriber.deliver is not None:
             subscriber.deliver(event)

@@ -1,4 +1,4 @@
-"""The HTTP contract as a document, written from the code that validates.
+"""The HTTP contract as a document, generated from the code that validates.
 
 May import: web, infrastructure, domain, errors. Read first: document.py.
 """

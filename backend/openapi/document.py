@@ -1,4 +1,4 @@
-"""`/openapi.json`: OpenAPI 3.1, written from the route table and the dataclasses that validate.
+"""`/openapi.json`: OpenAPI 3.1, generated from the route table and the dataclasses that validate.
 
 What operations share is under `components`: headers, parameters, a response for each set of errors of one status, and
 every schema with a `title` (nouns, bodies, long enumerations).
@@ -24,7 +24,7 @@ from backend.web.schemas import Nested, field_schema, fields_of
 
 Errors = tuple[type[AppError], ...]  # of one route, or of one status, sorted by status and code
 
-# Errors of every route. The server refuses a truncated body also where the route reads none.
+# Errors of every route. The server also refuses a truncated body that the route would not read.
 ALWAYS: Errors = (
     errors.BadRequest, errors.MalformedJson, errors.Unauthorized, errors.RequestTimeout, errors.LengthRequired,
     errors.PayloadTooLarge, errors.UriTooLong, errors.ValidationFailed, errors.HeadersTooLarge, errors.InternalError,
@@ -150,7 +150,7 @@ def _page_meta(query: type[Any]) -> Schema:
 
 
 def _error_answer(group: Errors) -> dict[str, Any]:
-    """One response for all errors of one status that some routes have in common."""
+    """One response for a group of errors that have the same status."""
     status = group[0].status
     texts = [f"`{error.code}`: {error.message} {vars(error).get('__doc__') or ''}".strip() for error in group]
     error = {"allOf": [ERROR], "properties": {"code": {"enum": [error.code for error in group]}}}

@@ -16,24 +16,25 @@ parameters are refused. Operations without a request body accept an empty one or
 
 **Heads** have at most 64 KiB, with a request line of at most 8190 bytes and at most 100 header lines of 8190 bytes.
 
-**Authentication.** `Authorization: Bearer <accessToken>`. A bad token is refused with 401 on public operations too.
-Session, activity and role are checked again when a write commits: without them it is 401 or 403, and nothing written.
+**Authentication.** `Authorization: Bearer <accessToken>`. A bad token is refused with 401 on public operations too. A
+write reads session, user and role again before it commits: if the right is gone, it is 401 or 403, and nothing is
+written.
 
 **Every response** carries `X-Request-ID`, `X-Content-Type-Options: nosniff` and `Cache-Control`: `private, no-cache`
-for a user by id, `no-cache` for products, which are public, `no-store` for all else.
+for a user by id, `no-cache` for products, which are public, `no-store` otherwise.
 
 **Mails.** A reset token is valid for 30 minutes; another request in that time sends the same token again, and the
 response never reveals whether the address is a user's. A new password is announced by mail, a new e-mail address by
-mail to the old one. A mailbox gets at most three mails of a kind an hour. To change one's own e-mail address takes
-`currentPassword` (missing: 422, wrong: 401 `credentials`), which other changes ignore.
+mail to the old one. A mailbox gets at most three mails of a kind an hour. Callers who change their own e-mail address
+must send `currentPassword` (missing: 422, wrong: 401 `credentials`), which other changes ignore.
 
 **Limits.** Two policies count requests. `default` counts all requests, by user, or by address without a token. `auth`
-counts login, sign-up, password reset and changes of one's own password or e-mail, by address. By e-mail it also counts
-resets and, separately, wrong passwords: a right password costs nothing, but once that count is full, it is refused too.
-Wrong passwords from an address from which the user has logged in within 30 days count under that address alone. Every
-counted response carries `RateLimit-Policy` and `RateLimit`; of several counts under one policy, those of the count
-nearest its end. `/healthz` and `/readyz` are not counted, nor are requests that the server refuses itself (408, 411,
-413, 414, 431, and 400 for the framing), which closes the connection.
+counts login, sign-up, password reset and changes of the caller's password or e-mail, by address. By e-mail it also
+counts resets and, separately, wrong passwords: a right password costs nothing, but once that count is full, it is
+refused too. Wrong passwords from an address from which the user has logged in within 30 days count under that address
+alone. Every counted response carries `RateLimit-Policy` and `RateLimit`; of several counts under one policy, those of
+the count nearest its end. `/healthz` and `/readyz` are not counted, nor are requests that the server refuses itself
+(408, 411, 413, 414, 431, and 400 for the framing), which closes the connection.
 
 **Retries.** After a 503, nothing was written. A request with an `Idempotency-Key` may be repeated for 24 h: the first
 response is replayed, with `Idempotency-Replayed: true`; a failed attempt stores no key.

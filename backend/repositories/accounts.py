@@ -45,7 +45,7 @@ def by_id(tx: Tx, account_id: str) -> Account | None:
 
 
 def page(tx: Tx, owner_id: str | None, before: str | None, limit: int) -> Sequence[Account]:
-    """Newest first, those older than `before`. `owner_id` None: of all users, and the internal accounts."""
+    """Newest first. Only those older than `before`, if given. `owner_id` None: all accounts, also internal ones."""
     where = "owner_id = :owner_id" if owner_id else "1 = 1"
     older = "AND id < :before" if before else ""
     rows = tx.rows(

@@ -23,7 +23,7 @@ def insert(tx: Tx, events: Iterable[Event]) -> None:
 
 
 def page(tx: Tx, *, user_id: str | None, action: str | None, before: str | None, limit: int) -> Sequence[AuditEntry]:
-    """Newest first, those older than `before`. `user_id` is the actor's."""
+    """Newest first. Only those older than `before`, if given. `user_id` is the actor's."""
     wanted = {"user_id = :user_id": user_id, "action = :action": action, "id < :before": before}
     where = " AND ".join(["1 = 1", *(clause for clause, value in wanted.items() if value is not None)])
     rows = tx.rows(

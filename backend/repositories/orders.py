@@ -39,7 +39,7 @@ def by_id(tx: Tx, order_id: str) -> Order | None:
 
 
 def page(tx: Tx, *, user_id: str | None, status: str | None, before: str | None, limit: int) -> Sequence[Order]:
-    """Newest first, those older than `before`. Two statements for any number of orders."""
+    """Newest first. Only those older than `before`, if given. Two statements for any number of orders."""
     wanted = {"user_id = :user_id": user_id, "status = :status": status, "id < :before": before}
     where = " AND ".join(["1 = 1", *(clause for clause, value in wanted.items() if value is not None)])
     rows = tx.rows(

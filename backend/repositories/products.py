@@ -44,7 +44,7 @@ def by_id(tx: Tx, product_id: str) -> Product | None:
 
 
 def page(tx: Tx, before: str | None, limit: int) -> tuple[Product, ...]:
-    """Newest first, those older than `before`."""
+    """Newest first. Only those older than `before`, if given."""
     older = "WHERE id < :before" if before else ""
     rows = tx.rows(f"SELECT {COLUMNS} FROM products {older} ORDER BY id DESC LIMIT :limit", before=before, limit=limit)
     return tuple(Product(*row) for row in rows)

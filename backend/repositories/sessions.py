@@ -72,7 +72,7 @@ def identity(tx: Tx, session_id: str) -> Identity | None:
 def has_login_from(tx: Tx, email: str, ip: str, since: int) -> bool:
     """Whether the user with this e-mail has logged in from the network of `ip` after `since`.
 
-    The login may have ended. Searches both tables for an unknown e-mail as well, so that it takes as long.
+    The login may have ended. An unknown e-mail takes as long: it searches both tables as well.
     """
     row = tx.row(
         """SELECT 1 FROM sessions WHERE user_id = coalesce((SELECT id FROM users WHERE email_key = :key), '')
@@ -87,7 +87,7 @@ def live_of(tx: Tx, user_id: str, current: str, limit: int) -> Sequence[Session]
 
     `last_used_at` is cut to the hour. A stolen refresh token still gives the successor for a few seconds after its
     owner has used it; the exact time would tell a thief when. For the current session it is the hour of the request:
-    otherwise a thief who polls with a stolen access token would see the first refresh in each hour.
+    otherwise polling with a stolen access token would reveal the first refresh in each hour.
     """
     rows = tx.rows(
         f"""SELECT id, created_at, CASE WHEN id = :current THEN :now ELSE last_used_at END, user_agent, ip FROM sessions
@@ -101,9 +101,9 @@ def live_of(tx: Tx, user_id: str, current: str, limit: int) -> Sequence[Session]
 
 
 def live_ids(tx: Tx, user_id: str, limit: int) -> list[str]:
-    """The ids of live sessions, oldest first. If there are more than `limit`: of the `limit` that expire first."""
+    """The ids of the `limit` live sessions that expire first, oldest first."""
     rows = tx.rows(
-        f"SELECT id FROM sessions WHERE user_id = :user_id AND {LIVE} LIMIT :limit",
+        f"SELECT id FROM sessions WHERE user_id = :user_id AND {LIVE} ORDER BY expires_at LIMIT :limit",
         user_id=user_id, now=tx.now, limit=limit,
     )  # fmt: skip
     return sorted(session_id for (session_id,) in rows)
@@ -121,9 +121,9 @@ def end(tx: Tx, session_id: str) -> bool:
     return tx.run(f"UPDATE sessions SET ended_at = :now WHERE id = :id AND {LIVE}", id=session_id, now=tx.now) > 0
 
 
-def end_all(tx: Tx, user_id: str, but: str = "") -> int:
-    """End the user's live sessions except `but`. Returns their number."""
-    return tx.run(
+def end_all(tx: Tx, user_id: str, but: str = "") -> None:
+    """End the user's live sessions except `but`."""
+    tx.run(
         f"UPDATE sessions SET ended_at = :now WHERE user_id = :user_id AND id <> :but AND {LIVE}",
         user_id=user_id, but=but, now=tx.now,
     )  # fmt: skip
@@ -153,7 +153,7 @@ def token_by_hash(tx: Tx, token_hash: bytes) -> RefreshToken | None:
 
 
 def claim_token(tx: Tx, token_hash: bytes, nonce: bytes, successor: bytes) -> bool:
-    """Mark the token as used. Returns True for exactly one caller, ever."""
+    """Mark the token as used. Returns True for exactly one call, ever."""
     return bool(
         tx.run(
             """UPDATE refresh_tokens SET used_at = :now, nonce = :nonce, successor = :successor

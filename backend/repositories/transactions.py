@@ -10,7 +10,7 @@ COLUMNS = "id, type, from_account_id, to_account_id, amount, currency, memo, ord
 
 
 def insert(tx: Tx, transaction: Transaction) -> None:
-    """Write the transaction and its two entries, and change both balances. The service has checked the rules before."""
+    """Write the transaction and its two entries, and change both balances. The service has checked the rules."""
     tx.run(
         f"""INSERT INTO transactions ({COLUMNS}) VALUES
             (:id, :type, :source, :target, :amount, :currency, :memo, :order_id, :created_at)""",
@@ -34,7 +34,7 @@ def by_id(tx: Tx, transaction_id: str) -> Transaction | None:
 
 
 def page_of_account(tx: Tx, account_id: str, before: str | None, limit: int) -> Sequence[Transaction]:
-    """The account's transactions, newest first, those older than `before`. Reads one range of the key of `entries`."""
+    """The account's transactions, newest first. Only those older than `before`, if given. One range of an index."""
     older = "AND transaction_id < :before" if before else ""
     rows = tx.rows(
         f"""SELECT {COLUMNS} FROM transactions JOIN

@@ -48,7 +48,7 @@ def set_password(tx: Tx, user_id: str, password_hash: str) -> None:
 
 
 def raise_token_version(tx: Tx, user_id: str) -> None:
-    """Revoke all access tokens of the user but those of sessions whose own `token_version` still accepts them."""
+    """Make the user's new access tokens carry a higher `ver`. Sessions decide which older ones they still accept."""
     tx.run("UPDATE users SET token_version = token_version + 1 WHERE id = :id", id=user_id)
 
 
@@ -81,7 +81,7 @@ def count_other_active_admins(tx: Tx, user_id: str) -> int:
 
 
 def page(tx: Tx, *, q: str | None, role: str | None, sort: str, limit: int, offset: int) -> tuple[Sequence[User], int]:
-    """A page of the users whose e-mail or name contains `q`, in any case, and the number of all of them."""
+    """A page of the users whose e-mail or name contains `q`, in any case, and the number of all such users."""
     where = "1 = 1"
     if q:
         where += " AND (email_key LIKE :like ESCAPE '!' OR name_key LIKE :like ESCAPE '!')"

@@ -75,7 +75,7 @@ class AccountRoutes:
     @responds(200)
     def list_accounts(self, request: Request, query: AccountQuery) -> Page[Account]:
         """The caller's accounts; for admins all accounts, or those of one owner."""
-        owner_id = whose(request, query.owner_id, "ownerId")
+        owner_id = owner_filter(request, query.owner_id, "ownerId")
         return self._cursors.page(request, query, lambda before, limit: self._ledger.accounts(owner_id, before, limit))
 
     @responds(200)
@@ -116,7 +116,7 @@ class TransactionRoutes:
     def create_transfer(
         self, request: Request, body: NewTransfer, idempotent: IdempotentRequest
     ) -> IdempotentResult[Transaction]:
-        """Transfer money from one's own account to another."""
+        """Transfer money from the caller's account to another."""
         return self._ledger.transfer(
             request.user, body.from_account_id, body.to_account_id, body.amount, body.memo, idempotent
         )
@@ -127,8 +127,8 @@ class TransactionRoutes:
         return resource
 
 
-def whose(request: Request, wanted: str | None, name: str) -> str | None:
-    """The id of the user whose rows to list: the caller's; for admins the `wanted` one, None for all rows."""
+def owner_filter(request: Request, wanted: str | None, name: str) -> str | None:
+    """The user id to list by: the caller's; for admins `wanted`, where None means all rows."""
     if request.user.is_admin:
         return wanted
     if wanted is not None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from backend.domain import IdempotentRequest, IdempotentResult, Order
 from backend.errors import Conflict, CurrencyMismatch, IdempotencyKeyReused, InsufficientFunds, NotFound, OutOfStock
-from backend.routes.accounts import whose
+from backend.routes.accounts import owner_filter
 from backend.services.orders import Orders
 from backend.web.constraints import Choice, Integer, Money, Reference
 from backend.web.handler import responds
@@ -61,7 +61,7 @@ class OrderRoutes:
     @responds(200)
     def list_orders(self, request: Request, query: OrderQuery) -> Page[Order]:
         """The caller's orders, newest first; for admins all orders, or those of one user."""
-        user_id = whose(request, query.user_id, "userId")
+        user_id = owner_filter(request, query.user_id, "userId")
         return self._cursors.page(
             request,
             query,

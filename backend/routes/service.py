@@ -57,9 +57,7 @@ def _problem(check: Callable[[], None]) -> str | None:
         check()
     except AppError as error:
         return error.message
-    except Exception as error:
-        log.warning(
-            "a check of /readyz raised an unexpected error", exc_info=True
-        )  # clients see only the type of an unexpected error
+    except Exception as error:  # clients see only its type
+        log.warning("a check of /readyz raised an unexpected error", exc_info=True)
         return type(error).__name__
     return None

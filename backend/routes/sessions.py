@@ -50,7 +50,7 @@ class SessionRoutes:
 
     @responds(200)
     def list_sessions(self, request: Request) -> Sequence[Session]:
-        """The caller's live sessions, at most 100, newest first; `lastUsedAt` is cut to the hour."""
+        """The caller's live sessions, at most 100, newest first; `lastUsedAt` is rounded down to the hour."""
         return self._logins.sessions(request.user)
 
     @responds(204)

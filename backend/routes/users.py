@@ -34,7 +34,7 @@ class NewUser:
 
 @dataclass(frozen=True)
 class UserChanges:
-    """`roles` and `active` are for admins. To change one's own `email` takes `current_password`, ignored elsewhere."""
+    """`roles` and `active` are for admins. `current_password` is needed to change the caller's own `email` only."""
 
     admin_only: ClassVar = ADMIN_ONLY
 
@@ -98,7 +98,7 @@ class UserRoutes:
 
     @responds(200, Conflict, PreconditionFailed, etag=True)
     def update_user(self, request: Request, resource: User, body: UserChanges) -> User:
-        """Change a user. `roles` and `active` are for admins; one's own e-mail needs the current password."""
+        """Change a user. `roles` and `active` are for admins; the caller's own e-mail needs the current password."""
         return self._update(request, resource.id, body)
 
     @responds(204, Conflict, PreconditionFailed)

@@ -34,7 +34,7 @@ class Logins:
         events: EventBus, access_seconds: int,
     ) -> None:  # fmt: skip
         self._database = database
-        self._identities = identities  # hears of changes from the database, or stores nothing
+        self._identities = identities  # follows the changes of the database, or stores nothing
         self._passwords = passwords
         self._tokens = tokens
         self._rotation = rotation
@@ -46,8 +46,8 @@ class Logins:
     ) -> TokenPair:
         """Open a session. If MAX_LOGINS are live, the user's oldest ends.
 
-        Raises Unauthorized `credentials`, for an unknown e-mail with the same content and after the same time (`wrong`
-        counts that), RateLimited if that count is full, Unavailable if too many passwords wait.
+        Raises Unauthorized `credentials` for a wrong password, and with the same content after the same time for an
+        unknown e-mail (`wrong` counts both); RateLimited if that count is full; Unavailable if too many passwords wait.
         """
         with self._database.snapshot() as tx:
             found = users.credentials_by_email(tx, email)
@@ -74,8 +74,8 @@ class Logins:
     def refresh(self, token: str) -> TokenPair:
         """Rotate the refresh token. Raises Unauthorized.
 
-        A reused token revokes its family in a transaction that commits, although this raises then. A repetition within
-        the grace may be a thief's, so it publishes an event.
+        A reused token revokes its family in a transaction that commits before this raises. A repetition within the
+        grace may be a thief's, so it publishes an event.
         """
         self._tokens.verify("refresh", token)
         with self._database.transaction() as tx:
@@ -174,7 +174,7 @@ class Logins:
 
 
 def _login_failed(found: Credentials | None, ip: str) -> Unauthorized:
-    """The error to raise. Logs the id of the user, never what was typed: it may be a password in the wrong field."""
+    """The error to raise. Logs the user's id, not the e-mail as typed: that may be a password in the wrong field."""
     log.warning("failed login: user %s, client %s", found.user.id if found else "unknown", ip or "unknown")
     return Unauthorized("credentials")
 

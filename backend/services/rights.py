@@ -17,7 +17,7 @@ from backend.repositories import users
 
 @contextmanager
 def authorised(database: Database, caller: Caller) -> Iterator[tuple[Tx, Caller]]:
-    """A write transaction, and the caller as that transaction sees them: use this one from here on.
+    """A write transaction, and the caller as read in it, to be used instead of `caller`.
 
     Raises Unauthorized `revoked` if the session has ended or its user is inactive, Forbidden if the request was
     admitted by the admin role and the role is gone; nothing is written then. Raises Unavailable as

@@ -2,8 +2,8 @@
 
 Within a short grace, repeating the request gives the same successor again, because the first answer may have been lost.
 Only hashes of tokens are stored, so the successor is computed again: its `jti` is an HMAC of the old token and a nonce
-that is stored when that token is used, and `iat`, `exp` and `kid` are stored with the successor's hash. To compute it
-takes the old token, the database and a secret of this service; any two of them are not enough.
+that is stored when that token is used, and `iat`, `exp` and `kid` are stored with the successor's hash. This
+takes the old token, the database and a secret of this service; no two of them are enough.
 """
 
 import hashlib

@@ -93,7 +93,7 @@ class Users:
             if changed == user:
                 return user
             if changes_own_email(caller, user_id, changes):
-                if proof is None:  # the e-mail was still the same at the first look, before this transaction
+                if proof is None:  # the e-mail has changed since the check before this transaction
                     raise _password_required()
                 check_unchanged(tx, proof)
             return self._save(tx, caller.user.id, user, changed)
@@ -101,8 +101,8 @@ class Users:
     def delete(self, caller: Caller, user_id: str, precondition: Precondition) -> None:
         """Deactivate and anonymise the user, and revoke all sessions; ledger and orders stay. Idempotent.
 
-        Erases where the sessions came from, too: the first ERASED in the same transaction, the others in further ones.
-        If one of those raises Unavailable, the same call again completes the work.
+        Also erases the clients' addresses and user agents: of the first ERASED sessions in the same transaction, of the
+        others in further ones. If one of those raises Unavailable, repeating the call completes the work.
         """
         with authorised(self._database, caller) as (tx, caller):
             user = _required(users.by_id(tx, user_id), precondition)
@@ -219,7 +219,7 @@ def _is_active_admin(user: User) -> bool:
 
 
 def _password_required() -> ValidationFailed:
-    return ValidationFailed({"currentPassword": "is required to change one's own e-mail"})
+    return ValidationFailed({"currentPassword": "is required to change your own e-mail"})
 
 
 def _email_taken() -> Conflict:

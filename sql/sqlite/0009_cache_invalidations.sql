@@ -40,7 +40,7 @@ CREATE TRIGGER products_deleted AFTER DELETE ON products BEGIN
 END;
 
 -- The log keeps its last 10,000 rows and up to a thousand more. A cache that has missed older ones drops everything.
--- Once in a thousand rows it loses at most 2,000, so that no writer pays for a log that has grown long.
+-- Every thousandth row deletes at most 2,000 old ones, a bounded cost even after the log has grown long.
 CREATE TRIGGER cache_invalidations_pruned AFTER INSERT ON cache_invalidations WHEN NEW.seq % 1000 = 0 BEGIN
     DELETE FROM cache_invalidations
     WHERE seq <= NEW.seq - 10000 AND seq < (SELECT min(seq) FROM cache_invalidations) + 2000;
