@@ -48,7 +48,7 @@ def set_password(tx: Tx, user_id: str, password_hash: str) -> None:
 
 
 def raise_token_version(tx: Tx, user_id: str) -> None:
-    """Make the user's new access tokens carry a higher `ver`. Sessions decide which older ones they still accept."""
+    """Raise the `ver` of new access tokens. A session accepts older ones from its own `token_version` on."""
     tx.run("UPDATE users SET token_version = token_version + 1 WHERE id = :id", id=user_id)
 
 

@@ -12,6 +12,6 @@ MAX_AN_HOUR = 3  # mails of one kind to one mailbox
 
 
 def owe_mail(tx: Tx, event: Event, to: User) -> None:
-    """Owe a mail about `event` to the user's address, unless it has been owed MAX_AN_HOUR of this kind in an hour."""
+    """Owe the user a mail about `event`, unless its mailbox was owed MAX_AN_HOUR of this kind in the last hour."""
     if mails.count_since(tx, to.email, event.name, tx.now - HOUR) < MAX_AN_HOUR:
         mails.insert(tx, event, to)
