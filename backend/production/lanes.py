@@ -12,6 +12,7 @@ import re
 from enum import Enum
 
 from backend.errors import AppError
+from backend.production.wsgi import path_and_query
 from backend.web.router import Router
 
 INLINE = {
@@ -32,8 +33,11 @@ class Lane(Enum):
 
 
 def lane_of(router: Router, method: str, target: str) -> Lane:
-    """The lane of a request. One that matches no route runs in the pool. Thread-safe."""
-    path, _, query = target.partition("?")
+    """The lane of a request. One that matches no route runs in the pool. Thread-safe.
+
+    The path is read as the application reads it: a login must not get into the pool by writing `/auth/%6Cogin`.
+    """
+    path, query = path_and_query(target)
     try:
         handler = router.find(method, path)[0].route.handler.__name__
     except AppError:

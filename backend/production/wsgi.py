@@ -71,19 +71,25 @@ def answer(application: Application, request: WholeRequest, client: Any, server:
     return render(status, headers, body, keep, environ["REQUEST_METHOD"] == "HEAD")
 
 
+def path_and_query(target: str) -> tuple[str, str]:
+    """What PATH_INFO and QUERY_STRING are for the target of a request, in absolute form too (PEP 3333)."""
+    path, _, query = SCHEME_AND_HOST.sub("", target, 1).partition("#")[0].partition("?")
+    return unquote_to_bytes(path).decode("latin-1") if "%" in path else path, query
+
+
 def environ_of(request: WholeRequest, client: Any, server: Any) -> dict[str, Any]:
     """The CGI variables (RFC 3875) and those of WSGI.
 
     A header whose name has an underscore is left out: as a variable it could not be told from one with a dash.
     """
     method, target, protocol = request.head[0].decode().split(" ")
-    path, _, query = SCHEME_AND_HOST.sub("", target, 1).partition("#")[0].partition("?")
+    path, query = path_and_query(target)
     environ = {
         **FIXED,
         "wsgi.input": io.BytesIO(request.body),
         "REQUEST_METHOD": method,
         "RAW_URI": target,
-        "PATH_INFO": unquote_to_bytes(path).decode("latin-1") if "%" in path else path,
+        "PATH_INFO": path,
         "QUERY_STRING": query,
         "SERVER_PROTOCOL": protocol,
     }

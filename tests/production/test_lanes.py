@@ -40,6 +40,25 @@ def test_a_list_runs_inline_unless_it_may_be_longer_than_its_default(query, lane
     assert lane_of(THINGS, "GET", f"/things{query}") is lane
 
 
+@pytest.mark.parametrize(
+    "target",
+    ["/api/v1/auth/login", "/api/v1/auth/%6Cogin", "/%61pi/v1/auth%2Flogin", "http://localhost/api/v1/auth/login",
+     "/api/v1/auth/login#top", "/api/v1/auth/login?limit=100"],
+)  # fmt: skip
+def test_a_login_waits_for_bcrypt_apart_in_whatever_form_its_target_is_written(api, target):
+    assert lane_of(api.app.router, "POST", target) is Lane.PASSWORDS
+
+
+@pytest.mark.parametrize(
+    ("target", "lane"),
+    [("/th%69ngs", LOOP), ("http://host/things?limit=20", LOOP), ("http://host/things?limit=100", POOL),
+     ("/th%69ngs?limit=100", POOL), ("/things%3Flimit=100", POOL), ("/things/", POOL), ("//things", POOL),
+     ("/things?limit=20&limit=100#limit=20", POOL), ("/things?limit=+100", POOL)],
+)  # fmt: skip
+def test_no_form_of_a_target_gets_a_long_list_onto_the_loop(target, lane):
+    assert lane_of(THINGS, "GET", target) is lane
+
+
 def test_a_head_runs_where_its_get_does_and_a_request_without_a_route_in_the_pool():
     asked = [("GET", "/things"), ("HEAD", "/things"), ("POST", "/things"), ("GET", "/nowhere")]
     assert [lane_of(THINGS, *what) for what in asked] == [LOOP, LOOP, POOL, POOL]
