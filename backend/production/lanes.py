@@ -12,7 +12,7 @@ import re
 from enum import Enum
 
 from backend.errors import AppError
-from backend.production.wsgi import path_and_query
+from backend.production.wsgi import path_and_query, path_info
 from backend.web.router import Router
 
 INLINE = {
@@ -24,6 +24,7 @@ PASSWORDS = {
 }  # fmt: skip
 # A query that may ask for more rows than the default of 20: 100 orders of 50 items take 30 ms. `%` may hide a `limit`.
 MAYBE_LONG = re.compile(r"limit=(?!(1?\d|20)(&|\Z))|%")
+MAX_PATH = 256  # characters; a longer path names no resource, even if each of its characters is written as %XX
 
 
 class Lane(Enum):
@@ -35,11 +36,13 @@ class Lane(Enum):
 def lane_of(router: Router, method: str, target: str) -> Lane:
     """The lane of a request. One that matches no route runs in the pool. Thread-safe.
 
-    The path is read as the application reads it: a login must not get into the pool by writing `/auth/%6Cogin`.
+    The path is decoded as for the application: else a login sent to `/auth/%6Cogin` would hash in the pool.
     """
     path, query = path_and_query(target)
+    if len(path) > MAX_PATH:
+        return Lane.POOL
     try:
-        handler = router.find(method, path)[0].route.handler.__name__
+        handler = router.find(method, path_info(path))[0].route.handler.__name__
     except AppError:
         return Lane.POOL
     if handler in PASSWORDS:

@@ -72,9 +72,14 @@ def answer(application: Application, request: WholeRequest, client: Any, server:
 
 
 def path_and_query(target: str) -> tuple[str, str]:
-    """What PATH_INFO and QUERY_STRING are for the target of a request, in absolute form too (PEP 3333)."""
+    """Path and query of a request's target, which may be in absolute form. The path is as sent."""
     path, _, query = SCHEME_AND_HOST.sub("", target, 1).partition("#")[0].partition("?")
-    return unquote_to_bytes(path).decode("latin-1") if "%" in path else path, query
+    return path, query
+
+
+def path_info(path: str) -> str:
+    """PATH_INFO (PEP 3333) for the path of a target. A path of 8,000 percent signs takes milliseconds."""
+    return unquote_to_bytes(path).decode("latin-1") if "%" in path else path
 
 
 def environ_of(request: WholeRequest, client: Any, server: Any) -> dict[str, Any]:
@@ -89,7 +94,7 @@ def environ_of(request: WholeRequest, client: Any, server: Any) -> dict[str, Any
         "wsgi.input": io.BytesIO(request.body),
         "REQUEST_METHOD": method,
         "RAW_URI": target,
-        "PATH_INFO": path,
+        "PATH_INFO": path_info(path),
         "QUERY_STRING": query,
         "SERVER_PROTOCOL": protocol,
     }

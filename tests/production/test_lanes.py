@@ -6,11 +6,13 @@ from pathlib import Path
 import bcrypt
 import pytest
 
+from backend.production import lanes
 from backend.production.lanes import INLINE, PASSWORDS, Lane, lane_of
 from backend.web.router import ANYONE, Access, Endpoint, Route, Router
 from tests.every_route import VALID, World, build_world, routes_of, send
 
 LOOP, POOL, _ = Lane
+VALID_ID = "0192f3c4-5b6a-7c8d-9e0f-a1b2c3d4e5f6"
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +59,20 @@ def test_a_login_waits_for_bcrypt_apart_in_whatever_form_its_target_is_written(a
 )  # fmt: skip
 def test_no_form_of_a_target_gets_a_long_list_onto_the_loop(target, lane):
     assert lane_of(THINGS, "GET", target) is lane
+
+
+def test_the_lane_of_each_route_is_the_same_if_every_character_is_encoded(api):
+    for key, route in routes_of(api.app).items():
+        path = route.path.replace("{id}", VALID_ID)
+        encoded = "".join(f"%{ord(character):02X}" for character in path[1:])
+        assert lane_of(api.app.router, route.method, f"/{encoded}") is lane_of(api.app.router, route.method, path), key
+
+
+def test_a_path_that_is_too_long_for_a_resource_is_not_decoded_on_the_loop(monkeypatch):
+    decoded = []
+    monkeypatch.setattr(lanes, "path_info", decoded.append)
+    assert lane_of(THINGS, "GET", f"/{'%' * 8000}?limit=20") is POOL
+    assert decoded == []
 
 
 def test_a_head_runs_where_its_get_does_and_a_request_without_a_route_in_the_pool():
