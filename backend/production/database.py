@@ -92,8 +92,10 @@ class GroupCommitDatabase(Database):
         super().close()
         with suppress(OSError):  # of the gate
             if self._gate.acquire(0):
-                self._close_writer()
-                self._gate.release()
+                try:
+                    self._close_writer()
+                finally:
+                    self._gate.release()
 
     @contextmanager
     def _write(self, seconds: float) -> Iterator[Tx]:

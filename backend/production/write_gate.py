@@ -58,11 +58,13 @@ class WriteGate:
                 self._porter_waits = True
             turn = _Turn()
             self._line.append(turn)
-        if not turn.came.acquire(timeout=seconds):
-            with self._mutex:
-                if turn in self._line:  # else the turn came just after the time-out
-                    self._line.remove(turn)
-                    return False
+        try:
+            if not turn.came.acquire(timeout=seconds) and self._has_left(turn):
+                return False
+        except BaseException:  # KeyboardInterrupt, in the main thread: a turn left in line would keep the gate for ever
+            if not (self._has_left(turn) or turn.error or self.pass_on()):
+                self.release()
+            raise
         if turn.error is not None:
             raise OSError("the write gate cannot be locked") from turn.error
         return True
@@ -82,6 +84,14 @@ class WriteGate:
             flock(descriptor, LOCK_UN)
         self._inside.release()
         os.close(descriptor)
+
+    def _has_left(self, turn: "_Turn") -> bool:
+        """Leave the line. False if the turn came meanwhile."""
+        with self._mutex:
+            if turn in self._line:
+                self._line.remove(turn)
+                return True
+            return False
 
     def _acquired_at_once(self) -> bool:
         if not self._inside.acquire(blocking=False):

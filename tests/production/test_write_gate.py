@@ -112,6 +112,26 @@ def test_a_thread_that_has_left_the_line_is_passed_nothing(gate: WriteGate, path
     assert gate.acquire(5)
 
 
+def test_a_thread_that_is_interrupted_in_line_is_passed_nothing(gate: WriteGate, path: Path) -> None:
+    leave = Signal()
+    child = held_by_a_child(path, leave)
+    main = threading.main_thread()
+
+    def interrupt() -> None:
+        wait_until(lambda: any(f" {os.getpid()} " in line for line in _waiting_locks()))
+        asleep(main)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        gate.acquire(20)
+    interrupter.join()
+    leave.say()
+    child.result()
+    assert gate.acquire(5)
+
+
 @pytest.mark.parametrize("held_by", ["a thread", "the porter"])
 def test_it_is_free_once_released_although_a_forked_child_shares_the_descriptor(
     gate: WriteGate, path: Path, held_by: str
