@@ -235,7 +235,7 @@ def _addresses(text: str) -> tuple[str, ...]:
     addresses = tuple(_entries(text))
     for address in addresses:
         match = LISTENER.fullmatch(address)
-        if not match or int(match[3] or 0) > 65_535:
+        if not match or NOT_TEXT.search(address) or int(match[3] or 0) > 65_535:
             raise ValueError(text)
         ipaddress.IPv6Address(match[1] or "::")
         if re.fullmatch("[0-9.]+", match[2] or ""):

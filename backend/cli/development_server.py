@@ -6,11 +6,13 @@ own reloader serves in a child process, which its parent ends by SIGKILL on SIGT
 the deliveries that it has claimed.
 
 Promised: the whole API, for one developer. Not promised: what hostile or very many clients take. A client that stalls
-holds its thread for ever, every connection serves one request, and what Werkzeug refuses itself, such as a request line
-of 64 KiB, is no envelope. `production/gunicorn_worker.py` is for that.
+holds its thread for ever, every connection serves one request, and the limits of a head are those of `http.server`.
+`production/gunicorn_worker.py` is for that.
 """
 
+import logging
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -22,11 +24,16 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from backend.errors import BadRequest, HeadersTooLarge, UriTooLong
 from backend.infrastructure.migrations import check_schema, migrate
 from backend.settings import Settings, SettingsError
+from backend.web.response import error_response
+
+log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("app.py", "backend/**/*.py", "sql/**/*.sql")
@@ -69,7 +76,33 @@ def serve(create_app: Callable[[Settings], Any], settings: Settings) -> None:
 
 
 class Handler(WSGIRequestHandler):
-    """Without an access log: the application's middleware writes one."""
+    """Without an access log: the application's middleware writes one. What it refuses itself gets the envelope."""
+
+    def parse_request(self) -> bool:
+        if not super().parse_request():
+            return False
+        self.path = self.requestline.split()[1]  # as it was sent: `http.server` drops slashes at its start
+        try:
+            urlsplit(self.path)  # as `make_environ` does, which has no answer to `http://[`
+        except ValueError:
+            self.send_error(400)
+            return False
+        return True
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer a request that the application does not see, because its head cannot be parsed."""
+        error = {414: UriTooLong, 431: HeadersTooLarge}.get(code, BadRequest)()
+        log.info("refused %s: %d %s", self.client_address[0], error.status, error.code)
+        self.request_version = self.protocol_version  # else an unknown version would get an answer without a head
+        new_id = secrets.token_hex(16)
+        response = error_response(error, new_id)
+        self.send_response(response.status)
+        headers = {"Cache-Control": response.cache_control, "X-Request-ID": new_id, "X-Content-Type-Options": "nosniff"}
+        for name, value in [*response.headers, *headers.items(), ("Connection", "close")]:
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(response.body)
 
     def log_request(self, *_: object) -> None:
         pass

@@ -16,7 +16,7 @@ from backend.infrastructure.migrations import SchemaMismatch, check_schema, migr
 from backend.infrastructure.private_files import loose_modes
 from backend.openapi.document import openapi_document
 from backend.repositories import transactions
-from backend.settings import Settings, SettingsError
+from backend.settings import NOT_TEXT, Settings, SettingsError
 
 
 def main(create_app: CreateApp, unopened_app: CreateApp) -> None:
@@ -47,7 +47,7 @@ def main(create_app: CreateApp, unopened_app: CreateApp) -> None:
     arguments = _parser({name: meaning for name, (_, meaning) in commands.items()}).parse_args()
     with _errors_as_one_line():
         commands[arguments.command or "serve"][0](arguments, Settings.from_environment())
-        sys.stdout.flush()
+        print(end="", flush=True)
 
 
 def _parser(meanings: dict[str, str]) -> argparse.ArgumentParser:
@@ -63,9 +63,18 @@ def _parser(meanings: dict[str, str]) -> argparse.ArgumentParser:
             command.add_argument("--existing", action="store_true", help=existing)
         if name == "users":
             one = command.add_mutually_exclusive_group()
-            one.add_argument("--deactivate", metavar="EMAIL", help="lock the user out, and end that user's logins")
-            one.add_argument("--activate", metavar="EMAIL", help="let the user log in again")
+            one.add_argument(
+                "--deactivate", metavar="EMAIL", type=_text, help="lock the user out, and end that user's logins"
+            )
+            one.add_argument("--activate", metavar="EMAIL", type=_text, help="let the user log in again")
     return parser
+
+
+def _text(argument: str) -> str:
+    """The argument. Raises ArgumentTypeError for bytes that are not UTF-8, which Python reads as lone surrogates."""
+    if NOT_TEXT.search(argument):
+        raise argparse.ArgumentTypeError("must be UTF-8 without control characters")
+    return argument
 
 
 @contextmanager

@@ -22,7 +22,6 @@ from backend.web.constraints import CONTROL
 from backend.web.counts import Count
 from backend.web.etags import matches_strongly, matches_weakly
 from backend.web.json_body import parse_json
-from backend.web.router import SERVER
 
 if TYPE_CHECKING:
     from backend.web.router import Endpoint
@@ -39,12 +38,11 @@ class Request(WerkzeugRequest):
 
     def __init__(self, environ: dict[str, Any]) -> None:
         super().__init__(environ)
+        # As the client sent it: Werkzeug would give every path one leading slash.
+        self.path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
         raw_path = environ.get("RAW_URI", "").partition("?")[0]
-        if environ.get("PATH_INFO", "").startswith("//") or "%2F" in raw_path.upper():
-            # Werkzeug drops leading slashes and servers decode %2F; such a path must not match a route because of that.
-            self.path = f"/{self.path}"
-        if environ.get("PATH_INFO") == SERVER:
-            self.path = SERVER  # Werkzeug would make it `/*`, which is a path
+        if raw_path.startswith("//") or "%2F" in raw_path.upper():
+            self.path = f"//{self.path}"  # servers drop slashes and decode %2F; no path matches a route because of that
         given = environ.get("HTTP_X_REQUEST_ID", "")
         self.id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
         self.client = ""  # address, by client_addresses

@@ -85,7 +85,10 @@ class Router:
 
     def _walk(self, path: str) -> tuple[_Node, str]:
         node, value = self._root, ""
-        for segment in path.split("/")[1:]:
+        before, *segments = path.split("/")
+        if before:
+            raise NotFound("No such route.")
+        for segment in segments:
             child = node.children.get(segment)
             if child is None:
                 child, value = node.children.get(PARAMETER), segment

@@ -384,6 +384,8 @@ def test_a_command_line_that_cannot_be_read_is_a_usage_error(tmp_path):
         ["create-admin"],
         ["serve", "--nonsense"],
         ["users", "--activate", "a@example.com", "--deactivate", "a@example.com"],
+        ["users", "--activate", os.fsdecode(b"\xff@example.com")],
+        ["users", "--deactivate", os.fsdecode(b"\xff@example.com")],
     ):
         done = run(tmp_path / "app.db", *arguments)
         assert done.returncode == 2
@@ -400,3 +402,11 @@ def test_a_reader_that_leaves_early_is_no_error_to_tell_of(tmp_path):
     )  # fmt: skip
     os.close(theirs)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("command", ["check", "users", "routes", "openapi"])
+def test_without_a_standard_output_nothing_is_printed(database_path, command):
+    """`python app.py check >&-`, as some supervisors start programs."""
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, command]
+    done = subprocess.run(closed, env=environment(database_path), capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

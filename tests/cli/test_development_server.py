@@ -146,6 +146,32 @@ def test_a_body_that_is_framed_badly_gets_an_envelope(server, head, body, code):
     assert "Traceback" not in server.errors()
 
 
+@pytest.mark.parametrize(
+    ("request_line", "head", "status", "code"),
+    [
+        (b"GET http://[ HTTP/1.1", b"", 400, "BAD_REQUEST"),
+        (b"GET //[/healthz HTTP/1.1", b"", 400, "BAD_REQUEST"),
+        (b"GET /healthz HTTP/2.0", b"", 400, "BAD_REQUEST"),
+        (b"GET /healthz and more HTTP/1.1", b"", 400, "BAD_REQUEST"),
+        (b"\x16\x03\x01\x02", b"", 400, "BAD_REQUEST"),
+        (b"GET //healthz HTTP/1.1", b"", 404, "NOT_FOUND"),
+        (b"GET healthz HTTP/1.1", b"", 404, "NOT_FOUND"),
+        (b"GET /" + b"a" * 65_532, b"", 414, "URI_TOO_LONG"),  # as much as is read: what is not read resets the answer
+        (b"GET /healthz HTTP/1.1", b"X: y\r\n" * 101, 431, "HEADERS_TOO_LARGE"),
+    ],
+)
+def test_a_head_that_cannot_be_parsed_or_routed_gets_an_envelope(server, request_line, head, status, code):
+    """Without a traceback. The log line has no byte that a terminal obeys."""
+    answered, _, body = exchange(server.port, request_line + b"\r\n" + head + b"\r\n").partition(b"\r\n\r\n")
+    assert answered.startswith(b"HTTP/1.1 %d " % status)
+    envelope = json.loads(body)
+    assert envelope["error"]["code"] == code
+    assert f"X-Request-ID: {envelope['meta']['requestId']}".encode() in answered
+    assert ask(server.port, "GET", "/healthz")[0] == 200
+    assert "Traceback" not in server.errors()
+    assert all(json.loads(line) for line in server.errors().splitlines())
+
+
 def test_an_answer_comes_before_a_body_that_never_ends(server):
     """A client that keeps a refused chunked request open hears of the refusal at once."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as stream:

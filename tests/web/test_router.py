@@ -30,8 +30,9 @@ def test_a_path_that_is_not_exactly_a_route_is_not_found(api, admin, path):
 
 @pytest.mark.parametrize(
     "raw",
-    ["/api/v1%2Fproducts", "/api%2fv1/products", "%2Fapi/v1/products", "/%2Fapi/v1/products", "/api/v1/products%2F",
-     "/%2Fhealthz", "/healthz%2f", f"/api/v1/orders/{ABSENT}%2Fcancel", f"/api/v1/products%2F{ABSENT}"],
+    ["/api/v1%2Fproducts", "/api%2fv1/products", "%2Fapi/v1/products", "api%2Fv1%2Fproducts", "/%2Fapi/v1/products",
+     "/api/v1/products%2F", "/%2Fhealthz", "/healthz%2f",
+     f"/api/v1/orders/{ABSENT}%2Fcancel", f"/api/v1/products%2F{ABSENT}"],
 )  # fmt: skip
 def test_an_encoded_slash_separates_no_segments(api, admin, raw):
     """`%2F` is a character of a segment, and no route has it in one. A query may contain it."""
@@ -40,9 +41,16 @@ def test_an_encoded_slash_separates_no_segments(api, admin, raw):
     assert api.get("/products?cursor=%2F").status_code == 422
 
 
-@pytest.mark.parametrize("path", ["//api/v1/products", "///healthz", "//healthz", "///api/v1/products"])
-def test_leading_slashes_are_not_dropped(api, path):
-    """A server passes them on, and Werkzeug's request drops all but one."""
+@pytest.mark.parametrize("raw", ["//api/v1/products", "///healthz", "//healthz", "///api/v1/products"])
+@pytest.mark.parametrize("dropped_by_the_server", [False, True])
+def test_leading_slashes_are_not_dropped(api, raw, dropped_by_the_server):
+    """Werkzeug's request drops all but one of them, and so do some servers from `PATH_INFO`."""
+    path = f"/{raw.lstrip('/')}" if dropped_by_the_server else raw
+    assert api.get("//healthz", environ_overrides={"PATH_INFO": path, "RAW_URI": raw}).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["healthz", "x/healthz", "api/v1/products", ""])
+def test_a_path_starts_with_a_slash(api, path):
     assert api.get("//healthz", environ_overrides={"PATH_INFO": path, "RAW_URI": path}).status_code == 404
 
 
