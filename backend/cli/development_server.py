@@ -154,10 +154,14 @@ def _versions() -> dict[Path, int]:
 
 
 def _starts() -> bool:
-    """True if the code can be imported; if not, standard error has the traceback, and the old code goes on serving."""
-    return (
-        subprocess.run([sys.executable, sys.argv[0], "--version"], stdout=subprocess.DEVNULL, check=False).returncode
-        == 0
+    """True if the code builds the application and migrates the database.
+
+    If not, standard error says why, and the old code goes on serving.
+    """
+    command = [sys.executable, sys.argv[0]]
+    return all(
+        subprocess.run([*command, step], stdout=subprocess.DEVNULL, check=False).returncode == 0
+        for step in ("routes", "migrate")
     )
 
 

@@ -254,6 +254,23 @@ def test_a_change_of_the_code_is_served_on_the_same_port_without_a_restart(tmp_p
     assert "newer" in refused(run(tmp_path / "app.db", "check"))
 
 
+def test_code_that_cannot_build_the_application_or_migrate_is_shown_and_the_old_code_goes_on(tmp_path, checkout):
+    """A URL table that names what is not imported yet, and half a migration."""
+    migration = checkout / "sql/sqlite/0999_notes.sql"
+    with development_server(tmp_path / "app.db", [sys.executable, str(checkout / "app.py")]) as server:
+        change(checkout / "app.py", "        self.routes = [", "        notes = NoteRoutes()\n        self.routes = [")
+        wait_until(lambda: "NoteRoutes" in server.errors(), 60)
+        assert health(server.port) == "ok"
+        migration.write_text("CREATE TABLE notes (")
+        change(checkout / "app.py", "NoteRoutes()", "None")
+        wait_until(lambda: "incomplete input" in server.errors(), 60)
+        assert health(server.port) == "ok"
+        migration.write_text("CREATE TABLE notes (text TEXT) STRICT;\n")
+        wait_until(lambda: newest_migration(tmp_path / "app.db") == 999, 60)
+        change(checkout / "backend/routes/service.py", 'Status("ok")', 'Status("mended")')
+        wait_until(lambda: health(server.port) == "mended", 60)
+
+
 def test_code_that_cannot_be_imported_is_shown_and_the_old_code_goes_on(tmp_path, checkout):
     with development_server(tmp_path / "app.db", [sys.executable, str(checkout / "app.py")]) as server:
         change(checkout / "backend/routes/service.py", 'Status("ok")', "Status(broken(]")
