@@ -1,8 +1,8 @@
 """Gunicorn's settings in production: `gunicorn -c python:backend.gunicorn_conf`.
 
-BIND, WEB_CONCURRENCY and THREADS override. A bad value of these, or of the application's settings, stops the start with
-one line that names it. So does what the first request would otherwise find: an address that cannot be listened on, a
-database that is missing, unreadable or of another schema, a secret of no use.
+BIND, WEB_CONCURRENCY and THREADS override the defaults. A bad value of these, or of the application's settings, stops
+the start with one line that names it. So does an address that cannot be listened on, a database that is missing,
+unreadable or of another schema, or an unusable secret.
 """
 
 import errno
@@ -24,7 +24,7 @@ from backend.production.rate_limiter import shared_limiter
 from backend.production.write_gate import sqlite_warnings
 from backend.settings import Settings, SettingsError
 
-LISTEN_SECONDS = 3.0  # for the address to become free: a server that has been told to stop keeps it for a second
+LISTEN_SECONDS = 3.0  # for the address to become free: a server keeps it for a second after SIGTERM
 
 ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 
@@ -36,7 +36,7 @@ def handed_over() -> set[str]:
 
 
 def require_listenable(address: "tuple[str, int] | str | int") -> None:
-    """OSError if a server cannot listen on this TCP address, unix socket or descriptor."""
+    """Raises OSError if a server cannot listen on this TCP address, unix socket or descriptor."""
     if isinstance(address, int):
         return socket.socket(fileno=os.dup(address)).close()
     if isinstance(address, str) and Path(address).is_socket():
@@ -49,7 +49,7 @@ def require_listenable(address: "tuple[str, int] | str | int") -> None:
 
 
 def require_addresses(server: Any) -> None:
-    """SystemExit for an address that cannot be listened on. Gunicorn logs five attempts, or ends in a traceback."""
+    """Raises SystemExit for an address that cannot be listened on. Gunicorn would retry, or end in a traceback."""
     until = time.monotonic() + LISTEN_SECONDS
     for text, address in zip(server.cfg.bind, server.address, strict=True):
         while True:
@@ -64,7 +64,7 @@ def require_addresses(server: Any) -> None:
 
 
 def require_own_worker(worker: type[Any]) -> None:
-    """SystemExit for another kind of worker (`-k`): no limit of this file would hold for it."""
+    """Raises SystemExit for another kind of worker (`-k`): no limit of this file would hold for it."""
     if not hasattr(worker, "forget_connections"):
         raise SystemExit("-k: these settings are for their own worker; `gunicorn 'app:create_app()'` takes any")
 
@@ -77,7 +77,7 @@ def on_starting(server: Any) -> None:
         server.log.warning(danger)
     try:
         require_own_worker(server.worker_class)
-        if not server.master_pid and not handed_over():  # else it inherits its listeners and does not read BIND
+        if not server.master_pid and not handed_over():  # otherwise it inherits its listeners and does not read BIND
             require_addresses(server)
         check_database(settings.database_path)
         signing_secrets(settings)
@@ -86,14 +86,14 @@ def on_starting(server: Any) -> None:
     except (SettingsError, SchemaMismatch, Unavailable) as error:
         raise SystemExit(str(error)) from None
     finally:
-        log_queue.standard_error().flush()  # the log's lines come before the line that ends the start
+        log_queue.standard_error().flush()  # so that the log's lines come before the error
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """In a new worker: obey a signal to end that comes while it boots; the master would wait 30 s for the worker.
+    """In a new worker: end on a signal that comes while it boots. Otherwise the master would wait for it for 30 s.
 
-    Until gunicorn sets the worker's handlers, those of the master are in force. They put the signal into the worker's
-    copy of the master's queue, which nothing reads.
+    Until gunicorn sets the worker's handlers, the master's are in force. They put the signal into the worker's copy of
+    the master's queue, which no code reads.
     """
     for number in ENDING:
         signal.signal(number, signal.SIG_DFL)
@@ -103,13 +103,13 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """In a new worker: deliver the events that an earlier worker has left, without waiting for a request."""
+    """In a new worker: deliver the events that an earlier worker has left, before any request comes."""
     if hasattr(worker.wsgi, "relay"):
         worker.wsgi.relay.start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """In a worker that ends: stop the relay. It returns its claims, so that another worker can deliver at once."""
+    """In a worker that ends: stop the relay. It gives up its claims, so another worker can deliver at once."""
     if hasattr(getattr(worker, "wsgi", None), "relay"):
         worker.wsgi.close()
 
@@ -131,10 +131,10 @@ bind = [address for address in settings.bind if address not in handed_over()]
 workers, threads = settings.workers, settings.threads
 # Half of the descriptors. The rest is for the database, the log and outgoing connections.
 worker_connections = min(1000, descriptors // 2) if descriptors > 0 else 1000
-keepalive, timeout, graceful_timeout = 5, 30, 30  # seconds; `timeout` is the worker's for a sign of life
+keepalive, timeout, graceful_timeout = 5, 30, 30  # seconds; a worker that gives no sign of life for `timeout` is killed
 preload_app = False  # no thread and no database handle crosses the fork
 loglevel = settings.log_level.lower()
-# Gunicorn's own lines go through the queue too: otherwise a full pipe that is not read would stop its master.
+# Gunicorn's own lines go through the queue too: otherwise a full pipe would block the master.
 logconfig_dict = {
     "handlers": {"queue": {"()": log_queue.standard_error}},
     "root": {"level": settings.log_level, "handlers": ["queue"]},

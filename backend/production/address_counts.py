@@ -1,13 +1,14 @@
 """The number of open connections of each client address, over all workers of the machine.
 
-A count in each worker would allow an address its hundred connections once a worker, and a count in one shared number
-would stay too high for ever when a worker is killed. Here the workers share a table in memory, mapped before they are
-forked: a line for each of 65,536 hashes of an address, with one byte for each worker. A worker writes only its own
-bytes, so there is no lock; an address's count is the sum of its line. When a worker dies, the master clears its bytes.
+A count in each worker would allow an address a hundred connections to each of them, and one shared number would keep
+the connections of a killed worker for ever. Here the workers share a table in memory, mapped before the fork: a line
+for each of 65,536 hashes of an address, with one byte for each worker. A worker writes only its own bytes, so there is
+no lock; an address's count is the sum of its line. When a worker dies, the master clears its bytes.
 
-Promised: an address never holds more than its limit, and a killed worker's connections no longer count. Not promised:
-two workers that are asked for the last place at the same moment may both refuse it; two addresses with the same hash
-share one count. The hash is keyed, so a client cannot choose to share another's.
+Promised: an address never holds more than its limit, and a killed worker's connections no longer count. Not
+promised: that the last place is given when two workers are asked for it at the same moment, since both may refuse; that
+each address has its own count, since two with the same hash share one. The hash is keyed, so a client cannot choose
+whose count it shares.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ import mmap
 import os
 
 LINES = 1 << 16
-WORKERS = 128  # alive at the same time: 32, and those that a reload or two has not yet ended
+WORKERS = 128  # alive at once: 32, and those that end after one or two reloads
 
 
 class AddressCounts:
@@ -36,7 +37,7 @@ class AddressCounts:
         self._free_numbers.add(worker)
 
     def enter(self, worker: int, address: str, limit: int) -> bool:
-        """Count one more connection of the address, unless that makes more than `limit` (≤ 200)."""
+        """Count one more connection of the address. False, and not counted, beyond `limit` (≤ 200)."""
         line = self._line(address)
         # Add first, then look: two workers may both refuse the last place, but never both give it.
         self._table[line + worker] += 1

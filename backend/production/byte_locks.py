@@ -1,13 +1,13 @@
-"""Locks on the bytes of a file: any number of them, for threads and processes alike, freed by the kernel at a kill.
+"""Locks on the bytes of a file: any number, for threads and processes, freed by the kernel when a process is killed.
 
-`threading.Lock` knows one process, and a `multiprocessing.Lock` stays locked for ever when its holder is killed. The
-kernel frees an F_OFD_SETLKW lock of a killed process, and one file has 2**63 of them. To take one and free it costs
-1.4 µs (a `threading.Lock`: 0.1).
+A `threading.Lock` is of one process, and a `multiprocessing.Lock` stays locked when its holder is killed. The kernel
+frees an F_OFD_SETLKW lock of a killed process, and one file has 2**63 of them. Locking and unlocking costs 1.4 µs (a
+`threading.Lock`: 0.1).
 
 Such a lock belongs to an open file description, so every thread of every process must open the file itself: a
 descriptor that was duplicated, or inherited through a fork, shares its locks with the original. macOS has neither these
-locks nor files without a name: there one `flock` stands for all bytes (to free one byte frees all), which is good
-enough to develop on.
+locks nor files without a name. There one `flock` stands for all bytes, and unlocking one byte unlocks all: good enough
+for development.
 """
 
 import fcntl
@@ -31,7 +31,7 @@ class Descriptor:
 
 
 class ByteLocks:
-    """Make it before the fork. The file has no name; it disappears with the last process that has it open."""
+    """Make it before the fork. On Linux the file has no name; it disappears with the last process that has it open."""
 
     def __init__(self) -> None:
         if sys.platform == "linux":
@@ -43,7 +43,7 @@ class ByteLocks:
         self._mine = threading.local()
 
     def own(self) -> "OwnLocks":
-        """The locks as this thread of this process takes them; opened on first use, closed when the thread ends.
+        """This thread's locks in this process: opened on first use, freed when the thread ends.
 
         Raises OSError if the process has too many files open.
         """
@@ -54,7 +54,7 @@ class ByteLocks:
 
 
 class OwnLocks(Descriptor):
-    """The locks of one thread, which may hold several. Threads that take two in different orders can deadlock."""
+    """The locks of one thread, which may hold several. Threads that lock two bytes in different orders can deadlock."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -71,7 +71,7 @@ class OwnLocks(Descriptor):
     def count_others(self, first: int, end: int) -> int:
         """How many locks others hold on bytes from `first` up to, not including, `end`; on macOS always 0.
 
-        Neighbouring bytes of one holder are one lock.
+        Neighbouring bytes of one holder count as one.
         """
         if first >= end or sys.platform != "linux":
             return 0

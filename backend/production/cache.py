@@ -1,23 +1,23 @@
 """A cache that is coherent over all workers.
 
-The textbook cache (`backend/infrastructure/cache.py`) hears only of its own process's writes: after a write in one
+The textbook cache (`backend/infrastructure/cache.py`) is invalidated only by its own process: after a write in one
 worker, every other worker shows the old row for up to CACHE_TTL_SECONDS (60). So the core cannot cache sessions, and
 reads session and user from the database at each request: 40 µs, where this cache takes 10.
 
-Here the database says what has changed. Triggers on the cached tables append a tag for each changed row to the log
-`cache_invalidations`, in the writer's transaction, so every writer takes part: workers, the command line, a migration.
+Here the database records what has changed. Triggers on the cached tables append a tag for each changed row to the log
+`cache_invalidations`, in the writer's transaction. This covers every writer: workers, the command line, a migration.
 
-  lookup   `PRAGMA data_version` (3 µs) tells whether another connection has committed since. If so, the lookup reads
+  lookup   `PRAGMA data_version` (3 µs) shows whether another connection has committed since. If so, the lookup reads
            the log from the last applied entry on and invalidates the tags in it. Only then does it look for the key.
-  write    It has nothing to do. It uses a connection that no reader uses, so `data_version` reports a worker's own
-           commits as well (it does not change on the connection that committed).
+  write    It invalidates nothing itself. It uses a connection that no reader uses, so `data_version` reports a
+           worker's own commits as well (it does not change on the connection that committed).
   pruning  A trigger keeps the last 10,000 entries. If entries after the last applied one are missing, or the log ends
            before it (a backup was restored), the cache is cleared.
 
-A hit takes 6 µs, a hit in the textbook cache 1. The question alone costs as much as a point SELECT, so it pays to cache
+A hit takes 6 µs, a hit in the textbook cache 1. The PRAGMA alone costs as much as a point SELECT, so it pays to cache
 finished objects and lists, not single rows of SQLite.
 
-Promise: a read that begins after a write was answered never shows older data, whichever process wrote. Not promised:
+Promised: a read that begins after a write was answered never shows older data, whichever process wrote. Not promised:
 that reads of two keys show the same moment.
 """
 
@@ -40,7 +40,7 @@ NEWS = """SELECT coalesce((SELECT min(seq) FROM cache_invalidations), 1),
 
 
 class CoherentCache(LruCache):
-    """An LruCache that learns from the database what to forget. Thread-safe."""
+    """An LruCache that reads from the database what to invalidate. Thread-safe."""
 
     def __init__(
         self, database: GroupCommitDatabase, size: int, ttl_seconds: float, clock: Callable[[], float] = time.monotonic
@@ -58,10 +58,10 @@ class CoherentCache(LruCache):
         return super().get_or_load(key, load, tags)
 
     def invalidate(self, *tags: str) -> None:
-        """Do nothing: the next lookup reads in the log what this worker has written, too."""
+        """Do nothing: the next lookup finds this worker's own writes in the log."""
 
     def _apply_news(self) -> None:
-        """Several threads may do this at a time: all entries up to `_applied` are applied, some perhaps twice."""
+        """Apply the log. Several threads may do so at once: each entry up to `_applied` is applied once or more."""
         applied = self._applied
         first, end, tags = self._log.only_row(NEWS, applied=applied)
         if not first - 1 <= applied <= end:

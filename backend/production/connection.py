@@ -1,7 +1,7 @@
-"""One client's connection, and which connections a worker closes first when it holds too many.
+"""One client's connection, and which connections a worker closes first when it has too many.
 
-A connection holds what its client has sent and is not yet a whole request, and what it has not yet taken of an answer.
-No call on it blocks.
+A connection holds the bytes that are not yet a whole request, and the part of the answer that is not yet sent. No call
+on it blocks.
 """
 
 import heapq
@@ -15,16 +15,16 @@ from typing import Any
 
 from backend.production.request_reader import RequestReader
 
-KERNEL_BYTES = 128 * 1024  # that the kernel may hold of an answer without having sent them
+KERNEL_BYTES = 128 * 1024  # of an answer that the kernel may hold unsent
 
 Step = Callable[["Connection"], None]
 
 
 class Connection:
-    """A socket, the requests that it brings and the answer that it takes away.
+    """A socket, the bytes of its next request and the unsent bytes of its answer.
 
-    One thread at a time uses a connection: the loop's, or the pool thread that runs its request. What the kernel does
-    not take at once stays in `unsent`, and the loop sends it later.
+    One thread at a time uses a connection: the loop's, or the pool thread that runs its request. Bytes that the kernel
+    does not take at once stay in `unsent`, and the loop sends them later.
     """
 
     def __init__(self, stream: socket.socket, client: Any, server: Any) -> None:
@@ -42,7 +42,7 @@ class Connection:
         stream.setblocking(False)
 
     def allow(self, seconds: float) -> None:
-        """Give the client this long, from now on, for what comes next."""
+        """Set the deadline of the next wait to this many seconds from now."""
         self.waits_since = time.monotonic()
         self.deadline = self.waits_since + seconds
 
@@ -51,16 +51,16 @@ class Connection:
 
     @property
     def size(self) -> int:
-        """Bytes that the worker holds for this client, about."""
+        """About how many bytes the worker holds for this client."""
         return self.reader.size + self.unsent_size
 
     @property
     def idle(self) -> bool:
-        """Whether it is between two requests, before the first or after the last."""
+        """Whether no request has begun and no answer is unsent."""
         return not self.reader.begun and not self.unsent
 
     def has_sent(self) -> bool:
-        """Whether bytes of the client wait in the kernel."""
+        """Whether the kernel has bytes from the client."""
         try:
             return bool(self.stream.recv(1, socket.MSG_PEEK))
         except OSError:  # nothing has come, or the client is gone
@@ -84,7 +84,7 @@ class Connection:
                 self.unsent.appendleft(rest)
 
     def limit_kernel(self, patience: float) -> None:
-        """On TCP: let the kernel hold little that is unsent, and drop what is not acknowledged in `patience` seconds.
+        """On TCP: limit the kernel's unsent bytes, and drop a connection that acknowledges none for `patience` seconds.
 
         Without this, a client that never reads costs 3 MB: the size to which the kernel's send buffer grows.
         """
@@ -92,12 +92,12 @@ class Connection:
         self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))
 
     def reset(self) -> None:
-        """Make `close` drop what is unsent and send a reset, so that the client knows its answer is not whole."""
+        """Make `close` drop unsent bytes and send a reset, which tells the client that its answer is not whole."""
         self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def longest_waiting(connections: Iterable[Connection], count: int) -> list[Connection]:
-    """Up to `count` connections, those that have waited longest for their client first.
+    """Up to `count` connections, the longest waiting first.
 
     The newest are the least likely to be hostile. An idle connection whose next request has just arrived comes last.
     """
@@ -107,7 +107,7 @@ def longest_waiting(connections: Iterable[Connection], count: int) -> list[Conne
 
 
 def surplus(connections: Iterable[Connection], limit: int) -> list[Connection]:
-    """The connections to close so that the others hold no more than `limit` bytes; the longest waiting first."""
+    """The connections to close so that the others hold at most `limit` bytes, the longest waiting first."""
     holders = sorted((conn for conn in connections if conn.size), key=attrgetter("waits_since"))
     excess = sum(conn.size for conn in holders) - limit
     chosen: list[Connection] = []

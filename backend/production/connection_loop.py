@@ -1,11 +1,11 @@
-"""What the worker's thread does with its clients: reads their requests, sends their answers, closes their connections.
+"""The loop of the worker's main thread: it reads requests, sends answers and closes connections.
 
-No step blocks. A step that cannot go on leaves its connection waiting, with a deadline and the step to take at the
-next event; the worker has the deadlines looked at ten times a second. Plain gthread blocks a thread in each of these
-places, so each client that stalls there takes a thread away.
+Plain gthread blocks a thread in each of these places, so each stalled client takes a thread away. Here no step blocks.
+A step that cannot go on leaves its connection waiting, with a deadline and the step to take at the next event. The
+worker checks the deadlines ten times a second.
 
-Promised: each wait for a client ends by its deadline, and a byte that drips in does not extend it; the clients of one
-worker make it hold 64 MiB at most. Not promised: fairness between clients by bytes or by address.
+Promised: each wait for a client ends by its deadline, and further bytes do not extend it; a worker holds at most 64 MiB
+for its clients. Not promised: fairness between clients by bytes or by address.
 """
 
 import selectors
@@ -19,7 +19,7 @@ from backend.production.error_responses import refusal
 from backend.production.request_reader import RequestReader
 from backend.production.wsgi import WholeRequest
 
-MAX_HELD = 64 * 1024 * 1024  # bytes of unfinished requests and untaken answers, of all clients of this worker
+MAX_HELD = 64 * 1024 * 1024  # bytes of unfinished requests and unsent answers, of all clients of this worker
 RECEIVE_BYTES = 64 * 1024
 LINGER_SECONDS = 2.0  # for a client to read its last answer and close
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -29,9 +29,9 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 class ConnectionLoop:
     """The life of each connection: begin → (receive → dispatch → run → answer → send)* → linger → drain.
 
-    `run` gets each request once it is whole, and later calls `answer` for it. `closed` gets each connection that is
-    closed. `patience` (seconds) is for a request to arrive and for an answer to be taken, `keepalive` for the next
-    request to begin. One thread only.
+    `run` gets each request once it is whole; `answer` must be called for it later. `closed` gets each connection that
+    is closed. A request must arrive, and an answer be taken, within `patience` seconds; the next request must begin
+    within `keepalive` seconds. One thread only.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ConnectionLoop:
             conn.events = 0
 
     def close_overdue(self) -> None:
-        """End every wait whose deadline has passed, and close what holds too many bytes."""
+        """End every wait whose deadline has passed, and close connections while they hold too many bytes."""
         now = time.monotonic()
         for conn in [conn for conn in self._waiting if conn.deadline <= now]:
             self._waiting.remove(conn)
@@ -76,12 +76,12 @@ class ConnectionLoop:
             self._close(conn)
 
     def make_room(self, share: float = 0) -> None:
-        """Close this share of the waiting connections, at least one: the longest waiting."""
+        """Close this share of the waiting connections, at least one, the longest waiting first."""
         for conn in longest_waiting(self._waiting, max(1, int(share * len(self._waiting)))):
             self._close(conn)
 
     def hasten_idle(self, since: float, seconds: float) -> None:
-        """Give each idle connection this long at most, from `since` or from when it became idle."""
+        """Let each idle connection wait `seconds` at most, from `since` or, if later, from when it became idle."""
         for conn in self._waiting:
             if conn.idle:
                 conn.deadline = min(conn.deadline, max(since, conn.waits_since) + seconds)
@@ -134,14 +134,14 @@ class ConnectionLoop:
         if conn.unsent:
             self._wait(conn, WRITE, self._send)
         elif conn.keep:
-            # What has arrived of the next request did not keep the worker waiting, so its time begins now.
+            # Bytes of the next request may have come during the answer; its time begins now all the same.
             conn.allow(self._patience if conn.reader.begun else self._keepalive)
             self._dispatch(conn)
         else:
             self._linger(conn)
 
     def _linger(self, conn: Connection) -> None:
-        """RFC 9112 §9.6: to close with bytes unread would reset the connection, and may cost the client its answer."""
+        """RFC 9112 §9.6: closing with unread bytes resets the connection, and the client may lose its answer."""
         conn.reader = RequestReader()
         conn.stream.shutdown(socket.SHUT_WR)
         conn.allow(LINGER_SECONDS)
@@ -156,7 +156,7 @@ class ConnectionLoop:
     def _wait(self, conn: Connection, events: int, step: Step) -> None:
         """Take `step` as soon as one of `events` happens.
 
-        Most connections come back here within one turn of the loop: the poller is told only of a change.
+        Most connections wait again within one turn of the loop, so only a change goes to the poller.
         """
         conn.step = step
         self._waiting.add(conn)
@@ -174,7 +174,7 @@ class ConnectionLoop:
         """Take one step of a connection that is not waiting. Every error of a step ends here."""
         try:
             step(conn)
-        except BlockingIOError:  # it looked ready, and was not
+        except BlockingIOError:  # reported ready, but was not
             self._wait(conn, conn.events or READ, step)
         except OSError:  # the client is gone
             self._close(conn)

@@ -1,25 +1,27 @@
-"""Group commit: writers of one process that wait together share one transaction, one COMMIT, one wait for the disk.
+"""Group commit: writers of one process that wait together share one transaction and one wait for the disk.
 
 The textbook database commits each transaction by itself. With 2 processes of 8 threads it writes 2,000 to 4,000 small
-transactions a second, and one writer waits 600 to 700 ms. A fair queue alone (write_gate.py) makes that worse, 500 to
-1,700, for the lock changes hands between the processes at each turn. With groups it is 5,000 to 8,000, and the longest
-wait is 20 to 80 ms. (Measured on 2 busy cores with a disk that takes 1 to 2 ms for a write.)
+transactions a second, and the longest wait is 600 to 700 ms. A fair queue alone (write_gate.py) lowers the rate to 500
+to 1,700, because the lock moves between the processes at each turn. With groups the rate is 5,000 to 8,000, and the
+longest wait is 20 to 80 ms. (Measured on 2 busy cores with a disk that takes 1 to 2 ms for a write.)
 
 The first writer acquires the gate (write_gate.py) and begins a transaction on the write connection of the process.
-Writers that come meanwhile wait in line. When the first block has ended, its thread passes the gate and the open
-transaction to the head of the line, which works inside a SAVEPOINT, and so on. The thread that finds the line empty, or
-the group OPEN_SECONDS old, commits for all. A lone writer notices none of this.
+Later writers wait in line. When the first block has ended, its thread passes the gate and the open transaction to the
+head of the line, which works inside a SAVEPOINT, and so on. The thread that finds the line empty, or the group
+OPEN_SECONDS old, commits for all. A lone writer pays for no savepoint and no wait.
 
 Promised:
 - A member sees the work of the members before it. No other connection sees any of it before COMMIT.
 - A failing member rolls back to its savepoint but still waits for COMMIT: its error may depend on uncommitted writes.
-- `busy_timeout` bounds the wait for gate and lock together, and then the block's work, which is interrupted.
+- `busy_timeout` bounds the wait for gate and lock together. It also bounds the block's work: a longer statement is
+  interrupted.
 - A stuck lock leaves threads for reads. `max_waiters` threads wait for the whole `busy_timeout`. Others wait for a
-  tenth of it, and not at all once a writer has waited in vain. A dedicated thread always waits for the whole time.
-- A database file that was deleted or replaced is Unavailable, to readers too.
-- All writers and so all checkpoints pass the gate, which rules out SQLite's WAL-reset bug (3.7.0 to 3.51.2), but for
-  the turn during which the gate's file is deleted.
-- A forked child has connections and a gate of its own, and leaves its parent's alone.
+  tenth of it; after a wait has timed out, they do not wait at all until the next group begins. A dedicated thread
+  always waits for the whole `busy_timeout`.
+- After the database file was deleted or replaced, reads and writes raise Unavailable.
+- Checkpoints run under the gate, since only writers make them. This rules out SQLite's WAL-reset bug (3.7.0 to 3.51.2),
+  except while two processes hold the gate because its file was deleted.
+- A forked child has its own connections and gate, and does not touch its parent's.
 
 Not promised: that the members of a group fail independently. If SQLite rolls back everything (disk full, I/O error,
 interrupt) or COMMIT fails, every member gets Unavailable, and nothing is written.
@@ -40,20 +42,20 @@ from backend.infrastructure import database as core
 from backend.infrastructure.database import Database, PerThread, Row, Tx
 from backend.production.write_gate import WriteGate
 
-OPEN_SECONDS = 0.03  # for which a group takes in members; then other processes have their turn
+OPEN_SECONDS = 0.03  # for which a group admits members; then other processes have their turn
 STEPS = 10_000  # of SQLite's virtual machine, about 0.2 ms, between two looks at the deadline
 UNAVAILABLE = "The database cannot do this just now."
-INHERITED: list[object] = []  # in a forked child: its parent's connections, to be neither used nor closed
+INHERITED: list[object] = []  # in a forked child: its parent's connections, which it must neither use nor close
 
 
 class GroupCommitDatabase(Database):
     """Thread-safe. `busy_timeout` is in seconds; `clock` returns Unix time in seconds."""
 
-    # Of one process. The thread that holds the gate uses the group, the writer and the deadline.
+    # These belong to the process; only the thread that holds the gate uses the group, the writer and the deadline.
     _group: "_Group | None"
     _writer: sqlite3.Connection | None
     _deadline: float  # monotonic; a statement that runs past it is interrupted
-    _stuck: bool  # a writer has waited in vain, and none has begun since
+    _stuck: bool  # a wait for the gate has timed out, and no writer has begun since
 
     def __init__(
         self, path: Path, busy_timeout: float = 5.0, clock: Callable[[], float] = time.time, max_waiters: int = 4
@@ -65,12 +67,12 @@ class GroupCommitDatabase(Database):
         os.register_at_fork(after_in_child=lambda: (method := after_fork()) and method())
 
     def version(self) -> tuple[sqlite3.Connection, int]:
-        """Equal to this thread's last one if nothing was committed in between. Raises Unavailable.
+        """Equal to this thread's previous one if nothing was committed in between. Raises Unavailable.
 
-        It is read before every lookup in the cache, so it does without the context manager of a block: 4 µs, not 6.
+        Every lookup in the cache calls it, so it avoids the context manager of a block: 4 µs, not 6.
         """
         if self._thread.inside:
-            raise RuntimeError("transactions do not nest")  # inside one, the version stands still
+            raise RuntimeError("transactions do not nest")  # inside one, the version does not change
         try:
             connection = self._connection(query_only=True)
             return connection, connection.execute("PRAGMA data_version").fetchone()[0]
@@ -79,12 +81,12 @@ class GroupCommitDatabase(Database):
             raise
 
     def only_row(self, sql: str, **parameters: object) -> Row:
-        """The row of a statement that is a snapshot by itself. Raises Unavailable."""
+        """The one row of a statement that needs no transaction around it. Raises Unavailable, sqlite3.Error."""
         with self._block():
             return self._connection(query_only=True).execute(sql, parameters).fetchall()[0]
 
     def dedicate_thread(self) -> None:
-        """No other request needs the calling thread: its transactions always wait for the whole `busy_timeout`."""
+        """The calling thread serves no reads, so its transactions always wait for the whole `busy_timeout`."""
         self._dedicated.thread = True
 
     def close(self) -> None:
@@ -122,7 +124,7 @@ class GroupCommitDatabase(Database):
             self._group = self._group or self._begin(end)
             self._stuck = False
             return self._group
-        except (OSError, RuntimeError) as error:  # no descriptor, thread or room for the gate's file can be had
+        except (OSError, RuntimeError) as error:  # no descriptor, no thread, or no room for the gate's file
             core.log.warning("the write gate cannot be used: %s", error)
             raise Unavailable(UNAVAILABLE) from error
         finally:
@@ -143,11 +145,11 @@ class GroupCommitDatabase(Database):
 
     @contextmanager
     def _member(self, group: "_Group") -> Iterator[Tx]:
-        """One writer's block. If it raises, its work alone is undone, or else the group is lost."""
+        """One writer's block. If it raises, only its work is rolled back; if that fails, the group is lost."""
         group.members += 1
         writer, is_first = group.writer, group.members == 1
         try:
-            if not is_first:  # the first member has no work of others to keep
+            if not is_first:  # a rollback of the first member undoes no other's work
                 writer.execute("SAVEPOINT member")
             tx = Tx(writer, self.now())
             self._deadline = time.monotonic() + self._busy_timeout
@@ -181,7 +183,7 @@ class GroupCommitDatabase(Database):
             group.settled.release()
 
     def _end(self, error: BaseException | None) -> None:
-        """Roll back after an `error`, and release the gate in any case: else no process could write again."""
+        """Roll back if there is an `error`. Always release the gate: otherwise no process could write again."""
         try:
             broken = error is not None and core.is_broken(error)
             if self._writer is not None and (broken or not core.rolled_back(self._writer)):
@@ -192,7 +194,7 @@ class GroupCommitDatabase(Database):
 
     def _connect_writer(self) -> sqlite3.Connection:
         writer = core.connect(self._path, query_only=False)
-        # In pages, four times the default: an eighth more transfers under load. It costs 16 MB of `-wal`.
+        # In pages, four times the default. It gives an eighth more transfers under load and costs 16 MB of `-wal`.
         writer.execute("PRAGMA wal_autocheckpoint = 4000")
         writer.set_progress_handler(lambda: time.monotonic() > self._deadline, STEPS)
         return writer
@@ -207,9 +209,9 @@ class GroupCommitDatabase(Database):
         return super()._connection(query_only)
 
     def _check_file(self) -> None:
-        """Raises Unavailable if another file, or none, is at the path since the start.
+        """Raises Unavailable unless the file of the start is at the path.
 
-        Writes to a deleted file are lost. Beside a file that was put in its place lies the `-wal` of the old one.
+        Writes to a deleted file would be lost, and a file in its place would be read with the `-wal` of the old one.
         """
         if _file_at(self._path) != self._file:
             raise Unavailable("The database file is not the one that was there at the start.")
@@ -225,13 +227,13 @@ class GroupCommitDatabase(Database):
 
 
 class _Group:
-    """An open transaction and its members. Used by the thread that holds the gate, until it is settled."""
+    """An open transaction and its members. Until it is settled, only the thread that holds the gate uses it."""
 
     def __init__(self, writer: sqlite3.Connection) -> None:
         self.writer = writer
         self.members = 0
-        self.lost: BaseException | None = None  # why nothing of it will be, or was, committed
-        self.settled = threading.Lock()  # held until it is; an Event takes 4 µs to make
+        self.lost: BaseException | None = None  # why none of it is committed
+        self.settled = threading.Lock()  # held until the group is settled; an Event takes 4 µs to make
         self.settled.acquire()
         self._until = time.monotonic() + OPEN_SECONDS
 
@@ -239,7 +241,7 @@ class _Group:
         return self.lost is None and time.monotonic() < self._until
 
     def wait(self) -> None:
-        """Until it is settled. If it is lost, raises Unavailable, or the error of a writer that was alone."""
+        """Wait until it is settled. If it is lost, raises Unavailable, or the error itself if it had one member."""
         with self.settled:
             pass
         if self.lost is not None and self.members > 1:
@@ -249,7 +251,7 @@ class _Group:
 
 
 def _file_at(path: Path) -> tuple[int, int] | None:
-    """Device and number of the file; None if there is none."""
+    """Device and inode of the file; None if there is none."""
     try:
         found = os.stat(path)  # noqa: PTH116 - Path.stat takes twice as long
     except OSError:

@@ -1,7 +1,7 @@
-"""The server's own answers, as bytes: to requests that no application sees, and where an application gives none.
+"""The server's own answers, as bytes: to requests that the application does not see, and when the application fails.
 
-They are the envelope, with the headers that the middleware adds to every answer, and the connection ends with them: it
-is not known where the next request would begin.
+Gunicorn sends pages of HTML. These are the envelope, with the headers that the middleware adds to every answer. They
+end the connection, since it is not known where the next request would begin.
 """
 
 import logging
@@ -24,7 +24,7 @@ log = logging.getLogger("backend.production")
 def refusal(
     error: AppError, head: Sequence[bytes], peer: str, origins: frozenset[str], cause: BaseException | None = None
 ) -> bytes:
-    """The whole answer to a request of which the lines in `head` are known (perhaps none). Logs a line as well.
+    """The whole answer to a request of which the lines in `head` (perhaps none) are known. Also logs a line.
 
     `peer` is the client's address, `origins` those of CORS, `cause` the exception whose traceback the log gets.
     """
@@ -63,6 +63,6 @@ def _answer(error: AppError, head: Sequence[bytes], identifier: str, origins: fr
 
 
 def header(head: Sequence[bytes], name: bytes) -> bytes:
-    """The value of the header of this (lowercase) name, or nothing; several lines are joined by a comma."""
+    """The value of the header of this (lowercase) name, or b""; several lines are joined by a comma."""
     lines = (line.partition(b":") for line in head[1:])
     return b",".join(value.strip(b" \t") for key, _, value in lines if key.lower() == name)

@@ -1,25 +1,25 @@
 """A gunicorn worker in which no thread waits for a client.
 
-Plain gthread gives a connection to a thread, which reads the request and sends the answer. So each client that stalls
-takes a thread away: 16 clients that have sent half a head stop two workers of eight threads, and in 40 s no other
-client gets an answer. Here 300 such clients delay an answer by 10 ms at most.
+Plain gthread gives a connection to a thread, which reads the request and sends the answer. So each stalled client
+blocks a thread: 16 clients that have sent half a head stop two workers of eight threads, and in 40 s no other client
+gets an answer. Here 300 such clients delay an answer by 10 ms at most.
 
 The main thread runs a loop that never blocks (`connection_loop.py`). It reads until head and body are whole. A thread
 of a pool then runs the application, sends what the kernel takes at once, and is free. The loop sends the rest. Short
-requests run on the loop itself, since a change of threads costs more than most reads do: one user over HTTP takes
-117 µs of CPU there and 205 in the pool, where a bare function on gthread takes 142.
+requests run on the loop itself, since a change of threads costs more than most reads: one user over HTTP takes 117 µs
+of CPU on the loop and 205 in the pool. (An empty application on gthread takes 142.)
 
 Promised: a request is whole within REQUEST_TIMEOUT_SECONDS of its first byte, or refused with 408; a client that sends
-nothing is closed after as long; an answer is taken within as long, or cut off by a reset. An address holds at most 100
-connections on the machine, TRUSTED_PROXIES excepted. When a worker is full, a new connection takes the place of the one
-that has waited longest for its client. Every refusal is the envelope. SIGTERM and SIGHUP lose no request. A worker that
-cannot start a thread answers 503, and goes on.
+nothing is closed after the same time; an answer that is not taken within the same time is cut off by a reset. An
+address holds at most 100 connections on the machine, TRUSTED_PROXIES excepted. When a worker is full, it closes the
+connection that has waited longest for its client to make room for a new one. Every refusal is the envelope. SIGTERM and
+SIGHUP lose no request. A worker that cannot start a thread answers 503, and goes on.
 
-Not promised: TLS and HTTP/2, which a proxy adds; a limit on how long the application runs; an answer to the requests
-that a killed worker has begun.
+Not promised: TLS and HTTP/2, which a proxy adds; a limit on how long the application runs; an answer to the
+requests that a killed worker was running.
 
-Of gunicorn it uses the master, and of the base class of all workers `alive`, `cfg`, `max_requests`, `notify`, `nr`,
-`ppid`, `sockets`, `wsgi`, the signal handlers, and `PIPE`, to which signals write. Tried on 26.1.0 to 27.0.1.
+It uses gunicorn's master and, of the base class of workers, `alive`, `cfg`, `max_requests`, `notify`, `nr`, `ppid`,
+`sockets`, `wsgi`, the signal handlers, and `PIPE`, to which signals write. Tried on 26.1.0 to 27.0.1.
 """
 
 import errno
@@ -55,15 +55,15 @@ from backend.web.client_address import client_address
 MAX_PER_ADDRESS = 100  # connections
 TICK_SECONDS = 0.1  # between two looks at the deadlines; also the pause after a failed accept
 QUIET_TICK_SECONDS = 1.0  # the same without a connection
-PASSWORD_THREADS = (os.cpu_count() or 1) + MAX_WAITING + 4  # all that may run or wait, and some to refuse more
-STOP_SECONDS = 1.0  # after SIGTERM: new connections are answered, and each idle one may send one more request
+PASSWORD_THREADS = (os.cpu_count() or 1) + MAX_WAITING + 4  # all that may run or wait, and four to refuse more
+STOP_SECONDS = 1.0  # after SIGTERM: new connections are answered, and an idle one may send another request
 WARN_SECONDS = 60.0
 
 log = logging.getLogger("backend.production")
 
 
 class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
-    """Runs whole requests in threads that never wait for a client. Main thread, unless a method says otherwise."""
+    """Runs whole requests in threads that never wait for a client. Main thread only, unless a method says otherwise."""
 
     counts: ClassVar[AddressCounts | None] = None  # made by the master, shared by its workers
 
@@ -76,7 +76,7 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.accepting = False
         self.next_look = self.accept_again = 0.0  # seconds of the monotonic clock, as all times here
         self.warn_again: dict[str, float] = {}  # by message
-        self.ending_since = math.inf  # told to stop, or due to be replaced
+        self.ending_since = math.inf  # when it was told to stop, or became due to be replaced
         self.finished: deque[tuple[Connection, bool]] = deque()  # by the pools; see `finish_requests`
 
     @classmethod
@@ -101,7 +101,7 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 self.turn()
 
     def turn(self) -> None:
-        """Tell the master that the worker lives, handle events, and at each tick look at what no event reports."""
+        """Give the master a sign of life, handle events, and at each tick check deadlines and the end."""
         self.notify()
         self.watch_listeners()
         quiet = not self.open_count and self.ending_since == math.inf
@@ -119,11 +119,11 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     # Connections
 
     def may_accept(self) -> bool:
-        """Until the end begins, and for a second after SIGTERM; a worker that is being replaced stops at once."""
+        """True until the end begins, and for a second after SIGTERM; a replaced worker stops at once."""
         return time.monotonic() < self.ending_since + (STOP_SECONDS if shutting_down.is_set() else 0)
 
     def watch_listeners(self) -> None:
-        """Accept connections, or leave them in the listeners' queues."""
+        """Start or stop accepting. While stopped, connections wait in the listeners' queues."""
         room = self.open_count < self.max_open
         accepting = room and self.may_accept() and time.monotonic() >= self.accept_again
         if accepting == self.accepting:
@@ -137,7 +137,7 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 self.poller.unregister(listener)
 
     def accept(self, listener: Any) -> bool:
-        """Take one connection. False if none waits, or none can be taken now."""
+        """Take one connection. False if none waits, or if accepting fails."""
         try:
             stream, client = listener.accept()
         except OSError as error:
@@ -171,7 +171,7 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         return False
 
     def pause_accepting(self, error: OSError) -> None:
-        """Descriptors or memory have run out: close some connections and try again in a moment."""
+        """Descriptors or memory have run out: close some connections, and accept again after a tick."""
         self.warn_seldom("cannot accept a connection: %s", error)
         self.accept_again = time.monotonic() + TICK_SECONDS
         self.loop.make_room(share=0.1)
@@ -191,7 +191,7 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """Run a request on the loop, or in a thread of its lane."""
         lane = self.lane_of(request)
         if lane is Lane.LOOP and not conn.ran_inline:
-            conn.ran_inline = True  # once between two reads, so that pipelined requests do not delay other clients
+            conn.ran_inline = True  # once between two reads: pipelined requests must not delay other clients
             return self.loop.answer(conn, keep=self.handle(conn, request))
         self.loop.forget(conn)
         claim = threading.Lock()
@@ -199,7 +199,7 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             pool = self.password_pool if lane is Lane.PASSWORDS else self.pool
             pool.submit(self.run_in_thread, conn, request, claim)
         except RuntimeError as error:
-            # No thread can be started. The request is in the pool's queue all the same: a busy thread may get to it.
+            # No thread can start. The request is in the pool's queue even so, and a busy thread may take it.
             self.warn_seldom("cannot run a request: %s", error)
             if claim.acquire(blocking=False):
                 self.refuse(conn, request, Unavailable())
@@ -214,26 +214,26 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         return lane_of(router, method, target)
 
     def dedicate_thread(self) -> None:
-        """Called by each thread of the password pool: it may wait for the database for as long as that may be busy."""
+        """In each thread of the password pool: its writes wait for the whole `busy_timeout`."""
         database = getattr(self.wsgi, "database", None)
         if isinstance(database, GroupCommitDatabase):
             database.dedicate_thread()
 
     def run_in_thread(self, conn: Connection, request: WholeRequest, claim: threading.Lock) -> None:
-        """In a pool thread. The first to acquire `claim` answers the request: this thread, or the loop to refuse it."""
+        """In a pool thread. The first to acquire `claim` acts: this thread answers, or the loop refuses."""
         if not claim.acquire(blocking=False):
             return
         keep = False
         try:
             keep = self.handle(conn, request)
-            with suppress(OSError):  # the loop gets the same error, and closes the connection
+            with suppress(OSError):  # the loop will get the same error, and close the connection
                 conn.flush()
         finally:
             self.finished.append((conn, keep))
             os.write(self.PIPE[1], b".")
 
     def handle(self, conn: Connection, request: WholeRequest) -> bool:
-        """Put the answer into the connection; whether it may take another request. Any thread. Raises nothing."""
+        """Put the answer into the connection. True if it may take another request. Any thread. Raises nothing."""
         self.nr += 1
         if self.nr >= self.max_requests:
             self.ending_since = min(self.ending_since, time.monotonic())
@@ -252,7 +252,7 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         conn.put(refusal(error, request.head, conn.address, self.settings.cors_origins, cause))
 
     def finish_requests(self, pipe: int) -> None:
-        """Send the answers that threads have made. Threads and signals wake the loop by a byte in the pipe."""
+        """Send the answers of the pools' threads. Threads and signals wake the loop by a byte in the pipe."""
         os.read(pipe, 4096)
         for _ in range(len(self.finished)):
             conn, keep = self.finished.popleft()
@@ -261,13 +261,13 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     # The end
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM: `/readyz` answers 503, running requests finish, idle connections are closed after a moment."""
+        """On SIGTERM: `/readyz` answers 503, running requests finish, idle connections are closed after a second."""
         if not shutting_down.is_set():
             shutting_down.set()
             self.ending_since = time.monotonic()
 
     def end(self, now: float) -> None:
-        """A tick of the end, which lasts until no connection is open or graceful_timeout has passed."""
+        """One tick of the end, which lasts until no connection is open or graceful_timeout has passed."""
         self.loop.hasten_idle(self.ending_since, STOP_SECONDS)
         if not self.may_accept():
             if shutting_down.is_set():
@@ -276,7 +276,7 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 self.alive = False
 
     def close_listeners(self) -> None:
-        """Accept what has connected already: the last process to close a listener resets what waits in its queue."""
+        """Accept the connections in the queue first: the last process to close a listener would reset them."""
         self.watch_listeners()
         for listener in self.sockets:
             for _ in range(self.cfg.backlog):

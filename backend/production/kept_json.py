@@ -1,11 +1,11 @@
 """The JSON texts of cached resources, kept.
 
-The core encodes a resource each time it is sent: a page of 20 products takes 190 µs in process, half of it for that.
-Users and products come out of the cache as the same objects again and again, so their texts are kept here, up to 4,096,
-and the page takes 110 µs.
+The core encodes a resource each time it is sent. A page of 20 products takes 190 µs in process, half of them to encode.
+The cache returns the same user and product objects many times, so up to 4,096 of their texts are kept here, and the
+page takes 110 µs.
 
-The text is the core's, to the byte. The texts of other resources are not kept: orders are seldom read twice, and tokens
-must not stay in memory. Thread-safe.
+Promised: the text is the core's, to the byte. The texts of other resources are not kept: orders are seldom read twice,
+and tokens must not stay in memory. Thread-safe.
 """
 
 from functools import lru_cache
@@ -15,11 +15,11 @@ from typing import Any
 from backend.domain import Product, User
 from backend.infrastructure.json_encoder import to_json
 
-KEPT = (Product, User)  # frozen, and every change raises their `version`
+KEPT = (Product, User)  # frozen: a changed resource is another object
 
 
 def kept_json(envelope: dict[str, Any]) -> str:
-    """As `to_json`, for the envelope of a resource or of a list of resources of one type."""
+    """The text of `to_json`, for the envelope of a resource or of a list of resources of one type."""
     data = envelope["data"]
     if type(data) in KEPT:
         text = _text_of(data)

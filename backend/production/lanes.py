@@ -1,11 +1,11 @@
 """Where the worker runs a request.
 
-Handing a request to a thread of the pool costs more than most reads do: one user over HTTP takes 205 µs of CPU in the
-pool, 117 µs on the loop's own thread. But the loop serves all clients, so it runs only what takes about a millisecond
-and waits for nothing: no write, no bcrypt, no scan. And bcrypt, which may wait ten seconds for its turn, has threads of
-its own: on those of the pool, a crowd of logins would leave the other requests none.
+To hand a request to a thread of the pool costs more than most reads: one user over HTTP takes 205 µs of CPU in the
+pool, 117 µs on the loop's thread. But the loop serves all clients, so it runs only handlers that take about a
+millisecond and wait for nothing: no write, no bcrypt, no scan. Handlers that run bcrypt may wait ten seconds for their
+turn, so they have a pool of their own: in the common one, many logins would occupy all threads.
 
-Handlers are listed by name. One that is not listed runs in the pool, which is always right.
+Handlers are listed by name. A handler that is not listed runs in the pool, which is always right.
 """
 
 import re

@@ -1,17 +1,17 @@
 """The log queue: no request waits for the reader of the log.
 
 The core's handler writes each line in the thread that logs it. If the reader of a pipe stops, the pipe is full after
-64 KiB, some 250 requests, and then every thread of every worker waits in `write` until it reads on: the service stands
-still. It also costs a system call a request.
+64 KiB, some 250 requests. Then every thread of every worker blocks in `write` until the reader goes on. The handler
+also makes a system call for each request.
 
-Here the thread that logs only appends the line to a bounded queue. A thread of each process writes what has come
-together, in pieces that a pipe takes whole.
+Here the logging thread only appends the line to a bounded queue. One thread of each process writes the queued lines, in
+pieces that a pipe takes whole.
 
 Promised: logging never waits for the reader. Lines beyond the bound are dropped and counted, and the count is logged as
-soon as lines can be written again. A descriptor that was closed loses its lines and nothing else. An error in the
-writing thread loses the lines it had in hand, which count as dropped, and does not end the thread. A line of up to
-PIPE_BUF bytes is never parted by another process's line. What is queued at the exit gets a second to be written.
-Not promised: that the last lines before a SIGKILL are written.
+soon as lines can be written again. If the descriptor was closed, its lines are lost; requests are not affected. An
+error in the writing thread drops and counts the lines of its batch, and does not end the thread. A line of up to
+PIPE_BUF bytes stays whole beside those of other processes. At the exit, the queued lines are written if that takes less
+than a second. Not promised: that the last lines before a SIGKILL are written.
 """
 
 import json
@@ -32,12 +32,12 @@ from backend.infrastructure.timestamps import iso_now
 
 PENDING = 10_000  # lines; some 3 MB
 BATCH = 2_000
-GATHER_SECONDS = 0.002  # before each write: a thread that woke for every line would take the interpreter from requests
+GATHER_SECONDS = 0.002  # before each write; to wake the thread for every line would slow down requests
 FLUSH_SECONDS = 1.0
 
 
 class LogQueue(logging.Handler):
-    """A handler that queues its lines for a file descriptor, which stays open. Thread-safe.
+    """A handler that queues its lines for a file descriptor, which it does not close. Thread-safe.
 
     Each process that logs has a writing thread of its own, which starts with its first line.
     """
@@ -49,9 +49,9 @@ class LogQueue(logging.Handler):
         self._lines: deque[str] = deque()
         self._limit = limit
         self._dropped = 0
-        self._wake = threading.Event()  # of the writing thread, which ends when it finds another one here
+        self._wake = threading.Event()  # of the writing thread, which ends when this is another one
         self._writing = False
-        self._process = 0  # that the writing thread runs in; 0: there is none
+        self._process = 0  # in which the writing thread runs; 0: there is none
         self._starting = threading.Lock()
         os.register_at_fork(after_in_child=self._begin_anew)
 
@@ -63,9 +63,9 @@ class LogQueue(logging.Handler):
             self._dropped += 1
 
     def log_request(self, fields: Mapping[str, Any]) -> None:
-        """Queue the line of a request, to the letter as the core's `log_request` and `JsonFormatter` make it.
+        """Queue the line of a request: exactly the line of the core's `log_request` and `JsonFormatter`.
 
-        Through `logging` and `json` it takes 30 µs, half as long as all else that is done for a cached read; so, 5.
+        `logging` and `json` take 30 µs for it, half as long as the rest of a cached read. This takes 5.
         """
         if access.isEnabledFor(logging.INFO):
             route, user_id = fields["route"], fields["userId"]
@@ -89,25 +89,25 @@ class LogQueue(logging.Handler):
             self._wake.set()
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Wait until everything queued is written, `seconds` at most. `logging` calls it at the exit."""
+        """Wait until all queued lines are written, for `seconds` at most. `logging` calls it at the exit."""
         end = time.monotonic() + seconds
         while (self._lines or self._writing) and time.monotonic() < end and self._process == os.getpid():
             time.sleep(GATHER_SECONDS)
 
     def close(self) -> None:
-        """Write what is queued and end the thread. A later record starts another."""
+        """Write the queued lines and end the thread. A later record starts another."""
         self.flush()
         wake, self._wake, self._process = self._wake, threading.Event(), 0
         wake.set()
         super().close()
 
     def _begin_anew(self) -> None:
-        """In the child of a fork: its parent writes the lines that are queued."""
+        """In the child of a fork, drop the queued lines: the parent writes them."""
         self._lines.clear()
         self._starting = threading.Lock()
 
     def _start(self) -> None:
-        """Start this process's thread. If the system refuses it, the next line asks again."""
+        """Start this process's writing thread. If none can start, the next line tries again."""
         with self._starting:
             if self._process == os.getpid():
                 return
@@ -121,11 +121,11 @@ class LogQueue(logging.Handler):
             wake.wait()
             wake.clear()
             time.sleep(GATHER_SECONDS)
-            self._writing = True  # before a line is out of the queue
+            self._writing = True  # before a line leaves the queue: `flush` looks at both
             count = min(len(self._lines), BATCH)
             try:
                 self._write_batch(count)
-            except Exception:  # MemoryError, say; there is nowhere to log it, and the thread must go on
+            except Exception:  # such as MemoryError; it cannot be logged, and the thread must go on
                 self._dropped += count
             self._writing = False
             if self._lines:
@@ -147,13 +147,15 @@ def standard_error() -> LogQueue:
 
 
 def configure(level: str) -> None:
-    """As the core's `configure`, through the queue."""
+    """Log from this level on through the queue, as the core's `configure` does without it."""
     logging.basicConfig(level=level, handlers=[standard_error()])
 
 
 def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Whole lines, as many as a pipe takes without parting them: up to PIPE_BUF bytes, no other process's come between
-    (POSIX). A longer line goes alone, and may be parted."""
+    """Whole lines, joined up to PIPE_BUF bytes, which POSIX writes to a pipe without interleaving.
+
+    A longer line is a piece by itself, and another process's bytes may come into its middle.
+    """
     piece = b""
     for line in lines:
         if piece and len(piece) + len(line) > PIPE_BUF:
@@ -167,7 +169,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
     while data:
         try:
             data = data[os.write(descriptor, data) :]
-        except BlockingIOError:  # a pipe that somebody made non-blocking
+        except BlockingIOError:  # another process has made the pipe non-blocking
             time.sleep(0.05)
-        except OSError:  # closed: there is nowhere left to say so
+        except OSError:  # closed: the error cannot be logged
             return

@@ -1,19 +1,19 @@
 """Passwords with one line for the whole machine.
 
 The textbook version (`infrastructure/passwords.py`) has as many slots in each worker as the machine has cores. With
-four workers on two cores, eight bcrypts run at once: each takes three times as long as two at once, and another busy
-process gets half as much done (measured). Up to 4 × 64 more wait, of which the machine can serve 80 in ten seconds. Its
-semaphore also lets a new call overtake a waiting one.
+four workers on two cores, eight runs go on at once: each takes three times as long as with two at once, and another
+busy process gets half as much done (measured). Up to 4 × 64 calls wait, of which the machine can serve 80 in ten
+seconds. The semaphore also lets a new call overtake a waiting one.
 
-Here `slots` run at once on the machine, `max_waiting` more wait, and calls are served in the order in which they came,
-whichever workers they came to. A line of 64 costs 3 % of one core, and a slot is empty for some 10 ms between two runs.
+Here `slots` calls run at once on the machine, `max_waiting` more wait, and all workers' calls are served in order of
+arrival. A line of 64 costs 3 % of one core, and a slot is empty for some 10 ms between two runs.
 
 The line is a file in which each waiting or running thread locks one byte; the number of the byte is the time of its
 arrival. A thread may run while fewer than `slots` locks are held on lower bytes. The kernel frees the locks of a killed
-worker. A waiting thread looks for a slot more often the nearer it is to one: its nap is 10 ms for each run that has to
-end first.
+worker. A waiting thread sleeps 10 ms for each run that has to end first, so it looks more often as its turn comes
+nearer.
 
-A waiting thread does nothing else, so the gunicorn worker runs the routes that hash passwords on threads of their own.
+A waiting thread is blocked, so the gunicorn worker runs the routes that hash passwords in a pool of their own.
 """
 
 import time
@@ -29,7 +29,7 @@ DOOR, FIRST_PLACE = 0, 1  # bytes: locked while a thread joins the line; the low
 
 
 class SharedPasswords(Passwords):
-    """Safe for threads and processes. All that share `locks` have one line; each must be given the same bounds."""
+    """Safe for threads and processes. All instances with the same `locks` form one line; give each the same bounds."""
 
     def __init__(
         self, rounds: int, slots: int, locks: ByteLocks, max_waiting: int = MAX_WAITING,
@@ -57,7 +57,7 @@ class SharedPasswords(Passwords):
             raise self._unavailable() from error
 
     def _join(self, own: OwnLocks) -> int:
-        """Lock a place behind all others. The door keeps a later place from being locked before an earlier one."""
+        """Lock a place behind all others. The door ensures that places are locked in the order of their numbers."""
         own.lock(DOOR)
         try:
             place = time.monotonic_ns()

@@ -1,23 +1,23 @@
-"""The rate limiter of all workers of one machine: exact, bounded, and without a server.
+"""One rate limiter for all workers of a machine: exact, bounded, and without a server.
 
-The textbook version (`infrastructure/rate_limiter.py`) counts in each worker by itself, so four workers allow 40 of a
-limit of 10 guesses a minute, and a new worker begins with no counts. A hit takes 1.5 µs there and 4.5 µs here.
+The textbook version (`infrastructure/rate_limiter.py`) counts in each worker separately, so four workers allow 40
+guesses a minute under a limit of 10, and a new worker begins with no counts. A hit takes 1.5 µs there and 4.5 µs here.
 
 The arrivals lie in an anonymous shared mapping of fixed size, made before the fork: a hash table in buckets of eight
 ways, each bucket eight keys and then eight arrivals. A key that is not in its bucket takes the way with the least
 arrival. If that has passed, nothing is lost: the evicted subject had its whole quota back. If all eight are still to
-come, the limiter forgets the subject whose whole quota is back soonest: a flood of new subjects evicts its own, not a
-subject that is being held back. A hit keeps a way occupied for one interval more, so the rate of hits times the
-interval bounds the occupied ways: 5,000 a second under 10 a minute occupy 30,000 of the 262,144 ways (4 MiB), and then
-one new subject in 190,000 meets a full bucket.
+come, the limiter evicts the subject whose whole quota is back soonest: a flood of new subjects evicts its own, not a
+subject that is being refused. A hit occupies a way for one more interval, so the rate of hits times the interval bounds
+the occupied ways: 5,000 hits a second under 10 a minute occupy 30,000 of the 262,144 ways (4 MiB), and then one new
+subject in 190,000 finds a full bucket.
 
-A hit locks its bucket alone: with one lock for all, a thread that holds it while it waits for the interpreter would
-delay every worker. The kernel frees the locks of a killed worker. A worker can be killed between any two stores: for a
-new key the old arrival is wiped first, then the key is written, then the arrival, each in one aligned 64-bit store. So
-a kill loses at most the hit that was being made, and never gives one subject the arrival of another.
+A hit locks only its bucket: with one lock for all, a thread that waits for the interpreter while it holds the lock
+would delay every worker. The kernel frees the locks of a killed worker. A worker can be killed between any two stores,
+so a new key is stored in three steps, each one aligned 64-bit store: the old arrival is cleared, the key is written,
+the arrival is written. A kill loses at most the hit that was being made, and never gives one subject another's arrival.
 
-The mapping outlives a reload (SIGHUP), which may change a policy: an arrival beyond now + window, which no hit of
-today's policy can have stored, reads as now. The counts end with the master process. If a worker is killed between a
+The mapping outlives a reload (SIGHUP), which may change a policy. An arrival beyond now + window, which no hit under
+the new policy can have stored, reads as now. The counts end with the master process. If a worker is killed between a
 hit and its refund, the hit stays counted.
 """
 
@@ -36,7 +36,7 @@ BUCKET = 2 * WAYS  # words of 64 bits
 
 
 class SharedRateLimiter(RateLimiter):
-    """Make it before the fork: all processes that then have it share its counts. Safe for threads and processes."""
+    """Make it before the fork: the processes that inherit it share its counts. Safe for threads and processes."""
 
     def __init__(self, capacity: int = 1 << 18, clock: Callable[[], int] = time.monotonic_ns) -> None:
         super().__init__(capacity, clock)
@@ -60,7 +60,7 @@ class SharedRateLimiter(RateLimiter):
             own.unlock(bucket)
 
     def _place_of(self, key: int, bucket: int) -> int:
-        """The index of the word with the arrival of `key`. (An empty way has key 0 and arrival 0: true of key 0.)"""
+        """The index of the word with the arrival of `key`. (An empty way has key 0 and arrival 0, right for key 0.)"""
         arrivals = bucket + WAYS
         keys = self._words[bucket:arrivals].tolist()
         if key in keys:

@@ -1,13 +1,12 @@
-"""Cuts the bytes of a connection into whole requests (RFC 9112), and refuses those that no application should see.
+"""Cuts the bytes of a connection into whole requests (RFC 9112), and refuses malformed and ambiguous ones.
 
 Plain gthread parses in the thread that reads, and sends pages of HTML where the API promises its envelope. It also
-takes what two parsers may read differently: here Transfer-Encoding, a repeated Content-Length or Host, a bare line feed
-and a folded header are refused, so a proxy in front and this server cannot disagree on where a request ends.
+accepts requests that two parsers may read differently. Here Transfer-Encoding, a repeated Content-Length or Host, a
+bare line feed and a folded header are refused, so a proxy and this server agree on where a request ends.
 
-Promised: all that comes before the body is bounded (the empty lines in front, each line, the number of lines, the head
-as a whole), and so is the body. A line leaves the buffer once it is whole, so a client that drips does not make the
-head be scanned again from its start. Not promised: anything about what headers and body mean, which is the
-application's to check.
+Promised: the empty lines before a request, each line, the number of lines, the whole head and the body are bounded. A
+line leaves the buffer once it is whole, so a client that sends byte by byte does not cause the head to be scanned again
+from its start. Not promised: that the values of headers and body make sense; the application checks them.
 """
 
 import ipaddress
@@ -25,9 +24,9 @@ from backend.errors import (
 from backend.production.wsgi import WholeRequest
 
 MAX_EMPTY_LINES = 4  # before a request
-MAX_LINE = 8190  # bytes of the request line and of each header line, the line end not counted
+MAX_LINE = 8190  # bytes of the request line and of each header line, without the line end
 MAX_HEADERS = 100
-MAX_HEAD = 64 * 1024  # bytes from the request line to the empty line that ends the head, all line ends counted
+MAX_HEAD = 64 * 1024  # bytes from the request line to the empty line that ends the head, with all line ends
 MAX_BODY = 64 * 1024
 
 METHOD = rb"[!$%&'*+.^_`|~0-9A-Z-]{3,20}"  # case-sensitive (RFC 9110), and every registered one is in upper case
@@ -52,19 +51,19 @@ class RequestReader:
 
     @property
     def begun(self) -> bool:
-        """Whether anything of a request has come, an empty line in front of it included."""
+        """Whether any byte of a request has come, or of an empty line before it."""
         return bool(self.head or self._buffer or self._empty_lines)
 
     @property
     def size(self) -> int:
-        """Bytes held, about."""
+        """About how many bytes it holds."""
         return len(self._buffer) + self._head_size
 
     def feed(self, data: bytes) -> None:
         self._buffer += data
 
     def take(self) -> WholeRequest | None:
-        """The next request, or None until it is whole. Raises the AppError with which it is refused."""
+        """The next request, or None until it is whole. Raises AppError to refuse it."""
         if self._body_length < 0 and not self._read_head():
             return None
         if len(self._buffer) < self._body_length:
@@ -76,13 +75,13 @@ class RequestReader:
         return request
 
     def cut_short(self) -> AppError:
-        """The refusal of a request that ends here. No application sees a part of one."""
+        """The refusal of a request whose client has closed its side too early."""
         if self._body_length < 0:
             return BadRequest("The request ended within its head.")
         return MalformedJson("The body is shorter than its Content-Length.")
 
     def _read_head(self) -> bool:
-        """Move whole lines from the buffer to the head; whether its last one has come."""
+        """Move whole lines from the buffer to the head. True once the head is whole. Raises AppError."""
         while (end := self._buffer.find(b"\r\n")) >= 0:
             line = bytes(self._buffer[:end])
             self._check(line)
@@ -102,13 +101,13 @@ class RequestReader:
         return False
 
     def _skip_empty_line(self) -> None:
-        """RFC 9112 §2.2 says to ignore some before a request."""
+        """Ignore a few before a request (RFC 9112 §2.2). Raises BadRequest."""
         self._empty_lines += 1
         if self._empty_lines > MAX_EMPTY_LINES:
             raise BadRequest(f"At most {MAX_EMPTY_LINES} empty lines may come before a request.")
 
     def _check(self, line: bytes) -> None:
-        """Raises AppError for a line, whole or not, that is too long, one too many, or has a bare line feed."""
+        """Raises AppError for a line, whole or not, that is too long, beyond the limits, or has a bare line feed."""
         if len(line) > MAX_LINE:
             raise HeadersTooLarge if self.head else UriTooLong
         if (line and len(self.head) > MAX_HEADERS) or self._head_size + len(line) + 2 > MAX_HEAD:

@@ -1,7 +1,7 @@
 """Puts production's tools into the application.
 
-The services, the URL table and the middleware are those of `app.py`. Each tool here has the interface of the core's,
-and holds over several workers what the core's holds in one process.
+Services, URL table and middleware are those of `app.py`. Each tool has the interface of the core's tool, and keeps over
+several workers what that one keeps in one process.
 """
 
 import os
@@ -20,7 +20,7 @@ from backend.settings import Settings
 
 
 def create_app(settings: Settings | None = None) -> App:
-    """The application of one worker. Raises SettingsError, and SchemaMismatch for a database not migrated."""
+    """The application of one worker. Raises SettingsError, and SchemaMismatch for a database that is not migrated."""
     settings = settings or Settings.from_environment()
     log_queue.configure(settings.log_level)
     check_database(settings.database_path)
@@ -28,8 +28,8 @@ def create_app(settings: Settings | None = None) -> App:
 
 
 def production_tools(settings: Settings, clock: Callable[[], float] = time.time) -> Tools:
-    """Tools that all workers of one machine share, or keep coherent. Made in each worker, after the fork."""
-    half = max(1, settings.threads // 2)  # of a worker's threads may wait, so that the others serve
+    """The tools of one worker, which share their counts and locks, or stay coherent. Call it after the fork."""
+    half = max(1, settings.threads // 2)  # of a worker's threads may wait to write; the others serve reads
     database = GroupCommitDatabase(settings.database_path, settings.busy_timeout_seconds, clock, half)
     cache = CoherentCache(database, settings.cache_size, settings.cache_ttl_seconds)
     passwords = SharedPasswords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())

@@ -1,16 +1,16 @@
 """The write gate: a fair lock for all threads of all processes that write to one database.
 
-The textbook database leaves processes to SQLite's busy handler, which sleeps and tries again. With 2 processes of 4
-threads that hold the lock for 2 ms each, one writer waits up to 3 s and gets a tenth of the turns of another. With the
-gate and group commit the longest wait is 30 to 50 ms, and all threads get equally many turns.
+In the textbook database, processes wait by SQLite's busy handler, which sleeps and tries again. With 2 processes of 4
+threads that hold the lock for 2 ms each, one writer waits up to 3 s, and one gets a tenth of another's turns. With the
+gate and group commit the longest wait is 30 to 50 ms, and all threads get about as many turns.
 
 The queue between processes is `flock` on a file beside the database: the kernel wakes waiters in order of arrival, and
-frees the lock when its holder is killed. But it has no time-out. So the threads of a process wait in a line, each with
-its own time-out. While there is a line, one more thread, the porter, waits for the kernel, and passes the lock to the
-head of the line. A holder may also pass the lock to the head of the line without unlocking it.
+frees the lock of a killed process. But `flock` has no time-out. So the threads of a process wait in a line, each with
+its own time-out. While there is a line, one more thread, the porter, waits in `flock` and passes the lock to the head
+of the line. A holder can also pass the lock to the head of the line without unlocking it.
 
 Promised: two threads of one process never hold the gate together, whatever happens to the file. A failed system call
-fails the threads in line; the next thread tries afresh.
+fails the threads in line; the next thread tries again.
 
 Not promised: that two processes exclude each other while the file is deleted. `flock` locks a file and not its name, so
 one process may lock a new file while another still holds the deleted one. SQLite's own lock then keeps them apart.
@@ -28,7 +28,7 @@ from backend.infrastructure.migrations import gate_of
 
 
 def sqlite_warnings() -> list[str]:
-    """What the start has to say about this version of SQLite."""
+    """The warnings to log at the start about this version of SQLite."""
     if (3, 7, 0) <= sqlite3.sqlite_version_info <= (3, 51, 2):
         what = "has the WAL-reset bug: a program that writes without our gate may corrupt the database"
         return [f"SQLite {sqlite3.sqlite_version} {what}"]
@@ -43,11 +43,11 @@ class WriteGate:
         self._mutex = threading.Lock()  # guards the line and the porter
         self._line: deque[_Turn] = deque()
         self._porter_waits = False
-        self._inside = threading.Lock()  # held with the gate: exclusion in a process does not depend on the file
+        self._inside = threading.Lock()  # held with the gate: threads exclude each other even without the file
         self._descriptor = -1  # of the file that is locked
 
     def acquire(self, seconds: float) -> bool:
-        """Whether the gate was acquired within so many seconds. Raises OSError; RuntimeError if no thread can start."""
+        """Whether the gate was acquired within `seconds`. Raises OSError; RuntimeError if no thread can start."""
         with self._mutex:
             if not self._porter_waits and self._acquired_at_once():
                 return True
@@ -78,7 +78,7 @@ class WriteGate:
             return False
 
     def release(self) -> None:
-        """Unlock the file explicitly: to close the descriptor is not enough while a forked child shares it."""
+        """Release the gate. Unlock the file explicitly: a forked child may share the descriptor and keep it open."""
         descriptor = self._descriptor
         with suppress(OSError):
             flock(descriptor, LOCK_UN)
@@ -106,11 +106,11 @@ class WriteGate:
         return True
 
     def _wait_for_kernel(self) -> None:
-        """The porter. It waits also while a thread of its process holds the gate: each process has a place."""
+        """The porter. It also waits while its process holds the gate, and so keeps a place in the kernel's queue."""
         try:
             while True:
                 descriptor = self._locked(LOCK_EX)
-                self._inside.acquire()  # waits only if the file that the holder has locked was deleted
+                self._inside.acquire()  # blocks only if the file that the holder has locked was deleted
                 self._descriptor = descriptor
                 if not self.pass_on():
                     self.release()
@@ -118,7 +118,7 @@ class WriteGate:
                     self._porter_waits = bool(self._line)
                     if not self._porter_waits:
                         return
-        except BaseException as error:  # also on MemoryError: else this process could never write again
+        except BaseException as error:  # also on MemoryError: otherwise this process could never write again
             with self._mutex:
                 self._porter_waits = False
                 while self._line:
@@ -127,7 +127,7 @@ class WriteGate:
                     turn.came.release()
 
     def _locked(self, operation: int) -> int:
-        """Open and lock the file as it is at this moment: the descriptor. Raises OSError, BlockingIOError."""
+        """Open and lock the file that now has the name; the descriptor. Raises OSError, BlockingIOError."""
         descriptor = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             flock(descriptor, operation)
@@ -141,8 +141,7 @@ class _Turn:
     """One thread in the line."""
 
     def __init__(self) -> None:
-        self.came = (
-            threading.Lock()
-        )  # held until the thread has the gate, or an error; an Event takes five times as long
+        # Held until the thread has the gate or an error. An Event takes five times as long.
+        self.came = threading.Lock()
         self.came.acquire()
         self.error: BaseException | None = None

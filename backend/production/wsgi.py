@@ -1,10 +1,10 @@
-"""A whole request as a WSGI application gets it (PEP 3333), and its answer as bytes.
+"""Passes a whole request to a WSGI application (PEP 3333), and renders its answer as bytes.
 
-Gunicorn's own parser and writer take 130 µs of CPU for a request, its C parser included; this module and
+Gunicorn's own parser and writer take 130 µs of CPU for a request, even with its C parser. This module and
 `request_reader.py` take 50.
 
-Promised: an answer is complete before its first byte goes out, so an application that fails, wherever it does, has not
-answered yet. `request_reader.py` has checked the request: nothing here refuses one. Not promised: streaming.
+Promised: an answer is complete before its first byte is sent, so an application may fail at any point and the client
+still gets a whole 500. `request_reader.py` has checked the request: none is refused here. Not promised: streaming.
 """
 
 import io
@@ -21,8 +21,8 @@ Headers = Sequence[tuple[str, str]]
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 SCHEME_AND_HOST = re.compile(r"\A[^/?:]+://[^/?#]*")  # of a target in absolute form, RFC 9112 §3.2.2
-COPIED = 64 * 1024  # bytes of a body
-MAX_OPTIONS = 100  # of a connection
+COPIED = 64 * 1024  # largest body, in bytes, that is copied behind its head
+MAX_OPTIONS = 100  # that are read of the Connection header
 FIXED = {
     "wsgi.version": (1, 0),
     "wsgi.url_scheme": "http",
@@ -43,9 +43,9 @@ class WholeRequest(NamedTuple):
 
     @property
     def keeps_connection(self) -> bool:
-        """Whether the client may send another request (RFC 9112 §9.3). What follows a CONNECT would be none.
+        """Whether the client may send another request (RFC 9112 §9.3). Bytes after a CONNECT would not be one.
 
-        At most 100 connection options are read. Beyond that the connection is closed, which is always allowed.
+        At most 100 connection options are read. If there are more, the connection is closed, which is always allowed.
         """
         value = b",".join(self.headers.get(b"connection", ())).lower()
         options = [option.strip() for option in value.split(b",", MAX_OPTIONS)]
@@ -57,7 +57,7 @@ class WholeRequest(NamedTuple):
 def answer(application: Application, request: WholeRequest, client: Any, server: Any, keep: bool) -> list[bytes]:
     """The application's answer, in one piece or two; `client` and `server` are the addresses of the socket's ends.
 
-    Raises what the application raises, and ValueError for headers that would not make one answer.
+    Raises the application's exceptions, and ValueError for headers that are invalid or contradict the body.
     """
     environ = environ_of(request, client, server)
     started: list[tuple[str, Headers]] = []
@@ -85,7 +85,7 @@ def path_info(path: str) -> str:
 def environ_of(request: WholeRequest, client: Any, server: Any) -> dict[str, Any]:
     """The CGI variables (RFC 3875) and those of WSGI.
 
-    A header whose name has an underscore is left out: as a variable it could not be told from one with a dash.
+    A header whose name has an underscore is left out: its variable would be that of the name with a dash.
     """
     method, target, protocol = request.head[0].decode().split(" ")
     path, query = path_and_query(target)
@@ -110,10 +110,10 @@ def environ_of(request: WholeRequest, client: Any, server: Any) -> dict[str, Any
 
 
 def render(status: str, headers: Headers, body: bytes, keep: bool, to_head: bool) -> list[bytes]:
-    """The bytes of an answer. Raises ValueError for control characters in a header, or a Content-Length that is wrong.
+    """The bytes of an answer. Raises ValueError for control characters in a header, or a wrong Content-Length.
 
-    A small body is copied behind its head, since one piece takes one system call. A large one is not: to copy 5 MB for
-    each of 200 clients, and to find memory for it, would stop the loop for 0.3 s.
+    A small body is copied behind its head: one piece takes one system call. A large body is not: copying 5 MB for each
+    of 200 clients would stop the loop for 0.3 s.
     """
     lines = [
         f"HTTP/1.1 {status}",
@@ -136,7 +136,7 @@ def render(status: str, headers: Headers, body: bytes, keep: bool, to_head: bool
 
 @lru_cache(1024)
 def _variable(name: bytes) -> str:
-    """The variable of a header (RFC 3875 §4.1)."""
+    """The name of a header's variable (RFC 3875 §4.1)."""
     variable = name.decode().upper().replace("-", "_")
     return variable if variable in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{variable}"
 
