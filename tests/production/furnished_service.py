@@ -30,7 +30,7 @@ class Service:
         self.source = api.account(self.ada, balance=1_000_000, admin=root)
         self.target = api.account(self.grace)
         self.product = api.product(root)
-        api.app.close()  # from here on the server is alone with the file
+        api.app.close()  # from here on, only the server uses the file
 
     def ask(self, method: str, path: str, by: Person | None = None, json_body: Any = None) -> Answer:
         """One request on a connection of its own."""

@@ -1,11 +1,11 @@
-"""What every story of kills and races ends in: is the database whole, and does it agree with what clients were told?"""
+"""The check after kills and races: the database is consistent and agrees with the answers that clients got."""
 
 import sqlite3
 from collections.abc import Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 
-# Each of these finds nothing in a database that is right.
+# Each of these queries returns no row from a consistent database.
 WRONG = {
     "foreign keys": "SELECT * FROM pragma_foreign_key_check",
     "a currency that does not add up to 0": """
@@ -40,10 +40,10 @@ WRONG = {
 
 
 def result(database: Path, acknowledged: Mapping[str, str] | None = None, refused: Collection[str] = ()) -> list[str]:
-    """All that is wrong, as lines.
+    """One line for each inconsistency.
 
-    `acknowledged` are the transfers that a client was told of, memo → id, and `refused` the memos of those that were
-    refused. Every memo stands for one idempotency key, so no memo may be there twice, whatever its client knows.
+    `acknowledged` maps the memos of answered transfers to their ids; `refused` has the memos of refused ones. Each memo
+    belongs to one idempotency key, so no memo may be in the database twice, whatever its client was answered.
     """
     with closing(sqlite3.connect(database)) as sqlite:
         checked = [text for (text,) in sqlite.execute("PRAGMA integrity_check")]

@@ -3,7 +3,7 @@
 from backend.production.address_counts import WORKERS, AddressCounts
 
 
-def test_an_address_has_its_places_over_all_workers_and_others_have_their_own() -> None:
+def test_an_address_has_one_limit_over_all_workers_and_others_have_their_own() -> None:
     counts = AddressCounts()
     one, other = counts.begin_worker(), counts.begin_worker()
     assert [counts.enter(worker, "192.0.2.1", 3) for worker in (one, other, one, other, one)] == [True] * 3 + [
@@ -14,8 +14,8 @@ def test_an_address_has_its_places_over_all_workers_and_others_have_their_own() 
     assert counts.enter(one, "192.0.2.1", 3)
 
 
-def test_a_dead_worker_leaves_its_places_and_its_number() -> None:
-    """However many workers die, a living worker keeps its number to itself."""
+def test_the_places_and_the_number_of_a_dead_worker_are_free_again() -> None:
+    """However many workers die, no new worker gets the number of a living one."""
     counts = AddressCounts()
     steady = counts.begin_worker()
     assert counts.enter(steady, "192.0.2.1", 2)

@@ -54,7 +54,7 @@ def test_own_locks_do_not_count(held):
 
 
 def test_an_unlocked_byte_is_free_and_the_others_are_not(locks):
-    """To free a lock that is not held is no error."""
+    """Unlocking a byte that is not locked is no error."""
     own = locks.own()
     for byte in (10, 20, 30):
         own.lock(byte)
@@ -65,7 +65,7 @@ def test_an_unlocked_byte_is_free_and_the_others_are_not(locks):
 
 
 def test_a_forked_child_has_locks_of_its_own(locks):
-    """Also if the thread that forked has used some: an inherited descriptor would share its locks."""
+    """Even if the forking thread has locked some: an inherited descriptor would share its locks."""
     locks.own().lock(5)
     assert Forked(lambda: locks.own().count_others(*EVERYWHERE)).result() == 1
 
@@ -84,7 +84,7 @@ def test_a_neighbour_of_a_locked_byte_is_free(locks):
 
 
 def test_a_killed_process_leaves_no_lock(locks):
-    """It held one: to the kernel, neighbouring bytes of one holder are one lock."""
+    """The two neighbouring bytes count as one lock."""
 
     def hold():
         locks.own().lock(1)

@@ -1,9 +1,9 @@
-"""The cache's promise over real processes: no read shows less than what was answered before it began.
+"""The cache's promise over real processes: no read is older than a write that was answered before it began.
 
 There are two workers, each with a cache of its own, four reading and two writing threads, and a third process that
 writes by SQL alone. Each product has one writer, which raises its stock by one and, after COMMIT has returned, puts the
-number into memory that all processes share. A reader looks there before it asks the cache: a smaller stock is stale.
-The same test must find stale reads with the textbook cache and with caches from which one piece was removed.
+number into memory that all processes share. A reader reads it before it asks the cache: a smaller stock is stale. The
+same test must find stale reads with the textbook cache and with caches from which one piece was removed.
 """
 
 import mmap
@@ -32,20 +32,20 @@ from tests.production.furnished_service import furnished_service
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # these tests fork beside threads
 
 READERS, WRITERS = 4, 2  # threads of each of two workers
-READS = 104_000  # of all
+READS = 104_000  # of all threads
 PRODUCTS = 15  # three for each of five writers
-BURST = 1000  # reads of a thread; then its worker only writes for a while, beside writes that it has not yet heard of
+BURST = 1000  # reads of a thread; then its worker only writes for a while, with other writes still unapplied
 WHOLE_LIST = PRODUCTS  # the number under which a reader asks for all products
 READS_A_WRITE = 50  # at least, so that most reads can be hits however the machine schedules the processes
 
-PIECES = {  # what is removed → module, text, replacement
+PIECES = {  # the removed piece → module, text, replacement
     "the fill guard": (textbook, "if generation == self._generation:", "if True:"),
     "the look at the log": (coherent, 'if version != getattr(self._seen, "version", None):', "if False:"),
 }
 
 
 class Shared:
-    """Numbers that all processes see: the stocks that were answered, what each reader has done, a stale read."""
+    """Numbers that all processes share: answered stocks, the reads of each reader, whether a read was stale."""
 
     def __init__(self) -> None:
         self._words = memoryview(mmap.mmap(-1, 4096)).cast("Q")
@@ -57,7 +57,7 @@ class Shared:
         self._words[number] = stock
 
     def done(self, worker: int | None = None) -> bool:
-        """Whether all readers have ended. With a number: note that those of this worker have."""
+        """Whether all readers have ended. With a number, first record that this worker's readers have."""
         if worker is not None:
             self._words[PRODUCTS + worker] = 1
         return self._words[PRODUCTS] == self._words[PRODUCTS + 1] == 1
@@ -78,7 +78,7 @@ class Shared:
 
 
 class CachedWorker:
-    """One process's database and cache, and what its readers found."""
+    """One process's database and cache, with its readers and writers."""
 
     def __init__(self, path: Path, shared: Shared, cache: type[textbook.LruCache], number: int) -> None:
         self.database = GroupCommitDatabase(path, busy_timeout=30)
@@ -88,7 +88,7 @@ class CachedWorker:
         self.all_quiet = threading.Barrier(READERS)
 
     def run(self) -> tuple[int, int]:
-        """Return how many reads and hits there were."""
+        """Returns the numbers of reads and hits."""
         sys.setswitchinterval(0.0005)
         readers = [lambda n=n: self.read(READERS * self.number + n) for n in range(READERS)]
         writers = [lambda n=n: write(self.put, 6 * self.number + 3 * n, self.shared) for n in range(WRITERS)]
@@ -119,7 +119,7 @@ class CachedWorker:
         return count + 1
 
     def be_quiet(self) -> None:
-        """All readers of this worker wait until it has written twice more."""
+        """Wait, with all readers of this worker, until it has written twice more."""
         with suppress(threading.BrokenBarrierError):  # a stale read was found
             self.all_quiet.wait(20)
             until = self.puts + 2
@@ -163,13 +163,13 @@ def write_outside(path: Path, shared: Shared) -> None:
 
         def put(product: str, stock: int) -> None:
             connection.execute(PUT, {"id": product, "stock": stock})
-            time.sleep(0.005)  # SQLite's lock is no queue: without a pause no other process would get it
+            time.sleep(0.005)  # SQLite's lock is no queue: without a pause other processes would not get it
 
         write(put, 12, shared)
 
 
 def run(path: Path, cache: type[textbook.LruCache]) -> tuple[bool, int, float]:
-    """Return whether a stale read was found, how many reads there were, and which part of them were hits."""
+    """Returns whether a read was stale, the number of reads, and the share of hits."""
     shared = Shared()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for number in range(PRODUCTS):
@@ -190,7 +190,7 @@ def test_no_read_over_two_workers_and_an_outsider_is_older_than_an_answered_writ
 
 
 def test_the_textbook_cache_shows_stale_reads_over_two_workers(database_path: Path) -> None:
-    """It hears of its own process's writes alone."""
+    """Only its own process's writes invalidate it."""
     stale, _, _ = run(database_path, textbook.LruCache)
     assert stale
 

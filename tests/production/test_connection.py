@@ -1,4 +1,4 @@
-"""Which connections a worker closes first when its clients make it hold too much, or are too many."""
+"""Which connections a worker closes first when it holds too many bytes or connections."""
 
 import contextlib
 import socket
@@ -11,7 +11,7 @@ from backend.production.connection import Connection, longest_waiting, surplus
 
 @pytest.fixture
 def waiting() -> Iterator[list[Connection]]:
-    """Five connections, in the order in which they began to wait. Each client has sent 10 bytes."""
+    """Five connections, the longest waiting first. Each client has sent 10 bytes."""
     with contextlib.ExitStack() as stack:
         conns = []
         for _ in range(5):
@@ -25,7 +25,7 @@ def waiting() -> Iterator[list[Connection]]:
 
 @pytest.mark.parametrize(("limit", "closed"), [(50, 0), (49, 1), (40, 1), (39, 2), (1, 5)])
 def test_the_longest_waiting_are_the_surplus(waiting: list[Connection], limit: int, closed: int) -> None:
-    """As few of them as it takes. The newest are the least likely to be hostile."""
+    """No more of them than needed. The newest are the least likely to be hostile."""
     assert surplus(set(waiting), limit) == waiting[:closed]
 
 
@@ -36,7 +36,7 @@ def test_a_connection_that_holds_nothing_is_no_surplus(waiting: list[Connection]
 
 
 def test_the_longest_waiting_make_room(waiting: list[Connection]) -> None:
-    """A connection that has begun to wait anew is the newest."""
+    """A connection whose wait has restarted is the newest."""
     waiting[0].allow(10)
     assert longest_waiting(set(waiting), 3) == waiting[1:4]
     assert longest_waiting(set(waiting), 9) == [*waiting[1:], waiting[0]]

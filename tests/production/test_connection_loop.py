@@ -38,7 +38,7 @@ def test_a_connection_serves_one_request_after_the_other(server: Server) -> None
 
 
 def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
-    """However the bytes are cut into segments.
+    """However TCP splits the bytes into segments.
 
     The bodies have a space: `07POST` is a valid method, so a body `07` left in the buffer would go unnoticed.
     """
@@ -120,7 +120,7 @@ def test_a_client_that_waits_for_100_continue_gets_it_once_and_before_its_body(s
 
 
 def test_a_100_continue_that_finds_the_socket_full_is_sent_once_there_is_room() -> None:
-    """The client has not taken its last answer yet. Without the 100, it would wait until its deadline."""
+    """The client has not read its previous answer yet. Without the 100, it would wait until its deadline."""
     requests: list[WholeRequest] = []
     ours, theirs = socket.socketpair()
     with selectors.DefaultSelector() as poller, ours, theirs:
@@ -147,7 +147,7 @@ def turn(poller: selectors.BaseSelector) -> None:
 
 
 def fill(stream: socket.socket) -> int:
-    """Send until the kernel takes no more bytes; the number that it took."""
+    """Send until the kernel takes no more; returns the number of bytes that it took."""
     filled = 0
     for size in (65536, 1):
         with contextlib.suppress(BlockingIOError):
@@ -160,14 +160,14 @@ def ours_is_closed(conn: Connection) -> None:
     raise AssertionError("the connection was closed")
 
 
-def test_no_100_continue_is_sent_where_the_body_has_come_or_must_not_come(server: Server) -> None:
+def test_no_100_continue_is_sent_if_the_body_has_come_or_is_not_wanted(server: Server) -> None:
     with server.connect() as client:
         head = b"POST / HTTP/1.%d\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
         assert client.send(head % (1, 3) + b"abc").read_answer().body == b"abc"
         assert client.send(head % (1, 65537)).read_answer().status == 413
     with server.connect() as client:
         client.send(head % (0, 3))
-        time.sleep(0.1)  # nothing comes: there is nothing to wait for
+        time.sleep(0.1)  # no 100 comes, and there is no event to wait for
         assert client.send(b"abc").read_answer().status == 200
 
 
@@ -191,7 +191,7 @@ def test_an_idle_connection_is_closed(tmp_path: Path) -> None:
 
 
 def test_each_request_of_a_connection_has_the_whole_deadline(tmp_path: Path) -> None:
-    """Here 4 s, from its first byte; from the end of the last answer if that byte came earlier."""
+    """Here 4 s, from its first byte or, if later, from the end of the previous answer."""
     options = ("--keep-alive", "1")
     with gunicorn(tmp_path / "log", *options, REQUEST_TIMEOUT_SECONDS="4") as server, server.connect() as client:
         client.send(GET % b"/").read_answer()
@@ -204,8 +204,8 @@ def test_each_request_of_a_connection_has_the_whole_deadline(tmp_path: Path) -> 
         assert client.send(b"Host: a\r\n\r\n").read_answer().status == 200
 
 
-def test_a_client_that_ends_after_an_empty_line_is_told_nothing(server: Server) -> None:
-    """Some clients send one after each body. It begins no request, so none is cut short."""
+def test_a_client_that_ends_after_an_empty_line_gets_no_refusal(server: Server) -> None:
+    """Some clients send an empty line after each body. It begins no request."""
     with server.connect() as client:
         client.send(POST % (3, b"x y") + b"\r\n").stream.shutdown(1)
         assert client.read_answer().body == b"x y"
@@ -224,8 +224,8 @@ def test_a_unix_socket_keeps_the_same_promises(tmp_path: Path) -> None:
                 assert client.read_answer().code == "REQUEST_TIMEOUT"
 
 
-def test_a_worker_that_has_served_its_share_is_replaced_without_a_request_being_lost(tmp_path: Path) -> None:
-    """`max_requests`: connected clients get `Connection: close`, and no answer is missing."""
+def test_a_worker_that_reaches_max_requests_is_replaced_and_loses_no_request(tmp_path: Path) -> None:
+    """Connected clients get `Connection: close`, and no answer is missing."""
     with gunicorn(tmp_path / "log", "--max-requests", "40") as server:
         workers = set()
         while len(workers) < 3:
@@ -237,7 +237,7 @@ def test_a_worker_that_has_served_its_share_is_replaced_without_a_request_being_
                         break
 
 
-def test_on_sigterm_running_requests_finish_and_readyz_says_that_it_is_over(tmp_path: Path) -> None:
+def test_on_sigterm_running_requests_finish_and_readyz_reports_the_stop(tmp_path: Path) -> None:
     """On open connections and, for a second, on new ones; then the server ends."""
     with gunicorn(tmp_path / "log") as server, server.connect() as idle, server.connect() as other:
         assert idle.send(GET % b"/readyz").read_answer().body == b"0"
@@ -245,13 +245,13 @@ def test_on_sigterm_running_requests_finish_and_readyz_says_that_it_is_over(tmp_
         answers: list[Answer] = []
         running = threading.Thread(target=lambda: answers.append(server.ask(GET % b"/sleep/1.5")))
         running.start()
-        time.sleep(0.1)  # it is running now
+        time.sleep(0.1)  # the request is running by now
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: server.ask(GET % b"/readyz").body == b"1")
         last = idle.send(GET % b"/readyz").read_answer()
         assert (last.body, last.headers["connection"]) == (b"1", "close")
-        assert other.ends()  # soon, although it is idle
+        assert other.ends()  # soon, although the client is idle
         assert time.monotonic() - began < 1.4
         running.join()
         assert [answer.status for answer in answers] == [200]

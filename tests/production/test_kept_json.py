@@ -1,4 +1,4 @@
-"""Kept JSON texts: the same as the core's, and no text of a token among them."""
+"""Kept JSON texts equal the core's, and none of them holds a token."""
 
 import gc
 import weakref
@@ -29,7 +29,7 @@ def test_the_text_is_the_cores_the_first_time_and_again(data):
 
 
 def test_a_changed_resource_has_another_text():
-    """What differs in any field is another resource; a raised `version` is not needed for it."""
+    """A resource that differs in any field has its own text, even with the same `version`."""
     before, after = (kept_json(envelope("data", product, "id")) for product in (TEA, replace(TEA, stock=6)))
     assert ('"stock":7' in before, '"stock":6' in after) == (True, True)
 

@@ -1,4 +1,4 @@
-"""A process that dies at any step of a write has done all of it or nothing, and the same key again completes it."""
+"""A process that dies at any step of a write has done all of it or nothing; a retry with the same key completes it."""
 
 import os
 import sqlite3
@@ -20,9 +20,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3
 
 
 def die_at(step: int) -> Callable[[str], None]:
-    """This process dies before statement number `step` from the next BEGIN IMMEDIATE on: COMMIT and triggers count.
+    """Let this process die before statement number `step`, counted from the next BEGIN IMMEDIATE; 0: never.
 
-    So does what is told to the function that is returned.
+    COMMIT and triggers count, and so does each call of the returned function.
     """
     connect, count = sqlite3.connect, 0
 
@@ -43,7 +43,7 @@ def die_at(step: int) -> Callable[[str], None]:
 
 @dataclass
 class Write:
-    """A request, and how to send it with a key from a process of its own that may die of it."""
+    """A request that is sent with a key from a child process, which may die of it."""
 
     api: Api
     by: Person
@@ -51,14 +51,14 @@ class Write:
     body: dict[str, Any]
 
     def send(self, key: str, dies_at: int = 0) -> tuple[str, bool]:
-        """The id of what was made, and whether it had been before. Raises EOFError if the process died."""
+        """The id of the new row, and whether the answer was replayed. Raises EOFError if the process died."""
 
         def work() -> tuple[str, bool]:
             step = die_at(dies_at)
             memo = {"memo": key} if self.path == "/transfers" else {}
             answer = self.api.post(self.path, self.by, self.body | memo, key=key)
             assert answer.status_code == 201, answer.text
-            step("answer")  # which nobody hears of
+            step("answer")  # the process dies before the answer is sent
             return answer.json["data"]["id"], "Idempotency-Replayed" in answer.headers
 
         self.api.app.database.close()  # no connection crosses the fork
@@ -95,7 +95,7 @@ def stock_is_right(database: Path) -> bool:
 
 @pytest.mark.parametrize("name", ["transfer", "order"])
 def test_all_or_nothing_at_every_step(writes: dict[str, Write], database_path: Path, name: str) -> None:
-    """Before COMMIT nothing, from then on all; and once more with the same key makes it exactly one."""
+    """Nothing is written before COMMIT, all from then on. A retry with the same key leaves exactly one effect."""
     write, done, clean = writes[name], [], False
     acknowledged: dict[str, str] = {}
     while not clean:
@@ -120,4 +120,4 @@ def test_all_or_nothing_at_every_step(writes: dict[str, Write], database_path: P
     assert first >= 10
     assert not any(done[:first])
     assert all(done[first:])
-    assert len(done) - first >= 2  # one that died after COMMIT and one that did not die
+    assert len(done) - first >= 2  # one died after COMMIT, one did not die

@@ -1,4 +1,4 @@
-"""The lanes of requests: what the loop's thread runs itself, what the pool does, what waits for bcrypt apart."""
+"""The lanes of requests: on the loop's thread, in the pool, or in the pool for bcrypt."""
 
 import shutil
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_every_name_in_a_lane_is_a_handlers(api):
 
 
 def test_an_inline_route_takes_no_lock_and_hashes_no_password(api, world, monkeypatch):
-    """The worker runs it on the thread that all its clients share."""
+    """It runs on the thread that serves all clients of the worker."""
     monkeypatch.setattr(api.app.database, "transaction", None)
     monkeypatch.setattr(bcrypt, "checkpw", None)
     for key, route in routes_of(api.app).items():
@@ -94,7 +94,7 @@ def test_an_inline_route_takes_no_lock_and_hashes_no_password(api, world, monkey
 
 
 @pytest.mark.parametrize("key", VALID)
-def test_exactly_the_routes_that_run_bcrypt_wait_on_threads_apart(api, world, key, monkeypatch):
+def test_exactly_the_routes_that_run_bcrypt_are_in_the_password_lane(api, world, key, monkeypatch):
     """A new route that checks or hashes a password fails here until PASSWORDS names its handler."""
     runs = []
     for name in ("checkpw", "hashpw"):

@@ -1,4 +1,4 @@
-"""Whoever reads the server's log may stop to, or go away: requests go on, and what was dropped is counted."""
+"""The reader of the server's log pauses or ends: requests are served, and dropped lines are counted."""
 
 import fcntl
 import json
@@ -17,20 +17,19 @@ from tests.forked import Forked
 from tests.production.furnished_service import Service, furnished_service
 from tests.waiting import wait_until
 
-PIPE_BYTES = 4096  # the least there is: some 15 lines
-REQUESTS = 200  # several times what pipe and queue take
-PROMPT = 2.0  # seconds; who waits for the log waits for ever
+PIPE_BYTES = 4096  # the smallest pipe: some 15 lines
+REQUESTS = 200  # several times the lines that pipe and queue hold
+PROMPT = 2.0  # seconds; a request that waits for the log gets no answer
 
 
 class Reader:
-    """Copies what comes through a pipe into a file, until it is told to pause, or to go away."""
+    """Copies the bytes of a pipe into a file, until the test pauses or ends it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._heard, self.said = os.pipe()
         fcntl.fcntl(self.said, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         os.set_blocking(self._heard, False)
-        self._state = threading.Condition()
         self._reads, self._ended = True, False
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -81,17 +80,17 @@ def ask_often(service: Service) -> None:
 
 
 def replace_worker(service: Service) -> None:
-    """Kill it and wait for its successor."""
+    """Kill the worker and wait for the next one."""
     (worker,) = service.server.workers()
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: service.server.workers() not in ([worker], []))
-    service.ask("GET", "/healthz")  # it has first to get ready
+    service.ask("GET", "/healthz")  # answered once the new worker is ready
 
 
-def test_a_log_that_nobody_reads_holds_up_no_request_and_says_later_how_much_was_dropped(
+def test_an_unread_log_delays_no_request_and_later_counts_the_dropped_lines(
     service: Service, reader: Reader, tmp_path: Path
 ) -> None:
-    """Every line is there, or counted: none was lost without a word."""
+    """Every line is in the log or in the count."""
 
     def logged() -> list[dict[str, object]]:
         text = (tmp_path / "log").read_text()
@@ -115,15 +114,15 @@ def test_a_log_that_nobody_reads_holds_up_no_request_and_says_later_how_much_was
     assert sum(seen_and_dropped()) == REQUESTS + 1  # the transfer, which came last, was dropped too
 
 
-def test_a_worker_that_dies_while_nobody_reads_the_log_has_a_successor(service: Service, reader: Reader) -> None:
-    """gunicorn writes to the same log: it may not wait for it either."""
+def test_a_worker_that_dies_while_the_log_is_not_read_is_replaced(service: Service, reader: Reader) -> None:
+    """gunicorn writes to the same log, and must not wait for its reader either."""
     reader.pause()
     ask_often(service)
     replace_worker(service)
     ask_often(service)
 
 
-def test_a_log_that_was_closed_loses_its_lines_and_nothing_else(service: Service, reader: Reader) -> None:
+def test_a_closed_log_loses_its_lines_and_no_request(service: Service, reader: Reader) -> None:
     reader.go_away()
     ask_often(service)
     assert service.transfer().status == 201
@@ -132,14 +131,14 @@ def test_a_log_that_was_closed_loses_its_lines_and_nothing_else(service: Service
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
-def test_what_waits_to_be_written_at_a_fork_is_written_by_the_parent_alone() -> None:
+def test_lines_queued_at_a_fork_are_written_by_the_parent_alone() -> None:
     """gunicorn's master forks a worker while its own lines are in the queue."""
     heard, said = os.pipe()
     fcntl.fcntl(said, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     os.write(said, b"x" * (PIPE_BYTES - 1) + b"\n")  # full
     queue = LogQueue(said)
     put(queue, "parent's first")
-    queue.flush(0.1)  # in vain: the queue's thread waits at the pipe
+    queue.flush(0.1)  # times out: the queue's thread waits for the pipe
     put(queue, "parent's second")
     child = Forked(lambda: (put(queue, "child's"), queue.flush(10)))
     lines = b""
@@ -157,7 +156,7 @@ def test_what_waits_to_be_written_at_a_fork_is_written_by_the_parent_alone() -> 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_lines_of_several_workers_stay_whole_in_a_pipe_that_is_read_slowly() -> None:
-    """A pipe parts what is longer than PIPE_BUF as soon as it is full, and another's bytes come between."""
+    """A full pipe splits a write longer than PIPE_BUF, and another process's bytes come into its middle."""
     heard, said = os.pipe()
     children = [Forked(lambda name=name: log_often(LogQueue(said), name * 250)) for name in "abc"]
     os.close(said)
@@ -174,7 +173,7 @@ def test_lines_of_several_workers_stay_whole_in_a_pipe_that_is_read_slowly() -> 
 
 
 def put(queue: LogQueue, line: str) -> None:
-    """Log a line that is nothing but these characters."""
+    """Log a line of exactly these characters."""
     queue.setFormatter(logging.Formatter("%(message)s"))
     queue.handle(logging.makeLogRecord({"msg": line}))
 

@@ -23,7 +23,7 @@ def called(server: Server) -> int:
 
 
 def test_a_request_for_which_no_thread_can_be_started_is_a_503(server: Server) -> None:
-    """As long as it lasts; other connections, and what runs on the loop, are served."""
+    """Other connections, and requests that run on the loop, are served meanwhile."""
     assert server.ask(GET % b"/short/threads-off").status == 200
     for number in range(3):
         answer = server.ask(b"POST / HTTP/1.1\r\nHost: a\r\nX-Request-ID: request-%d\r\n\r\n" % number)
@@ -36,7 +36,7 @@ def test_a_request_for_which_no_thread_can_be_started_is_a_503(server: Server) -
 
 
 def test_a_refused_request_is_not_run_once_a_thread_is_free(server: Server) -> None:
-    """The answer says that nothing was written. The one thread that there is was busy when it was given."""
+    """The 503 promises that nothing was written. The pool's one thread was busy when the client got it."""
     with server.connect() as busy:
         busy.send(GET % b"/held")
         wait_until(lambda: called(server) == 1)

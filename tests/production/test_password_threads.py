@@ -1,4 +1,4 @@
-"""The threads of the worker that hash passwords serve no other request, so they wait for the database to the end."""
+"""Threads that hash passwords serve no other requests, so they wait for the database for the whole busy time-out."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +20,10 @@ def wiring() -> str:
 
 
 @pytest.mark.parametrize("act", ["login", "sign-up", "change", "reset", "e-mail"])
-def test_a_request_that_has_hashed_a_password_waits_for_the_database_to_the_end(
+def test_a_request_that_has_hashed_a_password_waits_for_the_whole_busy_time_out(
     make_api, ada, database_path, monkeypatch, act
 ):
-    """It runs on such a thread. Of three other writers, at least one is refused after a tenth of the time."""
+    """It runs on a dedicated thread. Of three other writers, at least one is refused after a tenth of the time-out."""
     api, hashed = make_api(threads=2, busy_timeout_seconds=20), threading.Event()
     token = Mailbox(database_path.parent / "outbox").reset_token(api, ada.email)
     method, path, caller, body = {

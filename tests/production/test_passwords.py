@@ -1,4 +1,4 @@
-"""Passwords with one line for the whole machine: in order through all workers, also when one is killed."""
+"""Passwords with one line for the whole machine: in order over all workers, also when one is killed."""
 
 import base64
 import hashlib
@@ -33,7 +33,7 @@ EVERYWHERE = (1, 2**62)
 
 
 class Line:
-    """Threads that ask, one after the other; a thread joins only once the one before it is in line."""
+    """Threads that join the line one after the other."""
 
     def __init__(self, locks):
         self.locks, self.threads = locks, ThreadPoolExecutor(80)
@@ -65,8 +65,8 @@ def assert_refused(asked):
 
 
 @pytest.mark.parametrize(("slots", "max_waiting"), [(1, 0), (1, 4), (2, 6), (4, 12), (2, 64)])
-def test_a_full_line_refuses_the_next_at_once_and_none_in_it(held, line, slots, max_waiting):
-    """The workers share the line; once it has been served there is room again."""
+def test_a_full_line_refuses_the_next_call_at_once_and_serves_the_waiting_ones(held, line, slots, max_waiting):
+    """The workers share the line. Once its calls are served, there is room again."""
     workers = [SharedPasswords(4, slots, line.locks, max_waiting) for _ in range(2)]
     for number in range(slots + max_waiting):
         line.join(workers[number % 2])
@@ -85,7 +85,7 @@ def test_calls_are_served_in_the_order_in_which_they_came_through_all_workers(li
     workers = [SharedPasswords(4, 1, line.locks) for _ in range(2)]
     names = [f"password {number}" for number in range(12)]
     for number, name in enumerate(names):
-        line.join(workers[number // 2 % 2], name)  # two through one worker, two through the other, …
+        line.join(workers[number // 2 % 2], name)  # two through one worker, two through the other, and so on
     may_end.set()
     for one in line.asked:
         one.result(10)
@@ -93,7 +93,7 @@ def test_calls_are_served_in_the_order_in_which_they_came_through_all_workers(li
 
 
 def test_a_call_that_has_waited_long_enough_leaves_the_line(line):
-    """With Unavailable, and not before its time; those behind it stay, and the next finds a place."""
+    """It gets Unavailable once its patience is over. Calls behind it stay, and the next one finds a place."""
     impatient, patient = SharedPasswords(4, 1, line.locks, 2, patience=0.3), SharedPasswords(4, 1, line.locks, 2)
     running = line.join(patient)
     began = time.monotonic()
@@ -105,7 +105,7 @@ def test_a_call_that_has_waited_long_enough_leaves_the_line(line):
 
 
 def test_a_change_waits_once_for_its_two_runs(held, line, monkeypatch):
-    """It keeps its slot for both, so it cannot be refused in between."""
+    """It keeps its slot for both runs, so it cannot be refused between them."""
     passwords, order = SharedPasswords(4, 1, line.locks, max_waiting=1), []
     monkeypatch.setattr(bcrypt, "hashpw", lambda password, salt: order.append("new hash") or b"$2b$04$")
     asked = line.threads.submit(passwords.replaced, "x", "$2b$04$", "y")
@@ -129,8 +129,8 @@ def test_workers_share_the_slots_of_the_machine(held):
     assert held.most == 2
 
 
-def test_of_many_that_come_at_once_no_more_run_than_there_are_slots(monkeypatch):
-    """Short runs, which end while other calls join the line."""
+def test_of_many_simultaneous_calls_no_more_run_than_there_are_slots(monkeypatch):
+    """The runs are short and end while other calls join the line."""
     lock, running, most = threading.Lock(), 0, 0
 
     def counted(password, salt):
@@ -150,15 +150,15 @@ def test_of_many_that_come_at_once_no_more_run_than_there_are_slots(monkeypatch)
     assert most == 2
 
 
-def test_a_thread_that_is_held_up_while_it_joins_does_not_slip_in_before_one_that_runs(held, line, monkeypatch):
-    """It has read the time of its arrival, but is not in line yet when the next thread comes: only one runs."""
+def test_a_thread_that_is_delayed_while_it_joins_does_not_run_beside_a_later_one(held, line, monkeypatch):
+    """The first thread has read its time of arrival but is not in line yet when the next one comes: only one runs."""
     monotonic_ns, came = time.monotonic_ns, threading.Event()
 
     def held_up():
         now = monotonic_ns()
         if not came.is_set():
             came.set()
-            held.one_runs.wait(0.3)  # in vain, if the next thread cannot pass
+            held.one_runs.wait(0.3)  # times out if the next thread cannot overtake
         return now
 
     monkeypatch.setattr(time, "monotonic_ns", held_up)
@@ -171,7 +171,7 @@ def test_a_thread_that_is_held_up_while_it_joins_does_not_slip_in_before_one_tha
 
 
 def test_the_places_of_a_killed_worker_are_free_again(line, held):
-    """Those of its runs and those in line."""
+    """Its running and its waiting calls."""
     here = SharedPasswords(4, 1, line.locks, max_waiting=1)
 
     def run_and_wait():
@@ -201,13 +201,13 @@ def test_without_a_descriptor_for_the_line_it_is_unavailable():
     assert Forked(ask).result() == "unavailable"
 
 
-def test_a_place_is_given_back_whatever_happens(monkeypatch):
-    """A run that fails leaves the line as it was."""
+def test_a_run_that_fails_gives_its_place_back(monkeypatch):
+    """Also while its thread lives on."""
     locks = ByteLocks()
     passwords = SharedPasswords(4, 1, locks, max_waiting=0)
     with monkeypatch.context() as broken, ThreadPoolExecutor(1) as threads:
         broken.setattr(bcrypt, "hashpw", lambda password, salt: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             threads.submit(passwords.hash, "a password").result()
-        assert locks.own().count_others(*EVERYWHERE) == 0  # though the thread is still there
+        assert locks.own().count_others(*EVERYWHERE) == 0
     assert passwords.matches("a password", passwords.hash("a password"))

@@ -111,7 +111,7 @@ TAKEN = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_is_refused_with_an_envelope(server: Server, name: str) -> None:
-    """The connection ends without a reset, whatever the client has still to send."""
+    """The connection ends without a reset, whatever else the client sends."""
     request, status, code = REFUSED[name]
     with server.connect() as client:
         answer = client.send(request).read_answer()
@@ -120,7 +120,7 @@ def test_is_refused_with_an_envelope(server: Server, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_is_taken(server: Server, name: str) -> None:
+def test_is_accepted(server: Server, name: str) -> None:
     assert server.ask(TAKEN[name]).status == 200
 
 
@@ -150,7 +150,7 @@ def test_a_refusal_keeps_the_clients_request_id_if_that_is_valid(server: Server)
         ),
     ],
 )
-def test_a_refusal_is_a_line_with_method_and_path(server: Server, request_: bytes, line: str) -> None:
+def test_a_refusal_is_logged_with_method_and_path(server: Server, request_: bytes, line: str) -> None:
     """No query, fragment, user information or header is logged: they may be secret."""
     answer = server.ask(request_)
     wait_until(lambda: answer.headers["x-request-id"] in server.log.read_text())
@@ -161,7 +161,7 @@ def test_a_refusal_is_a_line_with_method_and_path(server: Server, request_: byte
     assert "hidden" not in server.log.read_text()
 
 
-def test_a_request_that_is_not_whole_in_time_is_a_line_too(server: Server) -> None:
+def test_a_request_that_is_not_whole_in_time_is_logged_too(server: Server) -> None:
     with server.connect() as client:
         client.send(get(HOSTED, b"X-Request-ID: refusal-5", line=b"POST /slow?hidden HTTP/1.1")[:-2])
         assert client.read_answer().status == 408
@@ -172,8 +172,8 @@ def test_a_request_that_is_not_whole_in_time_is_a_line_too(server: Server) -> No
 @pytest.mark.parametrize(
     "sent", [b"hidden nonsense\r\n", b"GET /hidden HTTP/9\r\n", b"\x16\x03\x01hidden\r\n", b"GET /hi"]
 )
-def test_what_is_no_request_line_is_not_logged(server: Server, sent: bytes) -> None:
-    """Nor is the beginning of a request line that has not ended."""
+def test_bytes_that_are_no_request_line_are_not_logged(server: Server, sent: bytes) -> None:
+    """Nor is the beginning of an unfinished request line."""
     with server.connect() as client:
         client.send(sent).stream.shutdown(1)
         answer = client.read_answer()
@@ -209,7 +209,7 @@ def test_a_refusal_says_that_it_varies_with_the_origin_as_every_answer_does(serv
 
 
 def test_a_client_that_is_still_sending_gets_its_refusal(server: Server) -> None:
-    """Megabytes are on their way. To close at once would reset the connection and destroy the answer."""
+    """Megabytes are on their way. Closing at once would reset the connection and destroy the answer."""
     with server.connect() as client:
         client.send(get(HOSTED, b"Content-Length: 8000000", line=b"POST / HTTP/1.1") + b"x" * 8_000_000)
         assert client.read_answer().code == "PAYLOAD_TOO_LARGE"
@@ -225,7 +225,7 @@ def test_a_client_that_is_still_sending_gets_its_refusal(server: Server) -> None
     ],
 )
 def test_a_request_that_ends_early_is_refused_at_once(server: Server, sent: bytes, code: str) -> None:
-    """The client has closed its side, and still reads."""
+    """The client has closed its sending side and still reads."""
     with server.connect() as client:
         client.send(sent).stream.shutdown(1)
         answer = client.read_answer()
@@ -233,7 +233,7 @@ def test_a_request_that_ends_early_is_refused_at_once(server: Server, sent: byte
 
 
 def test_an_application_that_raises_is_a_500_that_tells_nothing(server: Server) -> None:
-    """Also if it raises OSError, at which gunicorn would close without an answer. The log has the cause."""
+    """Also for OSError, on which gunicorn would close without an answer. The log has the cause."""
     answer = server.ask(get(HOSTED, line=b"GET /fails HTTP/1.1"))
     assert (answer.status, answer.code) == (500, "INTERNAL_ERROR")
     assert b"secret" not in answer.body
@@ -241,7 +241,7 @@ def test_an_application_that_raises_is_a_500_that_tells_nothing(server: Server) 
 
 
 @pytest.mark.parametrize("path", [b"/interrupts", b"/short/interrupts"])
-def test_an_application_that_raises_what_is_no_exception_does_not_end_the_worker(server: Server, path: bytes) -> None:
+def test_an_application_that_raises_keyboard_interrupt_does_not_end_the_worker(server: Server, path: bytes) -> None:
     """Neither in a thread of the pool nor on the worker's own loop."""
     worker = server.workers()
     answer = server.ask(get(HOSTED, line=b"GET %b HTTP/1.1" % path))
@@ -251,6 +251,6 @@ def test_an_application_that_raises_what_is_no_exception_does_not_end_the_worker
 
 
 def test_an_application_that_fails_in_the_middle_of_its_answer_is_a_500(server: Server) -> None:
-    """Nothing of the answer that it had begun is sent."""
+    """No byte of the unfinished answer is sent."""
     answer = server.ask(get(HOSTED, b"Content-Length: 3", line=b"GET /fails-late HTTP/1.1") + b"abc")
     assert (answer.status, answer.code) == (500, "INTERNAL_ERROR")

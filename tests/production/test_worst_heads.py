@@ -1,4 +1,4 @@
-"""No header costs more to parse than any other bytes of the same length.
+"""No header costs much more to parse than any other bytes of the same length.
 
 A head is parsed on the thread that serves all clients. These tests fill each header, up to the largest head that is
 taken, with the input that is hardest for its parser. To read and answer the request must cost about as much CPU as with
@@ -21,14 +21,14 @@ PROXY = ("10.0.0.1", 50_000)
 TIMES_AS_MUCH = 4
 OWN, CHANGE, HEALTH, LIST = b"GET /api/v1/users/%b", b"PATCH /api/v1/users/%b", b"GET /healthz", b"GET /api/v1/products"
 IGNORED = (b"Accept", b"Cookie", b"Origin", b"X-Request-ID", b"Idempotency-Key", b"User-Agent", b"Content-Encoding")
-# A token that no secret has signed is read before that is known: this one's header is an array of arrays.
+# The header of a token is parsed before its signature is checked. This one has an array of arrays.
 ARRAYS = (
     base64.urlsafe_b64encode(b'{"alg":"HS256","kid":"x","a":[%b0]}' % (b"[]," * 13_000)).rstrip(b"=") + b".e30.AAAA"
 )
 
 
 def lines_of(name: bytes, unit: bytes, count: int = 7, start: bytes = b"") -> list[bytes]:
-    """`count` header lines of the greatest length: the name, `start`, and then `unit` again and again."""
+    """`count` header lines of the greatest length: the name, `start`, and `unit` repeated."""
     field = name + b": " + start
     return [field + unit * ((8190 - len(field)) // len(unit))] * count
 
@@ -66,7 +66,7 @@ def cases() -> Iterator[tuple[str, bytes, list[bytes]]]:
 
 @pytest.fixture
 def cost(make_api: Any) -> Callable[[bytes, list[bytes]], float]:
-    """Seconds of CPU for a request: the least of several, since other work on the machine only adds."""
+    """Seconds of CPU for a request: the least of ten measurements, since other work on the machine only adds."""
     api = make_api(trusted_proxies=Networks("10.0.0.0/8"), cors_origins=frozenset({"https://example.org"}))
     ada = api.sign_up("Ada")
     known = f"Authorization: {ada.headers['Authorization']}".encode()

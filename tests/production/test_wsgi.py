@@ -1,4 +1,4 @@
-"""What the application gets of a request, and what the client gets of an answer."""
+"""How a request reaches the application, and an answer the client."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -68,8 +68,8 @@ def gunicorns(data: bytes) -> dict[str, Any]:
 
 
 @given(heads)
-def test_a_request_that_is_taken_means_the_same_to_gunicorn(head: bytes) -> None:
-    """Two parsers, written independently, agree; and what gunicorn refuses is refused here too."""
+def test_gunicorn_reads_an_accepted_request_the_same_way(head: bytes) -> None:
+    """The two independent parsers agree, and a request that gunicorn refuses is refused here too."""
     try:
         request = taken(head + BODY)
     except AppError:
@@ -84,8 +84,8 @@ def test_a_request_that_is_taken_means_the_same_to_gunicorn(head: bytes) -> None
 
 
 @given(heads)
-def test_what_gunicorn_takes_is_taken(head: bytes) -> None:
-    """Except for what RFC 9112 allows a server to refuse: CONNECT, and repeats of a header that has one value."""
+def test_a_request_that_gunicorn_accepts_is_accepted(head: bytes) -> None:
+    """RFC 9112 allows a server to refuse the exceptions: CONNECT, transfer codings, and large bodies."""
     try:
         gunicorns(head + BODY)
     except ParseException:
@@ -106,7 +106,7 @@ def test_what_gunicorn_takes_is_taken(head: bytes) -> None:
         ([GET, b"Connection: a", b"Connection: close"], False),
         ([GET, b"Connection: " + b"a," * 99 + b"a"], True),
         ([GET, b"Connection: " + b"a," * 99 + b"close"], False),
-        ([GET, b"Connection: " + b"a," * 100 + b"a"], False),  # one more than are read: it could be a `close`
+        ([GET, b"Connection: " + b"a," * 100 + b"a"], False),  # the option that is not read could be a `close`
         ([GET, b"Connection: " + b"," * 4000, b"Connection: close"], False),
         ([GET[:-1] + b"0"], False),
         ([GET[:-1] + b"0", b"Connection: Keep-Alive"], True),
@@ -152,7 +152,7 @@ def test_an_answer_that_must_not_have_a_body_has_none(status: str, method: bytes
     "headers",
     [[("Location", "/a\r\nSet-Cookie: b")], [("A", "b\nc")], [("A", "b\0")], [("A", "b\r")], [("Content-Length", "2")]],
 )
-def test_an_answer_that_a_client_would_read_as_another_is_an_error(headers: list[tuple[str, str]]) -> None:
+def test_an_answer_with_control_characters_or_a_wrong_length_is_an_error(headers: list[tuple[str, str]]) -> None:
     with pytest.raises(ValueError, match="the answer"):
         answered("200 OK", headers, [b"abc"])
 
