@@ -1,4 +1,4 @@
-"""The real application, in whose workers every bcrypt run leaves a mark where it begins and where it ends."""
+"""The real application; every bcrypt run in its workers leaves a mark at its begin and its end."""
 
 import os
 import time
@@ -13,9 +13,9 @@ from backend.production.wiring import create_app as really_create_app
 
 
 def create_app() -> App:
-    """`BCRYPT_MARKS` names the file that all workers append `+` and `-` to; O_APPEND keeps their order.
+    """All workers append `+` and `-` to the file `BCRYPT_MARKS`; O_APPEND keeps their order.
 
-    While there is a file of that name with `.hold` behind it, no run ends.
+    While the file `BCRYPT_MARKS` + `.hold` exists, no run ends.
     """
     name = os.environ["BCRYPT_MARKS"]
     marks = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

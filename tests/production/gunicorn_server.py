@@ -100,12 +100,12 @@ def gunicorn(
 ) -> Iterator[Server]:
     """Run the server with the tiny application; by default one worker, four threads, a time-out of 1 s.
 
-    A `listener` is passed as descriptor 3, and if it is `managed`, as service managers do. Standard error is `log`, or
-    the descriptor `errors`, whose beginning the test copies into `log`.
+    A `listener` is passed as descriptor 3; with `managed`, LISTEN_FDS names it, as under a service manager. Standard
+    error is `log`, or the descriptor `errors`; then the test must copy its first lines into `log`.
     """
     settings = {"WEB_CONCURRENCY": "1", "THREADS": "4", "REQUEST_TIMEOUT_SECONDS": "1"}
     settings |= {"BIND": bind or "127.0.0.1:0", "DATABASE_URL": f"sqlite:///{log.parent / 'app.db'}"} | environment
-    migrate(log.parent / "app.db")  # the tiny application has no use for it, but the start asks for its schema
+    migrate(log.parent / "app.db")  # the tiny application does not use it, but the start checks its schema
     command = [python, "-m", "gunicorn", "-c", "python:backend.gunicorn_conf", *options]
     command += [application]
     if descriptors:
@@ -122,7 +122,7 @@ def gunicorn(
             pass_fds=[listener.fileno()] if listener else [],
         )
     try:
-        # Two processes say these, each by a thread of its own: either may come first.
+        # Two processes log these lines, each in a thread of its own: either may come first.
         wait_until(
             lambda: (
                 all(said in log.read_text() for said in ("Listening at", "Booting worker"))
@@ -132,7 +132,7 @@ def gunicorn(
         port = re.search(r"Listening at: \S+?:(\d+) ", log.read_text())
         yield Server(process, log, ("127.0.0.1", int(port[1])) if port else bind.removeprefix("unix:"))
     finally:
-        # Not by a signal that asks: the answer would take a second.
+        # SIGTERM would take a second.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -158,7 +158,7 @@ def open_crowd(
 
 
 def slowest_probe(server: Server, seconds: float) -> float:
-    """The longest wait of a well-behaved client among those that come, one after the other, for so many seconds."""
+    """The longest wait of well-behaved clients that come one after the other for `seconds`."""
     end, slowest = time.monotonic() + seconds, 0.0
     while time.monotonic() < end:
         slowest = max(slowest, server.probe())

@@ -14,7 +14,7 @@ from tests.watching import files_of
 
 APPLICATION = "backend.production.wiring:create_app()"
 LISTENING = "0A"  # in /proc/net/tcp
-LOST = (OSError, http.client.HTTPException)  # no answer: it may have been done, or not
+LOST = (OSError, http.client.HTTPException)  # no answer: the request may have been done or not
 
 
 class Reply(NamedTuple):

@@ -1,4 +1,4 @@
-"""Many clients at once that send requests without end and count those that get no answer."""
+"""Clients that send requests until they are stopped, and count those that get no answer."""
 
 import contextlib
 import threading
@@ -47,10 +47,10 @@ class SteadyClients:
                 time.sleep(PAUSE)
                 continue
             with client:
-                self._converse(client)
+                self._ask_repeatedly(client)
 
-    def _converse(self, client: Client) -> None:
-        """Ask until the server or the end of the test closes the connection."""
+    def _ask_repeatedly(self, client: Client) -> None:
+        """Ask until the server closes the connection or the test ends."""
         opened, keep = time.monotonic(), True
         while keep and not self._over:
             time.sleep(PAUSE)

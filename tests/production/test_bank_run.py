@@ -1,4 +1,4 @@
-"""A bank run, in the manner of Jepsen's bank workload: money moves and is counted while everything is being killed."""
+"""A bank run, after Jepsen's bank workload: clients move and count money while workers and masters are killed."""
 
 import os
 import random
@@ -24,7 +24,7 @@ KILLS = "w w w M w w w M w w".split()  # of a worker, of the master
 
 
 class Bank:
-    """What its clients know: what they were told, and whether it fits together."""
+    """The clients' record of the answers, and the server that gives them."""
 
     def __init__(self, tmp_path: Path, database: Path) -> None:
         self.acknowledged: dict[str, str] = {}  # memo → id
@@ -36,7 +36,7 @@ class Bank:
         self._stack = ExitStack()
 
     def start(self) -> None:
-        """A new master on a new port, whatever of the old one may still be running."""
+        """Start a new master on a new port, even if workers of the old one still run."""
         log = self._tmp_path / f"gunicorn-{time.monotonic_ns()}.log"
         self.server = self._stack.enter_context(service(log, self._database))
 
@@ -44,7 +44,7 @@ class Bank:
         self._stack.close()
 
     def ask(self, *request: Any) -> Reply:
-        """The same again until there is an answer that says what has become of it."""
+        """Send the request again until an answer says what has become of it."""
         end = time.monotonic() + 20
         while True:
             try:
@@ -67,13 +67,13 @@ class Bank:
             return
         assert reply.status == 201, reply
         self.acknowledged[memo] = reply.data["id"]
-        if choose.random() < 0.2:  # a client that has forgotten that it knows
+        if choose.random() < 0.2:  # a client that retries although it has the answer
             again = self.ask("POST", "/transfers", ada, body, memo)
             assert (again.status, again.data) == (201, reply.data)
             assert again.headers["idempotency-replayed"] == "true"
 
     def count_all(self, admin: Person) -> None:
-        """A full read is one moment: no money is on its way in it."""
+        """A list of all accounts shows one moment, so its balances add up."""
         reply = self.ask("GET", "/accounts?limit=100", admin)
         assert reply.status == 200, reply
         balances = {account["id"]: account["balance"] for account in reply.data}
@@ -84,10 +84,10 @@ class Bank:
         self.reads += 1
 
     def kill(self, choose: random.Random) -> None:
-        """Workers at random, then the master, and so on; each a moment after the last."""
-        for whom in KILLS:
+        """Kill random workers and the master in the order of KILLS, with pauses."""
+        for target in KILLS:
             self.over.wait(choose.uniform(0.3, 0.9))
-            if whom == "M":
+            if target == "M":
                 self.server.process.kill()
                 self.server.process.wait()
                 self.start()
@@ -104,7 +104,7 @@ def bank(tmp_path: Path, database_path: Path) -> Iterator[Bank]:
     bank.close()
 
 
-def test_no_money_is_made_lost_or_moved_twice_whoever_is_killed(
+def test_no_money_is_made_lost_or_moved_twice_although_workers_and_masters_are_killed(
     bank: Bank, api: Api, ada: Person, admin: Person, database_path: Path
 ) -> None:
     accounts = [api.account(ada, balance=DEPOSIT, admin=admin) for _ in range(ACCOUNTS)]

@@ -1,4 +1,4 @@
-"""The core stands alone: in a copy without production, its tests are collected, and a quick sample of them passes."""
+"""The core runs alone: in a copy without production, its tests are collected, and a quick sample of them passes."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 CORE = ("pyproject.toml", "README.md", "Makefile", ".LICENSE", "app.py", "backend", "sql", "tests")
 WITHOUT = ("backend/production", "backend/gunicorn_conf.py", "tests/production", "tests/bench", "tests/contract")
 SAMPLE = ("test_first_steps", "test_accounts_and_transfers", "test_all_or_nothing", "test_relay.py", "test_house_rules")
-# The checkout is installed in this environment, and would lend the copy what it lacks.
+# The checkout is installed in this environment, so imports would find in it the modules that the copy lacks.
 FORGET_THE_CHECKOUT = """
 import sys
 sys.meta_path[:] = [finder for finder in sys.meta_path if "__editable__" not in getattr(finder, "__module__", "")]

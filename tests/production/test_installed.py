@@ -1,4 +1,4 @@
-"""The package as `pip install .` leaves it: a wheel in an environment of its own, used from a folder of no checkout."""
+"""The package as `pip install .` installs it: a wheel in an environment of its own, used outside the checkout."""
 
 import shutil
 import subprocess
@@ -19,10 +19,10 @@ PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment with our wheel in it; what it depends on comes from this one."""
+    """The `bin` folder of an environment that has our wheel; its dependencies come from this environment."""
     folder = tmp_path_factory.mktemp("installed")
     source, environment = folder / "source", folder / "environment"
-    for name in SOURCES:  # a copy: to build leaves files behind, and takes along those that it finds
+    for name in SOURCES:  # a copy: a build leaves files behind, and packs those of earlier builds
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
         (source / name).parent.mkdir(exist_ok=True)
         copy(ROOT / name, source / name)
@@ -37,7 +37,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*command: object, cwd: Path | None = None, **environment: str) -> str:
-    """What the program prints; it must succeed."""
+    """The program's output. Asserts that it succeeds."""
     done = subprocess.run(
         [str(part) for part in command], cwd=cwd, env=environment or None, capture_output=True, text=True, timeout=120,
         check=False,
@@ -46,8 +46,8 @@ def run(*command: object, cwd: Path | None = None, **environment: str) -> str:
     return done.stdout
 
 
-def test_it_comes_with_everything_that_runs(installed, tmp_path):
-    """Every migration, the list of common passwords, and a command that does what `python app.py` does."""
+def test_the_wheel_has_everything_that_the_service_needs(installed, tmp_path):
+    """Every migration, the list of common passwords, the licence, and a command that does what `python app.py` does."""
     settings = {"DATABASE_URL": f"sqlite:///{tmp_path / 'app.db'}", "BCRYPT_ROUNDS": "4"}
     applied = run(installed / "reference-backend", "migrate", cwd=tmp_path, **settings)
     assert [line.split()[-1] for line in applied.splitlines()] == sorted(f.stem for f in ROOT.glob("sql/sqlite/*.sql"))

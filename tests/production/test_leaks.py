@@ -24,7 +24,7 @@ def possessions(process: int) -> tuple[int, int, list[int]]:
 
 
 def test_fifty_recycles_leak_neither_descriptors_nor_threads(tmp_path: Path) -> None:
-    """Neither in the master nor in what a new worker inherits. The tiny application, since its workers start sooner."""
+    """Neither in the master nor in new workers. The tiny application is used because its workers start sooner."""
     with gunicorn(tmp_path / "log", WEB_CONCURRENCY="4") as server:
         workers = server.wait_for_workers(4)
         at_first = [possessions(server.process.pid), *map(possessions, workers)]
@@ -38,10 +38,10 @@ def test_fifty_recycles_leak_neither_descriptors_nor_threads(tmp_path: Path) -> 
         assert [possessions(server.process.pid), *map(possessions, workers)] == at_first
 
 
-def test_a_request_leaves_nothing_behind_in_its_worker(
+def test_requests_leave_no_descriptor_thread_or_mapping_in_their_worker(
     tmp_path: Path, database_path: Path, api: Api, ada: Person, admin: Person
 ) -> None:
-    """Once all threads have opened what they need, a hundred more requests need no more."""
+    """Once all threads have opened their files, a hundred more requests open none."""
     accounts = api.account(ada, balance=1_000_000, admin=admin), api.account(admin)
     rushes = count()
 

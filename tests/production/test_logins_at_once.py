@@ -1,4 +1,4 @@
-"""Crowds that log in at once wait their turn, in one line for all workers, and no other request waits with them."""
+"""Many logins at once wait in one line for all workers, and no other request waits with them."""
 
 import os
 import signal
@@ -73,8 +73,8 @@ def assert_told_to_come_back(reply: Reply) -> None:
     assert int(reply.headers["retry-after"]) >= 1
 
 
-def test_a_class_of_thirty_is_served_and_all_else_meanwhile(crowd: Crowd, ada: Person) -> None:
-    """Every worker answers reads and writes before the first of the thirty is through."""
+def test_thirty_logins_are_served_and_other_requests_meanwhile(crowd: Crowd, ada: Person) -> None:
+    """Every worker answers reads and writes before the first of the thirty is answered."""
     logins = [crowd.log_in() for _ in range(30)]
     crowd.wait_until_all_cores_run()
     for worker in crowd.server.workers():
@@ -88,8 +88,8 @@ def test_a_class_of_thirty_is_served_and_all_else_meanwhile(crowd: Crowd, ada: P
     assert_served(logins, 30)
 
 
-def test_with_sixty_four_waiting_the_next_are_refused_at_once_and_none_of_those(crowd: Crowd) -> None:
-    """Both workers have one bound, and sign-ups the same line as logins."""
+def test_beyond_sixty_four_waiting_logins_the_next_are_refused_at_once(crowd: Crowd) -> None:
+    """The waiting ones are served. The bound is over both workers, and sign-ups wait in the same line as logins."""
     logins = [crowd.log_in() for _ in range(PLACES + 10)]
     wait_until(lambda: sum(login.done() for login in logins) == 10)
     body = {"email": "new@example.com", "password": PASSWORD, "name": "New"}
@@ -103,10 +103,10 @@ def test_with_sixty_four_waiting_the_next_are_refused_at_once_and_none_of_those(
     assert call(crowd.server, "POST", "/users", None, body).status == 201
 
 
-def test_a_class_waits_for_the_write_lock_as_long_as_the_database_may_be_busy(
+def test_logins_wait_for_the_write_lock_for_the_whole_busy_time_out(
     crowd: Crowd, ada: Person, database_path: Path
 ) -> None:
-    """A writer on the pool is refused after a tenth of that if others wait: reads need its thread."""
+    """Of two writers in the pool, at least one is refused after a tenth of that: reads need its thread."""
     worker = crowd.server.workers()[0]
     crowd.hold.unlink()
     with write_lock_held(database_path):
@@ -119,8 +119,8 @@ def test_a_class_waits_for_the_write_lock_as_long_as_the_database_may_be_busy(
     assert {write.result().status for write in writes} >= {503}
 
 
-def test_a_killed_worker_leaves_all_its_places(crowd: Crowd) -> None:
-    """Those of its runs and those in line: as many other logins are served."""
+def test_all_places_of_a_killed_worker_are_free_again(crowd: Crowd) -> None:
+    """Those of its running and its waiting calls: as many other logins are served."""
     killed, _ = crowd.server.workers()
     lost = [crowd.log_in(caller) for caller in connect_to(crowd.server, killed, PLACES + 1)]
     wait_until(lambda: any(login.done() for login in lost), 8)  # refused at once: the line is full

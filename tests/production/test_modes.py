@@ -1,4 +1,4 @@
-"""What the service writes is for its own user alone, whatever the umask: other users of the machine open none of it."""
+"""The service's files are private to its user, whatever the umask: other users of the machine can open none."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ WHILE_OPEN = ("app.db", "app.db-wal", "app.db-shm", "app.db-gate")
 
 @pytest.fixture(params=[0o000, 0o022], ids=oct, autouse=True)
 def umask(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Of this process, and so of those that it starts."""
+    """The umask of this process and of those that it starts."""
     before = os.umask(request.param)
     yield
     os.umask(before)
@@ -32,7 +32,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """In a folder within a folder, and neither is there yet."""
+    """In a folder within a folder, neither of which exists yet."""
     return tmp_path / "srv" / "var" / "app.db"
 
 
@@ -65,7 +65,7 @@ def modes(folder: Path) -> dict[str, str]:
 
 
 def require_private(database: Path, *names: str) -> None:
-    """These files are there, and whatever else lies in the folders that were made."""
+    """These files exist, and all files and folders that were made are private."""
     made = database.parents[1]
     folders = {path.name for path in [made, *made.rglob("*")] if path.is_dir()}
     found = modes(made)
@@ -108,7 +108,7 @@ def test_companions_that_are_made_again_are_private(database):
 
 @pytest.fixture
 def check(database: Path) -> Callable[[], "subprocess.CompletedProcess[str]"]:
-    """What `check` says of a database that was migrated."""
+    """Runs `check` on a migrated database."""
     run(database, "migrate")
     command, settings = [*COMMAND, "check"], environment(database)
     return lambda: subprocess.run(command, env=settings, capture_output=True, text=True, timeout=60, check=False)
@@ -116,8 +116,8 @@ def check(database: Path) -> Callable[[], "subprocess.CompletedProcess[str]"]:
 
 @pytest.mark.parametrize("name", ["app.db", "app.db-wal", "app.db-shm", "app.db-journal", "app.db-gate"])
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
-def test_a_file_that_admits_others_is_told_and_left_as_it_is(database, check, name, mode):
-    """`check` fails with one line that has its path and mode."""
+def test_a_file_that_admits_others_is_reported_and_not_changed(database, check, name, mode):
+    """`check` fails with one line that names its path and mode."""
     file = database.with_name(name)
     with contextlib.closing(sqlite3.connect(database)) as other:
         other.execute("CREATE TABLE notes (text)")  # and keeps `-wal` and `-shm`
@@ -131,8 +131,8 @@ def test_a_file_that_admits_others_is_told_and_left_as_it_is(database, check, na
 
 @pytest.mark.parametrize(("mode", "status"), [(0o700, 0), (0o755, 0), (0o710, 0), (0o777, 1), (0o1777, 1)])
 @pytest.mark.parametrize("name", ["", "outbox"])
-def test_a_folder_that_admits_others_is_told(database, check, name, mode, status):
-    """`check` fails if others may write there, for they could replace the database; not if they may only list it."""
+def test_a_folder_that_admits_others_is_reported(database, check, name, mode, status):
+    """`check` fails if others may write to it, since they could replace the database; not if they may only list it."""
     folder = database.parent / name
     folder.mkdir(exist_ok=True)
     folder.chmod(mode)

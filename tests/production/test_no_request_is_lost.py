@@ -1,4 +1,4 @@
-"""Whatever ends a worker or a connection, every request that has reached the worker is answered."""
+"""Every request that has reached a worker is answered, whatever ends the worker or the connection."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from tests.production.steady_clients import SteadyClients
 from tests.waiting import wait_until
 
 WORKERS = {"WEB_CONCURRENCY": "2", "REQUEST_TIMEOUT_SECONDS": "10"}
-CLIENTS = 20  # that open a connection for each request, and as many that keep theirs
+CLIENTS = 20  # open a connection for each request, and as many keep theirs
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ def test_three_reloads_lose_no_request(tmp_path: Path) -> None:
                 wait_for_answers(crowds)
 
 
-def test_workers_that_are_replaced_after_so_many_requests_lose_none(tmp_path: Path) -> None:
+def test_workers_that_are_replaced_after_max_requests_lose_none(tmp_path: Path) -> None:
     with gunicorn(tmp_path / "log", "--max-requests", "400", **WORKERS) as server:
         server.wait_for_workers(2)
         with nothing_lost(server.address):
@@ -84,13 +84,13 @@ def kept(server: Server, count: int = 1) -> Iterator[list[Client]]:
 def busy_loop(client: Client) -> Iterator[None]:
     """The loop runs a request of this client for longer than a connection may be idle, and does nothing else."""
     client.send(GET % b"/short/2")
-    time.sleep(0.2)  # the loop is in it; nothing outside tells
+    time.sleep(0.2)  # the loop runs it by now; no event outside shows it
     yield
     assert client.read_answer().status == 200
 
 
 def test_a_request_that_comes_just_before_a_kept_connection_expires_is_answered(tmp_path: Path) -> None:
-    """Request and deadline have both come while the loop was busy. The request goes first."""
+    """The request comes and the deadline passes while the loop is busy. The request is served first."""
     with gunicorn(tmp_path / "log", "--keep-alive", "1") as server, kept(server) as (client,):
         with server.connect() as other, busy_loop(other):
             client.send(GET % b"/")
@@ -117,14 +117,14 @@ def test_a_full_worker_closes_an_idle_connection_rather_than_one_with_a_request(
         assert len(closed(clients)) == 1 and clients[0] not in closed(clients)
 
 
-def test_after_an_answer_that_came_late_in_the_stopping_the_next_request_has_a_second(tmp_path: Path) -> None:
-    """The request began before the end, so its answer keeps the connection."""
+def test_after_an_answer_late_in_the_stop_the_next_request_has_a_second(tmp_path: Path) -> None:
+    """The request began before the stop, so its answer keeps the connection."""
     with gunicorn(tmp_path / "log") as server, kept(server) as (client,):
         client.send(GET % b"/sleep/1.5")
         wait_until(lambda: is_running(server))
         server.process.terminate()
         assert client.read_answer().headers["connection"] == "keep-alive"
-        time.sleep(0.4)  # as clients think
+        time.sleep(0.4)  # the client's pause
         assert client.send(GET % b"/").read_answer().headers["connection"] == "close"
         assert server.process.wait(20) == 0
 
@@ -136,7 +136,7 @@ def is_running(server: Server) -> bool:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_for_a_second_after_sigterm_a_quiet_server_answers_and_says_that_it_stops(tmp_path: Path, workers: str) -> None:
+def test_for_a_second_after_sigterm_a_quiet_server_answers_and_reports_the_stop(tmp_path: Path, workers: str) -> None:
     with gunicorn(tmp_path / "log", WEB_CONCURRENCY=workers) as server:
         server.wait_for_workers(int(workers))
         assert server.ask(GET % b"/readyz").body == b"0"
@@ -163,7 +163,7 @@ def test_a_client_that_connects_before_the_listener_is_closed_is_answered(tmp_pa
 
 
 def test_a_worker_that_still_has_work_after_that_second_refuses_connections(tmp_path: Path) -> None:
-    """Otherwise they would wait in the listener's queue, to be reset at its end."""
+    """Otherwise they would wait in the listener's queue and be reset when it is closed."""
     with gunicorn(tmp_path / "log") as server, kept(server) as (client,):
         client.send(GET % b"/sleep/4")
         wait_until(lambda: is_running(server))

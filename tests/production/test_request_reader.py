@@ -13,7 +13,7 @@ SEGMENTS = [1, 7, 1000, 10**6]  # bytes
 
 
 def read(data: bytes, segment: int = 10**6) -> list[WholeRequest]:
-    """The requests in `data`, fed in pieces of `segment` bytes. Raises the refusal of the first that is refused."""
+    """The requests in `data`, fed in pieces of `segment` bytes. Raises AppError for the first that is refused."""
     reader, requests = RequestReader(), []
     for start in range(0, len(data), segment):
         reader.feed(data[start : start + segment])
@@ -34,7 +34,7 @@ def head_of(size: int, target: bytes = b"/", end: bytes = b"\r\n") -> bytes:
 
 
 @pytest.mark.parametrize("segment", SEGMENTS)
-def test_up_to_four_empty_lines_before_a_request_are_passed_over(segment: int) -> None:
+def test_up_to_four_empty_lines_before_a_request_are_ignored(segment: int) -> None:
     """RFC 9112 §2.2. Each request of a connection may have four."""
     assert len(read(b"\r\n" * 4 + GET + b"\r\n" * 4 + GET + GET, segment)) == 3
 
@@ -61,8 +61,8 @@ def test_a_request_has_begun_with_its_first_byte_even_of_an_empty_line() -> None
 
 @pytest.mark.parametrize("segment", SEGMENTS)
 @pytest.mark.parametrize("target", [b"/", b"/".ljust(8000, b"a")])
-def test_a_head_of_64_kib_is_taken(target: bytes, segment: int) -> None:
-    """All of its bytes count, line ends included. Bytes before and behind the head do not."""
+def test_a_head_of_64_kib_is_accepted(target: bytes, segment: int) -> None:
+    """All of its bytes count, line ends included. Bytes before and after the head do not."""
     head = head_of(HEAD_BYTES, target)
     assert len(head) == HEAD_BYTES
     for sent in (head + head, b"\r\n" * 4 + head + GET):
@@ -94,7 +94,7 @@ def test_a_head_that_can_only_become_too_large_is_refused_before_its_end(segment
     ],
 )
 @pytest.mark.parametrize("segment", SEGMENTS)
-def test_a_line_too_long_or_one_too_many_is_refused_as_soon_as_it_is(
+def test_a_line_that_is_too_long_or_one_too_many_is_refused_before_its_end(
     sent: bytes, error: type[AppError], segment: int
 ) -> None:
     read(sent[:-3], segment)
@@ -124,8 +124,8 @@ def test_two_content_type_lines_are_refused() -> None:
 
 
 @pytest.mark.parametrize("segment", SEGMENTS)
-def test_a_body_ends_where_its_length_says_whatever_it_looks_like(segment: int) -> None:
-    """A body `M` left in the buffer would go unnoticed: `MPOST` is a valid method. `x y` is none."""
+def test_a_body_ends_where_its_length_says_whatever_its_bytes_are(segment: int) -> None:
+    """A body `M` left in the buffer would go unnoticed: `MPOST` is a valid method. `x yPOST` is not."""
     bodies = [b"x y", b"\r\n\r\n", GET, b"GET ", b"M", b"", b"x y" * 20_000]
     posts = [b"POST / HTTP/1.1\r\n%b\r\nContent-Length: %d\r\n\r\n%b" % (HOST, len(body), body) for body in bodies]
     requests = read(b"".join(posts), segment)

@@ -1,4 +1,4 @@
-"""A server that cannot keep its promises does not start, and says why in one line."""
+"""A server that cannot keep its promises does not start, and prints the reason in one line."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def start(*options: str, **environment: str) -> str:
         ("THREADS", "many"), ("THREADS", "-1"), ("REQUEST_TIMEOUT_SECONDS", "soon"),
     ],
 )  # fmt: skip
-def test_a_bad_setting_is_named_with_what_it_was_and_may_be(name: str, value: str) -> None:
+def test_a_bad_setting_is_named_with_its_value_and_the_allowed_ones(name: str, value: str) -> None:
     said = start(*CONFIGURATION, **{name: value})
     assert said.startswith(f"{name} was {value!r}; it must be ")
     assert said.count("\n") == 1
@@ -57,8 +57,8 @@ def test_a_bad_setting_is_named_with_what_it_was_and_may_be(name: str, value: st
         ("fd://2", "Socket operation on non-socket"),
     ],
 )
-def test_an_address_of_no_use_is_named_with_the_reason(tmp_path: Path, address: str, reason: str) -> None:
-    """In one line, apart from what every start logs."""
+def test_an_unusable_address_is_named_with_the_reason(tmp_path: Path, address: str, reason: str) -> None:
+    """In one line, beside the log lines of every start."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = address.format(taken=listener.getsockname()[1], free=0, folder=tmp_path)
         migrate(tmp_path / "app.db")
@@ -71,7 +71,7 @@ def test_an_address_of_no_use_is_named_with_the_reason(tmp_path: Path, address: 
 
 @pytest.mark.parametrize("managed", [True, False])
 def test_a_descriptor_that_was_passed_is_served(tmp_path: Path, managed: bool) -> None:
-    """By a service manager, whose listener stays open, or by a shell; also after a reload."""
+    """Passed by a service manager, which keeps the listener open, or by a shell. It is served after a reload too."""
     path = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -86,11 +86,11 @@ def test_a_descriptor_that_was_passed_is_served(tmp_path: Path, managed: bool) -
             server.process.terminate()
             assert server.process.wait(20) == 0
         if managed:
-            connect(path).stream.close()  # it would wait for the next server
+            connect(path).stream.close()  # the connection would wait for the next server
 
 
 def test_a_signal_that_comes_while_a_worker_boots_ends_it(tmp_path: Path) -> None:
-    """It must not be lost in the handler inherited from the master: the server would take 30 s to stop."""
+    """If the handler inherited from the master swallowed it, the server would take 30 s to stop."""
     slow = tmp_path / "slow.py"
     slow.write_text(
         "import time\nfrom backend.gunicorn_conf import *\nfrom backend import gunicorn_conf\n"
@@ -126,19 +126,19 @@ def what_it_said(tmp_path: Path, **settings: str) -> str:
     return line
 
 
-def test_a_database_that_is_not_there_is_not_called_old(tmp_path: Path) -> None:
+def test_a_missing_database_is_reported_as_missing(tmp_path: Path) -> None:
     line = what_it_said(tmp_path)
     assert line.startswith(f"there is no database at {tmp_path / 'app.db'}: run ")
     assert "migrate" in line and list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_the_database_is_named(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_the_database_is_named(tmp_path: Path) -> None:
     assert what_it_said(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}").startswith("DATABASE_URL was ")
     (tmp_path / "app.db").write_text("To do: back up the database.\n")
     assert what_it_said(tmp_path).startswith("DATABASE_URL was ")
 
 
-def test_a_secret_of_no_use_stops_the_start_before_a_worker_does(tmp_path: Path) -> None:
+def test_an_unusable_secret_stops_the_start_before_a_worker_is_forked(tmp_path: Path) -> None:
     migrate(tmp_path / "app.db")
     (tmp_path / "jwt-secret").write_text("x")
     assert what_it_said(tmp_path, JWT_SECRETS="").startswith("JWT_SECRETS was empty, and ")

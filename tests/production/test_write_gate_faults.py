@@ -1,4 +1,4 @@
-"""The gate when its file is deleted or a system call fails: no write lost, no thread stuck."""
+"""The gate when its file is deleted or a system call fails: no write is lost, and no thread blocks for ever."""
 
 import errno
 import threading
@@ -104,7 +104,7 @@ def test_processes_exclude_each_other_again_from_the_first_turn_after_the_deleti
 
 
 def write_notes(database: GroupCommitDatabase, name: str, count: int) -> list[str]:
-    """What was answered: each note in a transaction of its own that reads before it writes."""
+    """Write notes, each in a transaction that reads before it writes. Returns the notes that were answered."""
     answered = []
     for number in range(count):
         with database.transaction() as tx:
@@ -127,7 +127,7 @@ def test_no_write_is_lost_or_refused_while_the_file_is_deleted(make_database, no
 def test_no_write_is_lost_or_refused_by_several_processes_while_the_file_is_deleted(
     notes_path: Path, written, outsider
 ) -> None:
-    """For a moment each may hold a gate of its own. Then SQLite's own lock keeps them apart."""
+    """For a moment each process may hold a gate of its own. SQLite's lock then excludes them from each other."""
     begin = [Signal() for _ in range(3)]
 
     def work(name: int) -> list[list[str]]:
@@ -176,11 +176,11 @@ def test_a_migration_waits_for_the_writers_of_production(make_database, notes_pa
     assert not path.exists()
     gate.release()
     assert migrate(path, folder, busy_timeout=30) == ["0001_n"]
-    assert gate.acquire(0), "the migration has let go of it"
+    assert gate.acquire(0), "the migration has released it"
 
 
 class FailingFlock:
-    """`flock`, failing for one kind of call as often as there are `errors`."""
+    """`flock` that raises each of `errors` once, in calls for which `fails` is true."""
 
     def __init__(self, fails: Callable[[int], bool], *errors: BaseException) -> None:
         self._fails, self._errors = fails, list(errors)
@@ -232,7 +232,7 @@ def test_a_failed_wait_for_the_lock_fails_the_threads_in_line_and_none_after_the
 
 
 def test_writing_goes_on_after_one_failed_wait_for_the_lock(make_database, written, monkeypatch) -> None:
-    """Unavailable for the writer in line; the transaction that was open is written."""
+    """The writer in line gets Unavailable; the open transaction commits."""
     one, other = (make_database(busy_timeout=30) for _ in range(2))
     with one.transaction() as tx:
         tx.run("INSERT INTO notes (text) VALUES ('a')")
@@ -258,7 +258,7 @@ def test_writing_goes_on_after_one_failed_call_for_the_lock(make_database, notes
 def test_writers_of_one_group_are_answered_although_the_file_cannot_be_unlocked(
     make_database, notes_path, written, monkeypatch
 ) -> None:
-    """To close it unlocks it, too: other processes write on."""
+    """Closing the file unlocks it as well, so other processes can write."""
     database = make_database(busy_timeout=30)
     thread = threading.Thread(target=write_notes, args=(database, "b", 1))
     failing = FailingFlock(lambda called: called == LOCK_UN, NO_LOCKS)

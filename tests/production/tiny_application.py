@@ -1,4 +1,4 @@
-"""An application of a few lines, for the tests of the gunicorn worker alone."""
+"""A small application for the tests of the gunicorn worker."""
 
 import os
 import threading
@@ -10,9 +10,9 @@ from backend.infrastructure.shutdown import shutting_down
 from backend.web.router import ANYONE, Endpoint, Route, Router
 
 BIG = b"x" * 5_000_000
-STACKS = {"threads-off": 1 << 47, "threads-on": 0}  # bytes for each new thread: more than can be had; the default
+STACKS = {"threads-off": 1 << 47, "threads-on": 0}  # bytes for each new thread: more than the system has; the default
 released = threading.Event()
-called: list[str] = []  # the paths of what has run in a thread of the pool
+called: list[str] = []  # the paths that ran in a thread of the pool
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
