@@ -1,4 +1,4 @@
-"""Fixtures: production's wiring alone, and the database of notes of tests/infrastructure in its implementation."""
+"""Fixtures: production's wiring alone, and the notes database of tests/infrastructure as a GroupCommitDatabase."""
 
 import pytest
 
@@ -21,5 +21,5 @@ def database_class() -> type[GroupCommitDatabase]:
 
 @pytest.fixture
 def wiring() -> str:
-    """These tests are of what production alone promises, most over gunicorn: they run once."""
+    """These tests run once: they test what only production promises, most over gunicorn."""
     return "production"

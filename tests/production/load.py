@@ -11,7 +11,7 @@ from tests.waiting import wait_until
 
 
 class Load:
-    """Clients that transfer on kept connections until the server refuses to accept new ones."""
+    """Clients that transfer on kept connections until `over`, or until the server refuses connections."""
 
     def __init__(
         self, server: Server, ada: Person, accounts: tuple[str, str], clients: int = 6, name: str = "load"
@@ -19,7 +19,7 @@ class Load:
         self.name, self.over = name, False
         self.acknowledged: dict[str, str] = {}
         self.refused: list[str] = []
-        self.last = 0.0  # answer (monotonic clock)
+        self.last = 0.0  # time of the last answer (monotonic clock)
         self._server, self._ada, self._accounts = server, ada, accounts
         self._threads = [threading.Thread(target=self._transfer, args=[number]) for number in range(clients)]
         for thread in self._threads:
@@ -38,7 +38,7 @@ class Load:
                 except ConnectionRefusedError:
                     return
                 except LOST:
-                    caller.http.close()  # and connect anew
+                    caller.http.close()  # the next call opens another
                     continue
                 self.last = time.monotonic()
                 if reply.status == 201:

@@ -31,7 +31,7 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """One connection. Answers are read one by one; the bytes behind one are kept for the next."""
+    """One connection. Answers are read one by one; bytes after an answer are kept for the next."""
 
     def __init__(self, stream: socket.socket, seconds: float = 10) -> None:
         self.stream = stream
@@ -84,7 +84,7 @@ def connect(address: Any) -> Client:
 
 
 class End(NamedTuple):
-    """The end of a connection: its time (monotonic clock), the bytes before it, and whether it was a reset."""
+    """The end of a connection: its time (monotonic clock), the bytes received before it, and whether it was a reset."""
 
     time: float
     data: bytes
@@ -92,7 +92,7 @@ class End(NamedTuple):
 
 
 def ends_of(clients: list[Client], seconds: float) -> list[End]:
-    """Read every connection to its end; AssertionError if one is still open after so many seconds."""
+    """Read every connection to its end; AssertionError if one is still open after `seconds`."""
     data = dict.fromkeys(clients, b"")
     ends: list[End] = []
     until = time.monotonic() + seconds

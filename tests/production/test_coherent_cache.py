@@ -1,4 +1,4 @@
-"""The coherent cache and its log: a worker hears of every commit, whichever process wrote and whatever the log lost."""
+"""The coherent cache and its log: a worker sees every commit, whichever process wrote and whatever the log lost."""
 
 import itertools
 import sqlite3
@@ -44,7 +44,7 @@ def outsider(database_path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def test_a_write_of_its_own_does_not_hide_another_workers(worker, other):
-    """Another worker changes `a`; this one, which has not looked since, changes `b`: its next look finds both."""
+    """Another worker changes `a`, then this one changes `b` without a lookup in between. Its next lookups show both."""
     for product in ("a", "b"):
         worker.put(product, 1)
         worker.stock(product)
@@ -66,7 +66,7 @@ def test_a_write_that_is_rolled_back_does_not_hide_another_workers(worker, other
 
 
 def test_a_thread_finds_nothing_new_in_what_another_thread_has_applied(worker, other):
-    """Each thread asks its own connection for news; the log is applied once for all of them."""
+    """Each thread asks its own connection for commits; the log is applied once for all threads."""
     worker.put("a", 1)
     worker.stock("a")
     other.put("a", 2)
@@ -86,7 +86,7 @@ def test_a_read_inside_a_transaction_is_refused_even_if_the_cache_has_the_value(
 
 
 def test_a_hit_runs_one_statement_while_no_writer_commits(make_worker, monkeypatch):
-    """It asks whether there was a commit and does not read the log."""
+    """It asks for the version and does not read the log."""
     statements: list[str] = []
 
     class Traced(sqlite3.Connection):
@@ -138,7 +138,7 @@ def test_a_gap_of_a_single_entry_clears_the_cache(worker, outsider):
 
 
 def test_pruning_of_applied_entries_is_no_gap(worker, outsider):
-    """Exactly what this worker has applied is gone: it invalidates only what the rest names."""
+    """Exactly the applied entries are gone: the worker invalidates only the tags of the others."""
     for product in ("a", "b"):
         worker.put(product, 1)
         worker.stock(product)
@@ -148,8 +148,8 @@ def test_pruning_of_applied_entries_is_no_gap(worker, outsider):
     assert (worker.stock("a"), worker.loads) == (2, 3)
 
 
-def test_a_log_that_could_not_be_read_is_read_at_the_next_look(worker, outsider, monkeypatch):
-    """There is no commit in between, but the last one is still unknown."""
+def test_a_log_that_could_not_be_read_is_read_at_the_next_lookup(worker, outsider, monkeypatch):
+    """Although there is no new commit: the last one is still to be applied."""
     worker.put("a", 1)
     worker.stock("a")
     outsider.execute(PUT, {"id": "a", "stock": 2})
@@ -178,7 +178,7 @@ def set_back(outsider: sqlite3.Connection) -> None:
 
 @pytest.mark.parametrize("writer", ["itself", "an outsider"])
 def test_a_log_that_was_set_back_clears_the_cache(worker, outsider, writer):
-    """What changes afterwards is heard of as well."""
+    """Later changes are seen as well."""
     for stock in range(10):
         worker.put("a", stock)
     worker.stock("a")
@@ -204,7 +204,7 @@ def test_after_the_log_was_set_back_new_entries_with_old_numbers_are_applied(wor
 
 
 def test_a_load_under_way_when_the_log_is_set_back_is_not_stored(worker, outsider):
-    """It has read the rows of before."""
+    """It has read the old rows."""
     for stock in range(10):
         worker.put("a", stock)
     worker.stock("b")
@@ -237,7 +237,7 @@ def test_the_log_is_pruned(worker, outsider):
 
 
 def test_a_log_that_has_grown_long_is_pruned_step_by_step(outsider):
-    """As after years without pruning: no single write pays for all of it."""
+    """As after years without pruning: each write deletes only a part of it."""
     ((trigger,),) = outsider.execute("SELECT sql FROM sqlite_schema WHERE name = 'cache_invalidations_pruned'")
     outsider.execute("DROP TRIGGER cache_invalidations_pruned")
     outsider.execute(f"INSERT INTO cache_invalidations (key) SELECT 'old' FROM ({MANY})", {"many": 30_000})

@@ -1,4 +1,4 @@
-"""However many connections there are, a worker goes on serving, and no address holds more than its share."""
+"""A worker serves however many connections there are, and no address holds more than its share."""
 
 import contextlib
 import os
@@ -45,7 +45,7 @@ def test_three_thousand_idle_connections_with_1024_descriptors_neither_kill_a_wo
 
 
 def test_a_worker_that_is_full_of_slow_clients_serves_the_next_one(tmp_path: Path) -> None:
-    """It takes the place of the connection that has waited longest for its client."""
+    """The connection that has waited longest for its client is closed to make room."""
     log = tmp_path / "log"
     with gunicorn(log, descriptors=128, REQUEST_TIMEOUT_SECONDS="10") as server, contextlib.ExitStack() as stack:
         clients = open_crowd(stack, server, 100, b"G")
@@ -109,7 +109,7 @@ def test_a_trusted_proxy_holds_as_many_connections_as_it_likes(tmp_path: Path) -
 
 
 def test_a_client_that_does_not_close_after_its_last_answer_is_closed_after_two_seconds(tmp_path: Path) -> None:
-    """Until then the server reads and drops what comes: to close at once may cost the client its answer."""
+    """Until then the server reads and drops all bytes: closing at once might cost the client its answer."""
     with gunicorn(tmp_path / "log") as server, contextlib.ExitStack() as stack:
         handles = Path(f"/proc/{server.workers()[0]}/fd")
         server.probe()

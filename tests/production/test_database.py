@@ -1,4 +1,4 @@
-"""What production's database promises beyond the textbook one: bounded waits, bounded work, the file of the start."""
+"""What only production's database promises: bounded waits, bounded work, no use of a replaced file."""
 
 import gc
 import queue
@@ -28,8 +28,8 @@ FOR_EVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT c
 MANY_STEPS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000) SELECT max(i) FROM n"
 
 
-def test_the_version_tells_of_commits(database, outsider, write):
-    """The thread's own, another thread's and another program's; not of reads, or of what was rolled back."""
+def test_the_version_changes_with_each_commit(database, outsider, write):
+    """This thread's, another thread's and another program's. Reads and rollbacks do not change it."""
     write("a")
     first = database.version()
     count(database)
@@ -46,8 +46,8 @@ def test_the_version_tells_of_commits(database, outsider, write):
     assert all(a != b for n, a in enumerate(versions) for b in versions[:n])
 
 
-def test_the_version_tells_of_a_new_connection(database):
-    """Commits between the old one and the new one would go unnoticed."""
+def test_the_version_changes_with_a_new_connection(database):
+    """Otherwise commits between the old connection and the new one would go unnoticed."""
     first = database.version()
     database.close()
     assert database.version() != first
@@ -55,13 +55,13 @@ def test_the_version_tells_of_a_new_connection(database):
 
 @pytest.mark.parametrize("outer", ["transaction", "snapshot"])
 def test_the_version_is_refused_inside_a_block(database, outer):
-    """It would not move there."""
+    """It would not change there."""
     with getattr(database, outer)(), pytest.raises(RuntimeError, match="nest"):
         database.version()
 
 
 def test_a_single_statement_that_is_wrong_raises_its_own_error(database):
-    """It would fail again, so it is no Unavailable."""
+    """It is not Unavailable: a retry would fail too."""
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         database.only_row("SELECT * FROM nowhere")
 
@@ -78,7 +78,7 @@ def test_a_connection_of_single_statements_is_replaced_after_a_fault(database, n
 
 
 def test_a_writer_that_works_too_long_is_interrupted(make_database, write):
-    """A statement without an end: Unavailable, rolled back, and the next writer is served."""
+    """An endless statement: Unavailable, rolled back, and the next writer is served."""
     database = make_database(busy_timeout=0.15)
     mark(database.transaction)
     with pytest.raises(Unavailable), database.transaction() as tx:
@@ -91,15 +91,15 @@ def test_a_writer_that_works_too_long_is_interrupted(make_database, write):
 
 
 def test_a_deadline_holds_for_its_own_block_alone(make_database):
-    """SQLite counts the steps of BEGIN and COMMIT over all their runs, so after thousands it looks at the deadline."""
+    """SQLite sums the steps of BEGIN and COMMIT over all their runs, so thousands reach a check of the deadline."""
     database = make_database(busy_timeout=0)
     for _ in range(6_000):
         with database.transaction():
             pass
 
 
-def test_a_reader_may_work_long(make_database):
-    """It keeps no writer out."""
+def test_a_reader_has_no_deadline(make_database):
+    """It blocks no writer."""
     database = make_database(busy_timeout=0.0)
     with database.snapshot() as tx:
         assert tx.row(MANY_STEPS) == (200_000,)
@@ -111,8 +111,8 @@ def test_a_checkpoint_comes_every_16_megabytes(database):
         assert tx.row("PRAGMA wal_autocheckpoint") == (4000,)
 
 
-def test_few_threads_wait_for_the_whole_time(make_database):
-    """With one place one thread waits, the other gives up after a tenth of the time."""
+def test_only_threads_with_a_place_wait_for_the_whole_time_out(make_database):
+    """With one place, one thread waits, and the other gives up after a tenth of the time-out."""
     database = make_database(busy_timeout=5, max_waiters=1)
     ended: queue.Queue[str] = queue.Queue()
 
@@ -136,8 +136,8 @@ def test_few_threads_wait_for_the_whole_time(make_database):
         thread.join()
 
 
-def test_a_dedicated_thread_waits_for_the_whole_time_and_takes_no_place(make_database, written):
-    """Two of them wait, and the one place is still free for another thread; the next is refused after a tenth."""
+def test_a_dedicated_thread_waits_for_the_whole_time_out_and_takes_no_place(make_database, written):
+    """Two of them wait, and the one place is free for another thread. The next is refused after a tenth."""
     database = make_database(busy_timeout=10, max_waiters=1)
     refused: queue.Queue[str] = queue.Queue()
 
@@ -163,7 +163,7 @@ def test_a_dedicated_thread_waits_for_the_whole_time_and_takes_no_place(make_dat
     assert (written(), refused.qsize()) == (["a", "b", "c"], 0)
 
 
-def test_a_dedicated_thread_waits_although_another_has_waited_in_vain(make_database, written):
+def test_a_dedicated_thread_waits_although_another_has_timed_out(make_database, written):
     database = make_database(busy_timeout=10, max_waiters=1)
 
     def write():
@@ -182,8 +182,8 @@ def test_a_dedicated_thread_waits_although_another_has_waited_in_vain(make_datab
     assert written() == ["a"]
 
 
-def test_after_one_wait_in_vain_threads_without_a_place_are_refused_at_once(make_database):
-    """Until the lock is had again: so the threads of a process are left to reads while it is stuck, and only then."""
+def test_after_one_time_out_threads_without_a_place_are_refused_at_once(make_database):
+    """Until the lock is acquired again. So threads are free for reads while the lock is stuck, and only then."""
     tenth = 1.0
     database = make_database(busy_timeout=10 * tenth, max_waiters=1)
 
@@ -227,8 +227,8 @@ def test_another_process_that_writes_is_no_sign_that_the_lock_is_stuck(make_data
     has_place.join()
 
 
-def test_the_time_bounds_the_wait_for_gate_and_lock_together(make_database, notes_path, outsider):
-    """The thread gets the gate late, and then waits for another program only as long as is left."""
+def test_the_time_out_bounds_the_wait_for_gate_and_lock_together(make_database, notes_path, outsider):
+    """The thread gets the gate late, and then waits for another program's lock only for the rest of the time."""
     database, gate = make_database(busy_timeout=3.0), WriteGate(notes_path)
     waited = []
 
@@ -249,8 +249,8 @@ def test_the_time_bounds_the_wait_for_gate_and_lock_together(make_database, note
     assert 3.0 <= waited[0] < 4.8
 
 
-def test_without_a_gate_there_is_no_writing(database, notes_path, caplog):
-    """Its file cannot be opened. Reads go on, and the log says why."""
+def test_without_a_gate_writes_are_refused(database, notes_path, caplog):
+    """Its file cannot be opened. Reads are served, and the log has the reason."""
     notes_path.with_name("notes.db-gate").mkdir()
     with pytest.raises(Unavailable):
         database.check_writable()
@@ -260,7 +260,7 @@ def test_without_a_gate_there_is_no_writing(database, notes_path, caplog):
 
 @pytest.mark.parametrize("known", [True, False], ids=["connected before", "not connected before"])
 def test_a_database_that_was_deleted_is_neither_read_nor_written(database, notes_path, known):
-    """A write would be lost. Nothing is made in its place, and put back, it is as it was."""
+    """A write would be lost. No file is made in its place, and once it is back, it is used again."""
     if known:
         count(database)
         database.check_writable()
@@ -278,7 +278,7 @@ def test_a_database_that_was_deleted_is_neither_read_nor_written(database, notes
 
 
 def test_a_database_that_was_replaced_needs_a_restart(database, notes_path, write):
-    """The log of the old one lies beside the new file: until then it is neither read nor written, by any thread."""
+    """The `-wal` of the old file lies beside the new one. Until the restart no thread reads or writes it."""
     write("old")
     new = notes_path.with_name("new.db")
     with closing(sqlite3.connect(new)) as connection:
@@ -294,8 +294,8 @@ def test_a_database_that_was_replaced_needs_a_restart(database, notes_path, writ
     assert notes_path.read_bytes() == before
 
 
-def test_a_file_that_goes_during_a_transaction_gets_nothing_of_it(database, notes_path):
-    """It would be acknowledged and lost. In the file that is put back it was never written."""
+def test_a_transaction_during_which_the_file_is_moved_is_rolled_back(database, notes_path):
+    """Otherwise it would be acknowledged and lost. The file has no row of it once it is back."""
     with pytest.raises(Unavailable), database.transaction() as tx:
         tx.run("INSERT INTO notes (text) VALUES ('a')")
         elsewhere = notes_path.rename(notes_path.with_name("elsewhere.db"))
@@ -309,7 +309,7 @@ def texts(database):
 
 
 def test_a_forked_child_has_connections_of_its_own(database, write):
-    """It reads and writes, and the snapshot of its parent stays what it was."""
+    """It reads and writes, and its parent's snapshot does not change."""
     write("a")
 
     def work():
@@ -324,7 +324,7 @@ def test_a_forked_child_has_connections_of_its_own(database, write):
 
 
 def test_a_forked_child_neither_ends_nor_shares_the_transaction_of_its_parent(database, outsider, written):
-    """Not by its threads, its `close` or its end: the parent keeps the lock, and all that is in the `-wal` already."""
+    """Its threads, its `close` and its end leave the parent the lock and the rows that are in the `-wal` already."""
 
     def work():
         in_a_thread(lambda: texts(database))
@@ -347,7 +347,7 @@ def test_a_forked_child_neither_ends_nor_shares_the_transaction_of_its_parent(da
 
 
 def test_a_forked_child_leaves_the_transaction_of_another_thread_alone(database, outsider, written):
-    """That thread is not in the child, and its connection is not closed there, which would undo what it has written."""
+    """That thread does not run in the child. Closing its connection there would undo its writes."""
     forked, done, many = threading.Event(), threading.Event(), [f"{n:0500}" for n in range(10_000)]
 
     def write_slowly():
@@ -374,7 +374,7 @@ def test_a_forked_child_leaves_the_transaction_of_another_thread_alone(database,
 
 
 def test_a_forked_child_does_not_close_the_connections_of_its_parent(database, notes_path, write):
-    """SQLite forbids it. They are open until the child ends."""
+    """SQLite forbids that. They stay open until the child ends."""
     write("a")
     texts(database)
 
@@ -411,8 +411,8 @@ def test_a_child_that_is_forked_while_threads_wait_for_the_gate_gets_its_own_tur
     assert written() == ["child", "thread"]
 
 
-def test_a_connection_is_closed_although_an_error_refers_to_it(database, notes_path, write):
-    """Not at the next garbage collection, but at once."""
+def test_a_broken_connection_is_closed_although_an_error_refers_to_it(database, notes_path, write):
+    """At once, and not at the next garbage collection."""
     write("a")
     errors = []
     for fault in ("SQLITE_IOERR_READ", "SQLITE_CORRUPT"):

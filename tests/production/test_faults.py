@@ -1,4 +1,4 @@
-"""What goes wrong around a live server: a 503 that says when to come back, and all well again without a restart."""
+"""Faults around a live server: a 503 with Retry-After, then full service again without a restart."""
 
 import os
 import resource
@@ -26,7 +26,7 @@ PROMPT = 1.0  # seconds, with two threads of four waiting for the lock
 
 
 def refused(answer: Answer) -> bool:
-    """A 503 that says when to come back."""
+    """Whether it is a 503 with a Retry-After."""
     return answer.status == 503 and int(answer.headers["Retry-After"]) >= 1
 
 
@@ -35,7 +35,7 @@ def reset(service: Service, email: str) -> Answer:
 
 
 def assert_sound(path: Path, service: Service, acknowledged: int) -> None:
-    """Grace has what was acknowledged, to the server and in the file, and the file is whole."""
+    """Server and file both show what was acknowledged, and the file is consistent."""
     assert service.balance().data["balance"] == acknowledged
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -51,8 +51,7 @@ def service(tmp_path: Path, api: Api) -> Iterator[Service]:
         yield service
 
 
-def test_the_start_says_once_that_this_sqlite_has_the_wal_reset_bug(service: Service) -> None:
-    """If it has it."""
+def test_the_start_warns_once_if_this_sqlite_has_the_wal_reset_bug(service: Service) -> None:
     affected = (3, 7, 0) <= sqlite3.sqlite_version_info <= (3, 51, 2)
     assert service.server.log.read_text().count("WAL-reset") == affected
 
@@ -60,7 +59,7 @@ def test_the_start_says_once_that_this_sqlite_has_the_wal_reset_bug(service: Ser
 def test_a_database_that_was_moved_away_takes_no_writes_until_it_is_back(
     service: Service, database_path: Path, tmp_path: Path
 ) -> None:
-    """The server still has it open: what it wrote would be in a file that nobody finds."""
+    """The server still has it open, but a write to the moved file would be lost."""
     assert service.transfer().status == 201
     elsewhere = database_path.rename(tmp_path / "elsewhere.db")
     for _ in range(8):
@@ -71,12 +70,12 @@ def test_a_database_that_was_moved_away_takes_no_writes_until_it_is_back(
     assert not database_path.exists()
     elsewhere.rename(database_path)
     assert service.transfer().status == 201
-    wait_until(lambda: service.ask("GET", "/readyz").status == 200)  # a check is good for a second
+    wait_until(lambda: service.ask("GET", "/readyz").status == 200)  # a result is kept for a second
     assert_sound(database_path, service, acknowledged=2)
 
 
 def test_a_database_with_another_in_its_place_takes_no_writes(service: Service, database_path: Path) -> None:
-    """Even if it is a copy: the `-wal` beside it belongs to the one that is gone."""
+    """Even if it is a copy: the `-wal` beside it belongs to the original."""
     assert service.transfer().status == 201
     original = database_path.rename(database_path.with_name("original.db"))
     shutil.copy(original, database_path)
@@ -89,7 +88,7 @@ def test_a_database_with_another_in_its_place_takes_no_writes(service: Service, 
     assert_sound(database_path, service, acknowledged=2)
 
 
-def test_while_an_outsider_holds_the_lock_reads_are_prompt_and_writes_are_told_to_come_back(
+def test_while_an_outsider_holds_the_lock_reads_are_prompt_and_writes_get_a_503(
     service: Service, database_path: Path
 ) -> None:
     """Six writers for each of the four threads."""
@@ -103,7 +102,7 @@ def test_while_an_outsider_holds_the_lock_reads_are_prompt_and_writes_are_told_t
         answers = [write.result() for write in writes]
         outsider.execute("ROLLBACK")
     assert all(refused(answer) for answer in answers)
-    assert max(answer.seconds for answer in answers) < 2 * BUSY  # they also stood in line for a thread
+    assert max(answer.seconds for answer in answers) < 2 * BUSY  # they also waited for a thread
     assert {read.status for read in reads} == {200}
     assert max(read.seconds for read in reads) < PROMPT
     assert service.transfer().status == 201
@@ -113,7 +112,7 @@ def test_while_an_outsider_holds_the_lock_reads_are_prompt_and_writes_are_told_t
 def test_no_transfer_is_lost_or_refused_while_the_gate_is_deleted(
     tmp_path: Path, api: Api, database_path: Path
 ) -> None:
-    """Two workers, eight clients; afterwards writing goes on."""
+    """Two workers, eight clients. Writes are served afterwards, too."""
     settings = {"WEB_CONCURRENCY": "2", "THREADS": "8", "BUSY_TIMEOUT_SECONDS": "20"}
     with furnished_service(tmp_path / "log", api, **settings) as service:
         with deleting(database_path.with_name("app.db-gate")):
@@ -131,7 +130,7 @@ class Disk(NamedTuple):
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Disk]:
-    """A file system of its own with 8 MB."""
+    """A separate file system of 8 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
@@ -156,7 +155,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Disk]:
 
 @pytest.fixture
 def no_room(tmp_path: Path) -> Disk:
-    """The server's files may not grow. This needs no rights, but the error is another (EFBIG)."""
+    """The server's files may not grow. This needs no privilege, but the error is another one (EFBIG)."""
 
     def limit(service: Service, size: int) -> None:
         for pid in service.server.workers():
@@ -166,17 +165,17 @@ def no_room(tmp_path: Path) -> Disk:
 
 
 @pytest.mark.parametrize("kind", ["tiny_disk", "no_room"])
-def test_on_a_full_disk_there_are_reads_and_once_there_is_room_writes(
+def test_on_a_full_disk_reads_are_served_and_writes_once_there_is_room(
     kind: str, make_api: Any, request: pytest.FixtureRequest
 ) -> None:
-    """What was acknowledged is there, what was refused is not, whichever write it was that found no room."""
+    """Acknowledged writes are in the file, and refused ones are not, whichever write found no room."""
     disk: Disk = request.getfixturevalue(kind)
     path = disk.folder / "app.db"
     migrate(path)
     with furnished_service(disk.folder / "log", make_api(database_path=path)) as service:
         assert service.transfer().status == 201
         disk.fill(service)
-        answers = [service.transfer() for _ in range(40)]  # the -wal may have some room left in itself
+        answers = [service.transfer() for _ in range(40)]  # the -wal may have free pages
         acknowledged = 1 + sum(answer.status == 201 for answer in answers)
         assert refused(answers[-1])
         assert all(refused(answer) for answer in answers if answer.status != 201)
@@ -184,15 +183,15 @@ def test_on_a_full_disk_there_are_reads_and_once_there_is_room_writes(
         assert service.ask("GET", f"/api/v1/products/{service.product}").status == 200
         assert refused(service.ask("POST", "/api/v1/accounts", service.ada, {"currency": "EUR"}))
         resets = [reset(service, email) for email in (service.ada.email, "nobody@example.com") * 20]
-        assert [refused(answer) for answer in resets[-2:]] == [True, True]  # which of the two is known, nothing tells
+        assert [refused(answer) for answer in resets[-2:]] == [True, True]  # known and unknown alike
         disk.free(service)
         assert service.transfer().status == 201
         assert_sound(path, service, acknowledged + 1)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
-def test_a_file_that_may_only_be_read_is_read_and_is_written_once_it_may_be(make_api: Any, clock: Clock) -> None:
-    """All in one process, which is not root's: no right would stop that one."""
+def test_a_read_only_file_is_read_and_is_written_once_it_is_writable(make_api: Any, clock: Clock) -> None:
+    """In one process that does not run as root, for which file modes would have no effect."""
     told, tell = Signal(), Signal()
     with tempfile.TemporaryDirectory() as name:
         folder, path = Path(name), Path(name, "app.db")
@@ -200,7 +199,7 @@ def test_a_file_that_may_only_be_read_is_read_and_is_written_once_it_may_be(make
         api: Api = make_api(database_path=path)
         root = api.admin()
         product, page = api.product(root), {"name": "Another name"}
-        holder = sqlite3.connect(path)  # while somebody has it open, the -wal and -shm are there to be read
+        holder = sqlite3.connect(path)  # while a connection is open, the -wal and -shm exist
         holder.execute("SELECT * FROM users").fetchone()
         allow(folder, writing=False)
 
@@ -214,7 +213,7 @@ def test_a_file_that_may_only_be_read_is_read_and_is_written_once_it_may_be(make
             ]
             tell.say()
             told.wait()
-            clock.advance(1)  # for which a check of /readyz is good
+            clock.advance(1)  # for which /readyz keeps a result
             after = [
                 api.patch(f"/products/{product}", root, page),
                 api.get(f"/products/{product}"),
@@ -242,7 +241,7 @@ DAY = 86_400.0
 
 @pytest.mark.parametrize("jump", [-400 * DAY, -60.0, 0.0, 60.0, 400 * DAY])
 def test_a_clock_that_jumps_breaks_nothing(api: Api, clock: Clock, jump: float) -> None:
-    """Tokens of another time are refused, with 401 and not with 500; new ones are good, and so are all writes."""
+    """Tokens issued at another time get 401, not 500. New tokens are valid, and writes succeed with them."""
     root, ada, grace = api.admin(), api.sign_up("Ada"), api.sign_up("Grace")
     source, target = api.account(ada, balance=100, admin=root), api.account(grace)
     body = {"fromAccountId": source, "toAccountId": target, "amount": 1}

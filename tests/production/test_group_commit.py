@@ -18,7 +18,7 @@ FOR_EVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT c
 
 
 class Crowd:
-    """Writers in threads that come while `first` is in its transaction, one after another; what became of each."""
+    """Writers in threads that come one after another while `first` is in its transaction, and their outcomes."""
 
     def __init__(self, database: GroupCommitDatabase) -> None:
         self.outcomes: dict[str, object] = {}
@@ -27,11 +27,11 @@ class Crowd:
         self._threads: list[threading.Thread] = []
 
     def add(self, text: str, then: Callable[..., None] = lambda tx: None) -> None:
-        """A writer that notes `text` and then does `then`."""
+        """Add a writer that notes `text` and then calls `then`."""
         self._members.append((text, then))
 
     def write(self) -> None:
-        """`first` writes. When its block ends, all others wait, and it is their turn. Returns when all have ended."""
+        """Let `first` write. At the end of its block all others are in line. Returns when all have ended."""
         try:
             with self._database.transaction() as tx:
                 tx.run("INSERT INTO notes (text) VALUES ('first')")
@@ -58,7 +58,7 @@ class Crowd:
 
 @pytest.fixture(autouse=True)
 def groups_that_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the machine is."""
+    """On a slow machine, too."""
     monkeypatch.setattr(group_commit, "OPEN_SECONDS", 30)
 
 
@@ -99,7 +99,7 @@ def test_a_member_sees_the_writes_of_those_before_it(crowd):
 
 
 def test_a_member_that_raises_is_rolled_back_alone(crowd, statements, written):
-    """Its own error comes out, and nothing that was to follow its commit happens."""
+    """Its own error is raised, and its after-commit actions do not run."""
     crowd.add("a")
     crowd.add("b", refuse)
     crowd.add("c")
@@ -129,7 +129,7 @@ def test_no_member_goes_on_before_the_commit(crowd, written, then):
 
 
 def test_a_commit_that_fails_fails_them_all(crowd, database, notes_path, written):
-    """A member that had refused gets Unavailable, too: what it saw was never so. Afterwards writing works again."""
+    """A member that raised gets Unavailable, too: it saw writes that were lost. Later writes succeed."""
     aside = notes_path.with_name("aside.db")
     crowd.add("a")
     crowd.add("b", refuse)
@@ -156,7 +156,7 @@ def test_a_commit_that_sqlite_refuses_is_logged_once(crowd, database, statements
 
 
 def test_a_connection_that_may_be_broken_is_replaced_after_its_group(database, written):
-    """Whichever member has met the fault."""
+    """Whichever member had the fault."""
     unreadable = sqlite3.OperationalError("disk I/O error")
     unreadable.sqlite_errorcode, unreadable.sqlite_errorname = sqlite3.SQLITE_IOERR_READ, "SQLITE_IOERR_READ"
 
@@ -183,7 +183,7 @@ def fill(tx):
 
 @pytest.mark.parametrize("fault", [fill, lambda tx: tx.rows(FOR_EVER)], ids=["the disk is full", "it takes too long"])
 def test_a_fault_of_the_database_loses_the_group_and_no_more(make_database, written, fault):
-    """Its members get Unavailable; the writers behind them form the next group."""
+    """All its members get Unavailable, and later writers form the next group."""
     database = make_database(busy_timeout=0.5)
     crowd = Crowd(database)
     crowd.add("a")
@@ -203,7 +203,7 @@ def test_a_fault_of_the_database_loses_the_group_and_no_more(make_database, writ
     ids=["SQLite had rolled back everything", "no memory"],
 )
 def test_a_member_that_cannot_be_rolled_back_alone_loses_the_group(crowd, statements, written, error):
-    """Nothing is written. Its own error does not come out, for it may depend on writes that are lost."""
+    """Nothing is written. Its own error is not raised, since it may depend on writes that are lost."""
 
     def refuse_badly(tx):
         statements.fail("ROLLBACK TO member", error)
@@ -218,8 +218,8 @@ def test_a_member_that_cannot_be_rolled_back_alone_loses_the_group(crowd, statem
 
 
 @pytest.mark.parametrize("at", ["COMMIT", "SAVEPOINT member"])
-def test_a_want_of_memory_keeps_neither_the_gate_nor_the_lock(crowd, database, statements, written, outsider, at):
-    """Else no process could write any more."""
+def test_a_memory_error_keeps_neither_the_gate_nor_the_lock(crowd, database, statements, written, outsider, at):
+    """Otherwise no process could write again."""
     statements.fail(at, MemoryError())
     crowd.add("a")
     with pytest.raises(Unavailable):
@@ -230,8 +230,8 @@ def test_a_want_of_memory_keeps_neither_the_gate_nor_the_lock(crowd, database, s
     assert written() == ["b"]
 
 
-def test_a_group_that_is_old_takes_in_no_member(crowd, statements, monkeypatch):
-    """Other processes have their turn."""
+def test_an_old_group_admits_no_member(crowd, statements, monkeypatch):
+    """It ends, so that other processes have their turn."""
     monkeypatch.setattr(group_commit, "OPEN_SECONDS", 0)
     for text in "abc":
         crowd.add(text)
@@ -241,7 +241,7 @@ def test_a_group_that_is_old_takes_in_no_member(crowd, statements, monkeypatch):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_what_was_answered_is_there_and_what_was_refused_is_not(make_database, written, seed):
-    """Two databases of eight threads, a third of which raise in the middle; none goes on too early."""
+    """Two databases of eight threads. A third of the transactions raise; none returns before its commit."""
     two = [make_database(busy_timeout=30, max_waiters=16) for _ in range(2)]
     chance, answered, early = random.Random(seed), [], []
 

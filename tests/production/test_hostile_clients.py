@@ -1,4 +1,4 @@
-"""Whatever other clients do, a well-behaved client is answered at once; and every connection ends by a deadline."""
+"""A well-behaved client is answered at once whatever others do, and every connection ends by a deadline."""
 
 import contextlib
 import select
@@ -62,7 +62,7 @@ def dripping(clients: list[Client]) -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", OPENINGS)
 def test_hostile_clients_delay_no_other_and_are_closed_by_the_deadline(server: Server, kind: str) -> None:
-    """As many clients as threads, then 40 more, then 200 more. They get a 408 if they have begun a request."""
+    """As many clients as threads, then 40 more, then 200 more. Those that have begun a request get a 408."""
     clients: list[Client] = []
     with contextlib.ExitStack() as stack:
         if kind == "dripping":
@@ -90,7 +90,7 @@ def all_hung_up(clients: list[Client]) -> bool:
 
 
 def test_a_client_that_takes_its_answer_byte_by_byte_is_cut_off_at_the_deadline(server: Server) -> None:
-    """The deadline is for the whole answer; a time-out of the socket would begin again with each byte."""
+    """The deadline is for the whole answer; a socket time-out would start again with each byte."""
     began = time.monotonic()
     with server.connect(receive_buffer=4096) as client:
         client.send(GET % b"/big")
@@ -105,12 +105,12 @@ def test_a_lone_client_is_refused_in_time(server: Server) -> None:
     with server.connect() as client:
         began = time.monotonic()
         client.send(b"G")
-        time.sleep(0.7)  # its pace
+        time.sleep(0.7)  # the pace of this client
         assert client.send(b"E").read_answer().code == "REQUEST_TIMEOUT"
         assert DEADLINE - 0.1 < time.monotonic() - began < DEADLINE + 0.4
 
 
-def test_empty_lines_are_no_sign_of_life(server: Server) -> None:
+def test_empty_lines_do_not_extend_the_deadline(server: Server) -> None:
     """The deadline runs from the first byte, even if that is part of an empty line; later bytes do not move it."""
     with server.connect() as client:
         for _ in range(3):
@@ -120,14 +120,14 @@ def test_empty_lines_are_no_sign_of_life(server: Server) -> None:
 
 
 def test_a_request_begun_behind_an_answer_that_is_not_taken_gains_no_time(server: Server) -> None:
-    """A 408 would be another answer that is not taken, with a deadline of its own, and so on for ever."""
+    """A 408 would be another unread answer with a deadline of its own, and so on for ever."""
     with server.connect(receive_buffer=4096) as client:
         client.send(GET % b"/big" + b"GET / HT")
         wait_until(lambda: all_hung_up([client]))
 
 
 def test_a_refused_client_that_drips_is_dropped(server: Server) -> None:
-    """For two seconds the server reads and drops what comes after the refusal; no byte extends that."""
+    """The server reads and drops all bytes after the refusal for two seconds; no byte extends that."""
     with server.connect() as client:
         assert client.send(b"nonsense\r\n").read_answer().code == "BAD_REQUEST"
 
@@ -152,7 +152,7 @@ def test_a_slow_client_that_is_done_within_the_deadline_is_served(server: Server
     [(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000000\r\n\r\n", b"x" * 100_000), (b"", b"\r\n" * 50_000)],
 )
 def test_refused_clients_that_go_on_sending_delay_no_other(server: Server, opening: bytes, rest: bytes) -> None:
-    """The server reads and drops what comes after a refusal, for two seconds at most."""
+    """The server reads and drops all bytes after a refusal, for two seconds at most."""
     stop = threading.Event()
 
     def blast() -> None:

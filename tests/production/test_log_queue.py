@@ -31,7 +31,7 @@ for number in range(3000):
 
 
 class Unwritable(str):
-    """A line that cannot be made into bytes."""
+    """A line that cannot be encoded."""
 
     __slots__ = ()
 
@@ -40,7 +40,7 @@ class Unwritable(str):
 
 
 class Bare(logging.Formatter):
-    """The message and nothing else."""
+    """Formats a record as its bare message."""
 
     def format(self, record: logging.LogRecord) -> str:
         return record.msg
@@ -71,7 +71,7 @@ def put(queue: LogQueue) -> Callable[[str], None]:
     return lambda line: queue.handle(logging.makeLogRecord({"msg": line}))
 
 
-def test_an_error_in_the_writing_thread_loses_its_lines_counts_them_and_no_more(queue, put, log_path):
+def test_an_error_in_the_writing_thread_drops_and_counts_only_its_lines(queue, put, log_path):
     for line in ("before", Unwritable("lost"), "after"):
         put(line)
         queue.flush(30)
@@ -104,7 +104,7 @@ def test_a_thread_that_cannot_be_started_loses_no_line_and_raises_nothing(queue,
 
 
 def test_a_queue_that_was_closed_takes_lines_again(queue, put, log_path):
-    """`logging.config` closes the handlers that it finds. No thread is left of the time before."""
+    """`logging.config` closes the handlers that it finds. The old writing thread ends."""
     before = writing_threads()
     put("first")
     queue.close()
@@ -124,7 +124,7 @@ def test_a_queue_that_was_closed_takes_lines_again(queue, put, log_path):
     ],
 )
 def test_the_line_of_a_request_is_that_of_the_core(queue, log_path, caplog, changes):
-    """To the letter, but for the time."""
+    """Exactly, except for the time."""
     fields = FIELDS | changes
     caplog.set_level(logging.INFO, "backend.access")
     queue.log_request(fields)

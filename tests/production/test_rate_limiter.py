@@ -17,7 +17,7 @@ from tests.at_once import at_once
 from tests.forked import Forked, Signal
 
 QUOTA = 500
-NEVER_BACK = Policy("never back", QUOTA, QUOTA * 86400)  # one a day: nothing comes back while a test runs
+NEVER_BACK = Policy("never back", QUOTA, QUOTA * 86400)  # one a day: no hit comes back while a test runs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
 
@@ -45,7 +45,7 @@ def test_four_processes_get_exactly_the_quota_between_them() -> None:
 
 
 def test_what_four_processes_refund_is_exactly_what_is_left() -> None:
-    """Each refunds half of its hits; what they kept and what then still passes is the quota."""
+    """Each process refunds half of its hits. The hits that are kept and those that still pass add up to the quota."""
 
     def clock() -> int:  # the limiter reads it between load and store
         time.sleep(0)
@@ -112,7 +112,7 @@ def test_a_worker_killed_at_any_moment_costs_at_most_the_hit_it_was_making() -> 
 
 
 def test_a_worker_killed_at_any_line_gives_no_subject_the_count_of_another() -> None:
-    """The bucket is full of subjects that are held back, and one of them has to make room for a new one."""
+    """The bucket is full of subjects that are being refused, and a new subject evicts one of them."""
     for lines in range(100):
         limiter = SharedRateLimiter(capacity=8)
         for n in range(8):
@@ -179,8 +179,8 @@ def test_the_lock_is_free_after_a_hit_although_the_thread_that_made_it_lives_on(
     assert Forked(lambda: limiter.hit(NEVER_BACK, "a").remaining).result() == QUOTA - 2
 
 
-def test_where_there_are_no_locks_on_bytes_one_lock_for_all_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On macOS. Threads and processes still count exactly."""
+def test_without_byte_locks_one_lock_for_all_counts_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This is so on macOS, for threads and processes."""
 
     def clock() -> int:
         time.sleep(0)
@@ -197,7 +197,7 @@ def test_where_there_are_no_locks_on_bytes_one_lock_for_all_does(monkeypatch: py
 
 
 def test_an_arrival_that_todays_policy_cannot_have_stored_reads_as_now() -> None:
-    """The counts outlive a reload, which may bring another policy of the same name."""
+    """The counts outlive a reload, which may change the policy of a name."""
     limiter = SharedRateLimiter(clock=lambda: 10**15)
     for _ in range(10):
         limiter.hit(Policy("auth", 10, 86400), "a")
@@ -205,7 +205,7 @@ def test_an_arrival_that_todays_policy_cannot_have_stored_reads_as_now() -> None
 
 
 def test_no_client_can_know_which_subjects_share_a_bucket() -> None:
-    """Which subject another evicts from a full table differs from limiter to limiter."""
+    """Two limiters evict different subjects for the same sequence of hits."""
     full = [SharedRateLimiter(capacity=64, clock=lambda: 10**15) for _ in range(2)]
     one, other = ([limiter.hit(NEVER_BACK, str(n % 100)).remaining for n in range(400)] for limiter in full)
     assert one != other

@@ -14,7 +14,7 @@ RENAMINGS, KILL_EVERY = 60, 15
 
 
 def test_every_event_of_an_answered_write_arrives_although_workers_are_killed(api, ada, database_path, tmp_path):
-    """At least once; what came again aside, the events of one user in the order of their writes; never two at once."""
+    """At least once. Without repeats, a user's events come in the order of their writes, and never two at once."""
     choose = random.Random(SEED)
     api.app.close()  # only the server delivers
     with receiving() as (receiver, port):
@@ -45,6 +45,6 @@ def renamed(server: Any, person: Any, name: str) -> bool:
 
 
 def ids_of(arrivals: list[Arrival], person: Any) -> list[str]:
-    """The events of this user's renamings, each where it came first."""
+    """The ids of this user's renaming events, by first arrival."""
     theirs = [one for one in list(arrivals) if one.json["data"]["resourceId"] == person.id]
     return list(dict.fromkeys(one.id for one in theirs if one.json["type"] == "user.updated"))

@@ -1,4 +1,4 @@
-"""Stop, reload, recycling and death: running requests are answered, and what workers share goes on counting."""
+"""Stop, reload, recycling and death: running requests are answered, and shared counts and caches stay right."""
 
 import os
 import signal
@@ -73,7 +73,7 @@ def told_to_stop(caller: Caller) -> bool:
 def test_after_the_death_of_the_master_no_worker_goes_on_writing(
     server: Server, ada: Person, accounts: tuple[str, str], database_path: Path
 ) -> None:
-    """Although clients keep their connections busy, the workers notice and close them."""
+    """Although clients keep their connections busy, the workers close them and end."""
     load = Load(server, ada, accounts)
     workers = server.workers()
     server.process.kill()
@@ -103,7 +103,7 @@ class Watch:
             assert may_be_lost
 
     def count_everywhere(self) -> None:
-        """Every worker shows the product as it is, and has Ada's count of requests."""
+        """Every worker shows the product's current stock and the shared count of Ada's requests."""
         for worker in self._server.workers():
             self.change_and_read()
             (caller,) = connect_to(self._server, worker)
@@ -143,10 +143,10 @@ def replace_workers(server: Server, watch: Watch, event: str) -> None:
 
 
 @pytest.mark.parametrize("event", ["SIGHUP", "SIGKILL", "max_requests"])
-def test_limits_and_caches_go_on_over(
+def test_limits_and_caches_stay_right_over(
     tmp_path: Path, database_path: Path, api: Api, admin: Person, ada: Person, event: str
 ) -> None:
-    """No read is older than an answered write; no request is lost, except by a kill; no hit is forgotten."""
+    """No read is older than an answered write, no request is lost except by a kill, and every hit counts."""
     options = ["--max-requests", "100"] if event == "max_requests" else []
     environment = {"RATE_LIMIT_DEFAULT": f"{QUOTA}/86400"}
     with service(tmp_path / "log", database_path, *options, **environment) as server:

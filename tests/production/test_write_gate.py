@@ -1,4 +1,4 @@
-"""The gate: a queue over threads and processes, with a time-out. (Deleted files, failed calls: the file beside.)"""
+"""The gate: a queue over threads and processes, with a time-out. (Deleted files, failed calls: *_faults.py.)"""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def gate(path: Path) -> WriteGate:
 
 
 def held_by_a_child(path: Path, until: Signal) -> Forked:
-    """A process that holds the gate by now, and keeps it until it is told."""
+    """A process that holds the gate until the signal."""
     has = Signal()
 
     def work() -> None:
@@ -53,7 +53,7 @@ def _waiting_locks() -> list[str]:
     return [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
 
 
-def test_it_can_be_had_again_and_again(gate: WriteGate) -> None:
+def test_it_can_be_acquired_repeatedly(gate: WriteGate) -> None:
     for _ in range(3):
         assert gate.acquire(0)
         gate.release()
@@ -89,7 +89,7 @@ def test_a_wait_ends_with_its_time(gate: WriteGate, path: Path) -> None:
 
 
 def test_a_thread_that_does_not_wait_is_not_in_line(gate: WriteGate, path: Path) -> None:
-    """So no porter waits in its place, and the gate cannot be passed on to it."""
+    """No porter waits for it, and the gate cannot be passed on to it."""
     leave, before = Signal(), threading.active_count()
     child = held_by_a_child(path, leave)
     assert not gate.acquire(0)
@@ -102,7 +102,7 @@ def test_a_thread_that_does_not_wait_is_not_in_line(gate: WriteGate, path: Path)
 
 
 def test_a_thread_that_has_left_the_line_is_passed_nothing(gate: WriteGate, path: Path) -> None:
-    """What the porter gets after all goes back: this process and any other can have it."""
+    """The porter releases the gate that it gets too late: this process and others can acquire it."""
     leave = Signal()
     child = held_by_a_child(path, leave)
     assert not gate.acquire(0.01)
@@ -168,7 +168,7 @@ def test_a_thread_that_comes_while_the_porter_waits_for_others_that_have_left_is
 
 
 def test_a_turn_that_comes_as_the_time_ends_is_either_taken_or_left(gate: WriteGate) -> None:
-    """Never passed to a thread that has gone: then this process could not have the gate any more."""
+    """It is never passed to a thread that has left: otherwise this process could not acquire the gate again."""
     outcomes: set[bool] = set()
 
     def wait() -> None:
@@ -202,7 +202,7 @@ def test_first_come_first_served(gate: WriteGate) -> None:
     threads = [threading.Thread(target=wait, args=(number,)) for number in range(20)]
     for thread in threads:
         thread.start()
-        asleep(thread)  # in line by now; to have been started is not enough
+        asleep(thread)  # in line by now; a started thread need not be
     gate.release()
     for thread in threads:
         thread.join()
@@ -210,7 +210,7 @@ def test_first_come_first_served(gate: WriteGate) -> None:
 
 
 def test_passed_on_it_goes_to_the_thread_that_has_waited_longest_in_this_process(gate: WriteGate, path: Path) -> None:
-    """Although another process has waited longer: that gets it when it is released."""
+    """Although another process has waited longer: it gets the gate at the release."""
     begin, got = Signal(), Signal()
 
     def work() -> None:
@@ -251,7 +251,7 @@ def test_a_gate_that_no_thread_waits_for_cannot_be_passed_on_and_is_kept(gate: W
 
 
 def test_all_threads_of_all_processes_get_about_as_many_turns(path: Path) -> None:
-    """2 processes of 4 threads that want it all the time: each thread has about every eighth turn."""
+    """2 processes of 4 threads acquire it all the time: each thread has about every eighth turn."""
     begin = Signal()
 
     def turns_of_one_thread(gate: WriteGate, turns: list[int]) -> None:
