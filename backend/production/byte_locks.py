@@ -1,8 +1,8 @@
 """Locks on the bytes of a file: any number, for threads and processes, freed by the kernel when a process is killed.
 
-A `threading.Lock` is of one process, and a `multiprocessing.Lock` stays locked when its holder is killed. The kernel
-frees an F_OFD_SETLKW lock of a killed process, and one file has 2**63 of them. Locking and unlocking costs 1.4 µs (a
-`threading.Lock`: 0.1).
+A `threading.Lock` works within one process, and a `multiprocessing.Lock` stays locked when its holder is killed. The
+kernel frees an F_OFD_SETLKW lock of a killed process, and one file has 2**63 of them. Locking and unlocking costs
+1.4 µs (a `threading.Lock`: 0.1).
 
 Such a lock belongs to an open file description, so every thread of every process must open the file itself: a
 descriptor that was duplicated, or inherited through a fork, shares its locks with the original. macOS has neither these
