@@ -1,8 +1,8 @@
 """START HERE. The whole application on one page: tools → services → URL table → middleware order.
 
-`python app.py` serves on 127.0.0.1:8000; `python app.py --help` lists the commands. `create_app()` here builds the
-application on the core's tools, which are the textbook. `backend/production/wiring.py` has another `create_app()`,
-which builds the same application on tools for several workers (`gunicorn -c python:backend.gunicorn_conf`).
+`python app.py` serves on 127.0.0.1:8000; `python app.py --help` lists the commands. `create_app()` builds the
+application with the core's tools, which are textbook versions. Production's `create_app()`, in
+`backend/production/wiring.py`, builds it with tools for several workers (`gunicorn -c python:backend.gunicorn_conf`).
 """
 
 import atexit
@@ -65,17 +65,17 @@ from backend.web.request import Request
 from backend.web.router import ADMIN, ANYONE, SELF_OR_ADMIN, USER, Route, Router
 
 StartResponse = Callable[..., Any]
-READINESS_SECONDS = 1.0  # for which a check of database, disk and outbox is good
+READINESS_SECONDS = 1.0  # for which the result of the readiness checks is kept
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What an application is built on. Each has a textbook version, and one for production."""
+    """The mechanisms of an application. Wirings choose for each the textbook version or production's."""
 
     clock: Callable[[], float]  # seconds since 1970
     database: Database
     cache: Cache  # of users and products; services invalidate it
-    identities: Cache  # of sessions with their users; services do not invalidate it
+    identities: Cache  # of sessions with their users; services do not invalidate it, so it must not need that
     limiter: RateLimiter
     passwords: Passwords
     log_request: Callable[[Mapping[str, object]], None] = logs.log_request
@@ -83,7 +83,7 @@ class Tools:
 
 
 class App:
-    """The WSGI application, and what the command line and tests reach for."""
+    """The WSGI application. The command line and tests use its public attributes."""
 
     def __init__(self, settings: Settings, tools: Tools) -> None:
         self.database, self.cache, passwords, clock = tools.database, tools.cache, tools.passwords, tools.clock
@@ -109,7 +109,7 @@ class App:
         events.subscribe(*subscribers)
         events.listen(self.relay.wake)
 
-        # Routes: what the URLs are, and which callers they admit.
+        # Routes: the URLs, and which callers each admits.
         limits = RateLimits(tools.limiter, settings.rate_limit_default, settings.rate_limit_auth, self.logins.is_known)
         users = UserRoutes(self.users, limits)
         sessions = SessionRoutes(self.logins, limits)
@@ -123,7 +123,7 @@ class App:
             "schema": lambda: check_schema(settings.database_path),
             "diskSpace": lambda: check_disk_space(settings.database_path),
             "outboxLag": self.relay.check_lag,
-            # Last: it drops a connection that can only read. All of `/readyz` has a second.
+            # Last, because after a fault it closes connections. 0.4, because `/readyz` must answer within a second.
             "database": lambda: self.database.check_writable(at_most=0.4),
         }
         # `/readyz` has no rate limit, so clients must not be able to multiply the writes that it makes.
@@ -199,13 +199,13 @@ class App:
         return self._handle(Request(environ))(environ, start_response)
 
     def close(self) -> None:
-        """End what runs beside the requests, and this thread's connection."""
+        """Stop the relay and close this thread's connections."""
         self.relay.stop()
         self.database.close()
 
 
 def create_app(settings: Settings | None = None) -> App:
-    """The application on the core's tools. Raises SettingsError, and SchemaMismatch for a database not migrated."""
+    """The application with the core's tools. Raises SettingsError, and SchemaMismatch for a database not migrated."""
     settings = settings or Settings.from_environment()
     logs.configure(settings.log_level, settings.development)
     check_database(settings.database_path)
@@ -215,7 +215,7 @@ def create_app(settings: Settings | None = None) -> App:
 
 
 def core_tools(settings: Settings, clock: Callable[[], float] = time.time) -> Tools:
-    """The textbook's tools: right in one process, and across processes where the database alone can guarantee it."""
+    """The textbook tools: right in one process, and across processes where the database alone can guarantee it."""
     database = Database(settings.database_path, settings.busy_timeout_seconds, clock)
     cache, identities = LruCache(database, settings.cache_size, settings.cache_ttl_seconds), NoCache(database)
     passwords = Passwords(settings.bcrypt_rounds, os.cpu_count() or 1)
@@ -224,7 +224,7 @@ def core_tools(settings: Settings, clock: Callable[[], float] = time.time) -> To
 
 def main() -> None:
     """The command line: `python app.py` here, `reference-backend` where it is installed."""
-    from backend.cli.main import main as run
+    from backend.cli.main import main as run  # here, because a WSGI server does not need it
 
     run(create_app, lambda settings: App(settings, core_tools(settings)))
 

@@ -1,4 +1,4 @@
-"""The nouns of the application, as frozen dataclasses. This module imports no other of the backend.
+"""The nouns of the application as frozen dataclasses. Imports no other module of the backend.
 
 Clients see these nouns as JSON, with field names in camelCase. The OpenAPI schemas are made from them.
 """
@@ -69,7 +69,7 @@ class Caller:
 class Session:
     """One login. `current` marks the session of the request.
 
-    `last_used_at` is cut to the hour, so it may precede `created_at`. For the current session it is the current hour.
+    `last_used_at` is truncated to the hour, so it may precede `created_at`. The current session's is the current hour.
     """
 
     id: str
@@ -103,7 +103,7 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """`owner_id` is None for the system and shop account of a currency."""
+    """`owner_id` is None for the system account and the shop account of a currency."""
 
     id: str
     owner_id: str | None
@@ -166,7 +166,7 @@ class IdempotentRequest:
 
 @dataclass(frozen=True, slots=True)
 class IdempotentResult(Generic[T]):
-    """The result of the first attempt: a T, or if `replayed`, the dict of the JSON that is stored with the key."""
+    """The result of the first attempt: a T, or if `replayed`, the parsed JSON that was stored with the key."""
 
     resource: T | dict[str, Any]
     replayed: bool

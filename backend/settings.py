@@ -1,4 +1,4 @@
-"""Settings: one frozen dataclass, read from the environment. A bad value stops the start and is named."""
+"""Settings: one frozen dataclass, read from the environment. A bad value stops the start with a line that names it."""
 
 import base64
 import ipaddress
@@ -7,12 +7,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-T = TypeVar("T")
-
-MAX_LINK = 800  # characters; a line of a mail may have 998, and the token is added
+MAX_LINK = 800  # characters; a line of a mail has 998 at most, token included
 MAILBOX = re.compile(r"[\w!#$%&'*+/^`{|}~-]+(\.[\w!#$%&'*+/^`{|}~-]+)*@[a-z0-9-]+(\.[a-z0-9-]+)*", re.ASCII | re.I)
 ORIGIN = re.compile(r"(https?)://(?:[a-z0-9.-]+|\[([0-9a-f:.]+)\])(?::([1-9][0-9]{0,4}))?")  # as browsers send it
 LISTENER = re.compile(r"unix:[^,]+|fd://[0-9]{1,4}|(?:\[([0-9A-Fa-f:.]+)\]|([^\s,:/\[\]]+)):([0-9]{1,5})")
@@ -20,7 +17,7 @@ NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control character
 
 
 class SettingsError(Exception):
-    """A variable cannot be parsed or used. The message is one line: its name, its value and what it may be."""
+    """A variable cannot be parsed or used. The message is one line: its name, its value and what it must be."""
 
 
 class Networks:
@@ -32,7 +29,7 @@ class Networks:
         self._networks = [_network(name) for name in names if name != "unix"]
 
     def __contains__(self, address: str) -> bool:
-        """Whether the address is in the set. `""` is the peer of a unix socket; what is no address is not in it."""
+        """Whether the address is in the set. `""` is the peer of a unix socket; other text is in no set."""
         if not address:
             return self.unix
         if not self._networks:
@@ -83,7 +80,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
-        """Settings from the variables of the table below that are set and not blank. Raises SettingsError."""
+        """Read VARIABLES. A variable that is unset or blank leaves its default. Raises SettingsError."""
         values: dict[str, object] = {}
         for name, (attribute, parse, meaning) in VARIABLES.items():
             text = environment.get(name, "").strip()
@@ -91,7 +88,7 @@ class Settings:
                 if text:
                     values[attribute] = parse(text)
             except ValueError:
-                secret = name in SECRET or "@" in text  # a URL with a password
+                secret = name in SECRET or "@" in text  # perhaps a URL with a password
                 shown = f"{len(text)} characters, not shown" if secret else repr(text)
                 raise SettingsError(f"{name} was {shown}; it must be {meaning}") from None
         if "webhook_urls" in values and "webhook_secret" not in values:
@@ -100,7 +97,7 @@ class Settings:
 
 
 def jwt_secret(text: str) -> str:
-    """The secret in `text`, an entry of JWT_SECRETS or the content of the file, without blanks around it.
+    """The secret in `text`, which is an entry of JWT_SECRETS or the content of the file, stripped.
 
     Raises ValueError unless it is one line of at least 32 bytes.
     """
@@ -111,7 +108,7 @@ def jwt_secret(text: str) -> str:
 
 
 def _entries(text: str) -> list[str]:
-    """The entries of a comma list, without blanks around them. An empty entry is an error."""
+    """The entries of a comma list, stripped. Raises ValueError for an empty one."""
     entries = [entry.strip() for entry in text.split(",")]
     if "" in entries:
         raise ValueError(text)
@@ -119,7 +116,7 @@ def _entries(text: str) -> list[str]:
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    """The network, host bits dropped. IPv4 mapped into IPv6 becomes IPv4, as in `Networks.__contains__`."""
+    """The network, host bits dropped. An IPv4-mapped network becomes an IPv4 network, as in `Networks.__contains__`."""
     if "%" in text:  # a zone
         raise ValueError(text)
     network = ipaddress.ip_network(text, strict=False)
@@ -245,13 +242,10 @@ def _addresses(text: str) -> tuple[str, ...]:
     return addresses
 
 
-def _one_of(choices: Mapping[str, T]) -> Callable[[str], T]:
-    def parse(text: str) -> T:
-        if text not in choices:
-            raise ValueError(text)
-        return choices[text]
-
-    return parse
+def _level(text: str) -> str:
+    if text not in LEVELS:
+        raise ValueError(text)
+    return text
 
 
 SMTP_URL = "smtp://[user:password@]host:port or smtps://…, user and password percent-encoded ASCII"
@@ -271,16 +265,12 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object], str]] = {
     "RATE_LIMIT_AUTH": ("rate_limit_auth", _limit, "REQUESTS/SECONDS, such as 10/60, or off"),
     "TRUSTED_PROXIES": ("trusted_proxies", Networks, "a comma list of CIDR networks, and `unix`"),
     "CORS_ORIGINS": ("cors_origins", _origins, "a comma list of origins as browsers write them: https://example.org"),
-    "LOG_LEVEL": ("log_level", _one_of({level: level for level in LEVELS}), " or ".join(LEVELS)),
+    "LOG_LEVEL": ("log_level", _level, " or ".join(LEVELS)),
     "CACHE_SIZE": ("cache_size", _whole(0, 10**7), "a whole number from 0 to 10000000"),
     "CACHE_TTL_SECONDS": ("cache_ttl_seconds", _seconds(0, 86_400), "a number from 0 to 86400"),
     "SMTP_URL": ("smtp_url", _smtp_url, SMTP_URL),
     "MAIL_FROM": ("mail_from", _mailbox, "an address such as no-reply@example.org"),
-    "PASSWORD_RESET_URL": (
-        "password_reset_url",
-        _reset_url,
-        "http:// or https://…, with {token} once, behind the host",
-    ),
+    "PASSWORD_RESET_URL": ("password_reset_url", _reset_url, "http:// or https://…, with {token} once, after the host"),
     "WEBHOOK_URLS": ("webhook_urls", _webhook_urls, "a comma list of http:// or https:// addresses"),
     "WEBHOOK_SECRET": ("webhook_secret", _webhook_secret, WHSEC),
     "WEBHOOK_ALLOW_NETWORKS": ("webhook_allow_networks", _networks, "a comma list of CIDR networks"),

@@ -1,6 +1,6 @@
-"""A told tour of the API: three people against a server of their own, with a database that is thrown away.
+"""A guided tour of the API: three users, and a server of its own on a throw-away database.
 
-Every request and its answer are printed in short; the tour ends at the first answer that is not the expected one.
+It prints each request and its answer in short, and ends at the first unexpected answer.
 """
 
 import http.client
@@ -21,7 +21,7 @@ PASSWORD = secrets.token_urlsafe(16)
 
 
 class Guide:
-    """Tells the story, and stops it when an answer is not the expected one."""
+    """Narrates the tour, and ends it at an unexpected answer."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -31,9 +31,9 @@ class Guide:
         print(f"\n— {text}")
 
     def ask(
-        self, who: str, method: str, path: str, expected: int, body: Any = None, headers: dict[str, str] | None = None
+        self, user: str, method: str, path: str, expected: int, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[Any, dict[str, str]]:
-        """One request; the answer's `data` (or `error`) and its headers."""
+        """Make one request. Returns the answer's `data` (or `error`) and its headers."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
         sent = {**(headers or {}), **({"Content-Type": "application/json"} if body is not None else {})}
         connection.request(method, path, None if body is None else json.dumps(body), sent)
@@ -42,7 +42,7 @@ class Guide:
         connection.close()
         content = json.loads(text) if text else {}
         shown = content.get("data", content.get("error", content if "openapi" not in content else "the whole contract"))
-        print(f"  {who:6} {method:6} {path[:60]:60} → {answer.status} {_short(shown)}")
+        print(f"  {user:6} {method:6} {path[:60]:60} → {answer.status} {_short(shown)}")
         if answer.status != expected:
             sys.exit(f"expected {expected}, got {answer.status}: {text}")
         self.answers += 1
@@ -50,13 +50,14 @@ class Guide:
 
 
 class Visitor:
-    """Somebody with a name and, once logged in, a token."""
+    """A user of the API, with tokens after `log_in`. `headers` are those of the last answer."""
 
     def __init__(self, guide: Guide, name: str) -> None:
         self._guide = guide
         self.name = name
         self.email = f"{name.lower()}@example.com"
         self.tokens: dict[str, str] = {}
+        self.headers: dict[str, str] = {}
 
     def __call__(self, method: str, path: str, expected: int, body: Any = None, **headers: str) -> Any:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -71,7 +72,7 @@ class Visitor:
 
 
 def run() -> None:
-    """The whole tour. Exits with 1 and a line that says why if an answer is not the expected one."""
+    """The whole tour. At an unexpected answer, exits with 1 and a line that says why."""
     with tempfile.TemporaryDirectory() as folder, _server(Path(folder)) as port:
         guide = Guide(port)
         root, ada, grace = (Visitor(guide, name) for name in ("Root", "Ada", "Grace"))
@@ -88,7 +89,7 @@ def _people(guide: Guide, root: Visitor, ada: Visitor, grace: Visitor) -> None:
     guide.say("The service answers, and describes itself.")
     guide.ask("", "GET", "/healthz", 200)
     guide.ask("", "GET", "/openapi.json", 200)
-    guide.say("Ada and Grace sign up and log in; Root is the admin whom the command line made.")
+    guide.say("Ada and Grace sign up and log in; the command line has created the admin Root.")
     for person in (ada, grace):
         person("POST", "/users", 201, {"email": person.email, "password": PASSWORD, "name": person.name})
         person.log_in()
@@ -99,7 +100,7 @@ def _people(guide: Guide, root: Visitor, ada: Visitor, grace: Visitor) -> None:
 
 
 def _shop(guide: Guide, root: Visitor) -> str:
-    guide.say("Root fills the shop; everybody may look.")
+    guide.say("Root fills the shop; anyone may look.")
     product = {"sku": "TEA-1", "name": "Tea", "unitPrice": 250, "currency": "EUR", "stock": 10}
     made = root("POST", "/products", 201, product)
     root("POST", "/products", 409, product)
@@ -110,7 +111,7 @@ def _shop(guide: Guide, root: Visitor) -> str:
 
 
 def _money(guide: Guide, root: Visitor, ada: Visitor, grace: Visitor) -> str:
-    guide.say("Money comes in at the counter and moves; each request under a key happens once.")
+    guide.say("Root deposits cash, Ada transfers some; a request repeated under one Idempotency-Key takes effect once.")
     hers = str(ada("POST", "/accounts", 201, {"currency": "EUR"})["id"])
     other = grace("POST", "/accounts", 201, {"currency": "EUR"})["id"]
     root("POST", f"/accounts/{hers}/deposits", 201, {"amount": 2000, "memo": "cash"}, Idempotency_Key="cash-1")
@@ -140,7 +141,7 @@ def _orders(guide: Guide, root: Visitor, ada: Visitor, account: str, product: st
 
 
 def _sessions(guide: Guide, ada: Visitor) -> None:
-    guide.say("Ada's refresh token changes at each use; a lost answer can be had again for ten seconds.")
+    guide.say("Ada's refresh token changes at each use; a refresh can be repeated for ten seconds.")
     old = ada.tokens["refreshToken"]
     again = [ada("POST", "/auth/refresh", 200, {"refreshToken": old})["refreshToken"] for _ in range(2)]
     if again[0] != again[1]:
@@ -152,8 +153,8 @@ def _sessions(guide: Guide, ada: Visitor) -> None:
 
 
 def _refusals(guide: Guide, ada: Visitor, grace: Visitor, account: str) -> None:
-    guide.say("What must not be, is not: every wrong field is named, and nothing leaks.")
-    ada("POST", "/users", 422, {"email": "nobody", "password": "short", "roles": ["admin"]})
+    guide.say("Bad requests are refused: every invalid field is named, and nothing leaks.")
+    ada("POST", "/users", 422, {"email": "not an address", "password": "short", "roles": ["admin"]})
     grace("GET", f"/accounts/{account}", 404)
     grace("GET", "/users", 403)
     grace("GET", "/users/", 404)
@@ -163,9 +164,9 @@ def _refusals(guide: Guide, ada: Visitor, grace: Visitor, account: str) -> None:
 
 @contextmanager
 def _server(folder: Path) -> Iterator[int]:
-    """A server of the tour's own, its database in `folder` with an admin in it; the port it listens on.
+    """Run a server on a database in `folder` that has one admin. Yields the port.
 
-    None of the caller's settings are its own: it must not post to their webhooks or send their mail.
+    It inherits no setting of the caller: it must not post to the caller's webhooks or send mail.
     """
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | {
         "DATABASE_URL": f"sqlite:///{folder}/demo.db", "BIND": "127.0.0.1:0", "ADMIN_PASSWORD": PASSWORD,
@@ -177,10 +178,10 @@ def _server(folder: Path) -> Iterator[int]:
             sys.exit(1)  # the command has printed why
     with subprocess.Popen([*app, "serve"], env=environment, stdout=subprocess.PIPE, text=True) as server:
         try:
-            told = server.stdout.readline() if server.stdout else ""  # `Serving on http://127.0.0.1:PORT`
-            if not told:
+            line = server.stdout.readline() if server.stdout else ""  # `Serving on http://127.0.0.1:PORT`
+            if not line:
                 sys.exit(1)  # the server has printed why
-            yield int(told.rpartition(":")[2])
+            yield int(line.rpartition(":")[2])
         finally:
             server.terminate()
 

@@ -1,13 +1,13 @@
-"""The development server: Werkzeug's, a thread for each connection, on the core's tools. It reloads when code changes.
+"""The development server: Werkzeug's, a thread for each connection, with the core's tools. It reloads changed code.
 
 One process serves. When a file has changed and the new code starts, the process replaces itself (`execv`). It keeps the
 listening socket, so new clients wait meanwhile and are not refused. Requests under way are answered first. Werkzeug's
 own reloader serves in a child process, which its parent ends by SIGKILL on SIGTERM, so the relay could not give back
 the deliveries that it has claimed.
 
-Promised: the whole API, for one developer. Not promised: what hostile or very many clients take. A client that stalls
-holds its thread for ever, every connection serves one request, and the limits of a head are those of `http.server`.
-`production/gunicorn_worker.py` is for that.
+Promised: the whole API, for one developer. Not promised: service under hostile or very many clients. A stalled client
+holds its thread for ever, a connection serves one request, and the limits of a head are those of `http.server`.
+Production serves those clients (production/gunicorn_worker.py).
 """
 
 import logging
@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from backend.errors import BadRequest, HeadersTooLarge, UriTooLong
-from backend.infrastructure.migrations import check_schema, migrate
+from backend.infrastructure.migrations import migrate
 from backend.settings import Settings, SettingsError
 from backend.web.response import error_response
 
@@ -49,15 +49,14 @@ THINGS_TO_TRY = """Three things to try, in another terminal:
 def serve(create_app: Callable[[Settings], Any], settings: Settings) -> None:
     """Migrate the database and serve until SIGINT or SIGTERM.
 
-    Raises SettingsError for an address of no use, and what `migrate` and `create_app` raise.
+    Raises SettingsError for an address that it cannot listen on, and what `migrate` and `create_app` raise.
     """
     with _listener(settings.bind) as listener:
         migrate(settings.database_path)
-        check_schema(settings.database_path)
         app = create_app(replace(settings, development=True))
         host, port = listener.getsockname()[:2]
         server = make_server(host, port, app, threaded=True, request_handler=Handler, fd=listener.fileno())
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C
         changed = threading.Event()
         threading.Thread(target=_watch, args=(_versions(), changed, server.shutdown), daemon=True).start()
         try:
@@ -122,26 +121,22 @@ def _listener(addresses: tuple[str, ...]) -> socket.socket:
         family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
         return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=128)
     except OSError as error:
-        raise SettingsError(
-            f"BIND was {bind!r}; it must be an address to listen on ({error.strerror or error})"
-        ) from None
+        problem = error.strerror or error
+        raise SettingsError(f"BIND was {bind!r}; it must be an address to listen on ({problem})") from None
 
 
 def _tell(url: str, settings: Settings) -> None:
-    things = (
-        "" if settings.bind[0].startswith("fd://") else f"\n{THINGS_TO_TRY.format(url)}"
-    )  # not again after a reload
-    print(f"Serving on {url}{things}", flush=True)
+    print(f"Serving on {url}", flush=True)
+    if not settings.bind[0].startswith("fd://"):  # not again after a reload
+        print(THINGS_TO_TRY.format(url), flush=True)
 
 
 def _watch(before: dict[Path, int], changed: threading.Event, shut_down: Callable[[], None]) -> None:
-    """Wait until the code differs from what it was `before` and starts, then end the server."""
-    while not changed.is_set():
+    """Wait for a change after which the code still starts. Then set `changed` and shut the server down."""
+    while (now := _versions()) == before or not _starts():
+        before = now
         time.sleep(POLL_SECONDS)
-        if (now := _versions()) != before:
-            before = now
-            if _starts():
-                changed.set()
+    changed.set()
     shut_down()
 
 
@@ -149,7 +144,7 @@ def _versions() -> dict[Path, int]:
     """The time of the last change of each source file."""
     try:
         return {file: file.stat().st_mtime_ns for pattern in SOURCES for file in ROOT.glob(pattern)}
-    except FileNotFoundError:  # a file vanished between the two steps, which is a change as well
+    except FileNotFoundError:  # a file vanished meanwhile, which is a change as well
         return {}
 
 
@@ -174,7 +169,7 @@ def _finish_requests() -> None:
 
 
 def _replace_process(listener: socket.socket) -> None:
-    """Run the same command anew. It inherits the listening socket."""
+    """Run the same command in this process, with the listening socket."""
     listener.set_inheritable(True)
     os.environ["BIND"] = f"fd://{listener.fileno()}"
     os.execv(sys.executable, sys.orig_argv)

@@ -1,4 +1,4 @@
-"""The table of commands, and how they fail: with one line on standard error."""
+"""The table of commands. A command that fails prints one line on standard error."""
 
 import argparse
 import json
@@ -20,10 +20,10 @@ from backend.settings import NOT_TEXT, Settings, SettingsError
 
 
 def main(create_app: CreateApp, unopened_app: CreateApp) -> None:
-    """Run the command that `sys.argv` names, `serve` if none. `unopened_app` makes an application without a database.
+    """Run the command that `sys.argv` names, `serve` if none. `unopened_app` makes one that opens no database.
 
     Exits with 0; with 1 and one line on standard error that says what is wrong; with 2 for a command line that cannot
-    be read; with 130 when interrupted.
+    be parsed; with 130 when interrupted.
     """
     commands: dict[str, tuple[Callable[[argparse.Namespace, Settings], None], str]] = {
         "serve": (
@@ -39,7 +39,7 @@ def main(create_app: CreateApp, unopened_app: CreateApp) -> None:
             lambda arguments, settings: users.run(create_app, settings, arguments.deactivate, arguments.activate),
             "list the users, or deactivate or activate one",
         ),
-        "demo": (lambda _, __: demo.run(), "a told tour of the API against a throw-away server"),
+        "demo": (lambda _, __: demo.run(), "a guided tour of the API, on a throw-away server"),
         "routes": (lambda _, settings: _routes(unopened_app, settings), "list the URL table"),
         "openapi": (lambda _, settings: _openapi(unopened_app, settings), "print the OpenAPI document"),
         "check": (lambda _, settings: _check(create_app, settings), "check settings, schema, file modes, ledger sums"),
@@ -59,7 +59,7 @@ def _parser(meanings: dict[str, str]) -> argparse.ArgumentParser:
         command = choices.add_parser(name, help=meaning, description=meaning)
         if name == "create-admin":
             command.add_argument("email", metavar="EMAIL")
-            existing = "give the role to the user who has this address, and end that user's logins"
+            existing = "make the user with this address an admin, and end that user's logins"
             command.add_argument("--existing", action="store_true", help=existing)
         if name == "users":
             one = command.add_mutually_exclusive_group()
@@ -82,15 +82,13 @@ def _errors_as_one_line() -> Iterator[None]:
     """Errors of settings, database, input and operating system end the program; a bug keeps its traceback."""
     try:
         yield
-    except (SettingsError, SchemaMismatch) as error:
-        sys.exit(str(error))
     except AppError as error:
         details = [f"{field} {problem}" for field, problem in error.details.items()]
         sys.exit(" ".join([error.message, "; ".join(details)]).strip())
     except BrokenPipeError:  # as in `python app.py openapi | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's own last flush
         sys.exit(1)
-    except OSError as error:
+    except (SettingsError, SchemaMismatch, OSError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)  # 128 + SIGINT, as shells report it
@@ -112,7 +110,7 @@ def _openapi(unopened_app: CreateApp, settings: Settings) -> None:
 
 
 def _signing(settings: Settings) -> Settings:
-    """Settings with a secret, so that none is generated into a file for an application that signs nothing."""
+    """Settings with a secret: an application that signs nothing need not generate one into a file."""
     return replace(settings, jwt_secrets=settings.jwt_secrets or ("nothing is signed with this one!",))
 
 

@@ -1,6 +1,6 @@
 """Users, for the operator: make an admin, list users, deactivate and activate one.
 
-The operator acts without a login, so events name no user as their cause. All else is as through the API.
+The operator acts without a login, so events name no user as their cause. All else works as through the API.
 """
 
 import getpass
@@ -47,7 +47,10 @@ def list_all(app: Any) -> None:
 
 
 def create_admin(create_app: CreateApp, settings: Settings, email: str, existing: bool) -> None:
-    """An address that is taken is refused unless `existing`: the person who signed up with it may be another."""
+    """Create an admin, or if `existing`, make the user with this address one.
+
+    Without `existing` a taken address is refused: another person may have signed up with it.
+    """
     wrong: FieldErrors = {}
     address = Email().check(email, "EMAIL", wrong) or ""
     if wrong:
@@ -75,7 +78,7 @@ def create_admin(create_app: CreateApp, settings: Settings, email: str, existing
 
 
 def _asked_password() -> str:
-    """ADMIN_PASSWORD without its final line end, which a file that holds a password brings along."""
+    """ADMIN_PASSWORD, or the password typed, without a final line end: a password read from a file often has one."""
     try:
         password = os.environ.get("ADMIN_PASSWORD") or _typed_password()
         password.encode()  # bytes of the environment that are not UTF-8 are read as lone surrogates

@@ -8,17 +8,17 @@ A read names the rows that it depends on by tags. A write registers the tags of 
 Four mistakes are common in such a cache:
 
 - It is invalidated before the commit. A reader then loads the old row and stores it again. Hence `after_commit`.
-- It stores an outdated load, which began before a commit and ended after the invalidation. Here each invalidation
-  begins a new generation, and a value is stored only in the generation that its load began in (the fill guard). The
-  caller still gets the value: its read began before the write was answered.
+- It stores the outdated result of a load that began before a commit and ended after the invalidation. Here each
+  invalidation begins a new generation, and a value is stored only in the generation that its load began in (the fill
+  guard). The caller still gets the value: its read began before the write was answered.
 - It loads one key many times at once. Here concurrent misses share a load (single flight), within one generation: a
   read that begins after a write does not join a load from before it.
-- It takes an absent row for a miss. Here None is cached like any value, but only for seconds, because clients choose
-  which absent ids they ask for.
+- It loads an absent row again at each read. Here None is cached like any value, but only for seconds, because clients
+  choose which absent ids they ask for.
 
 Promise: a read that begins after a write of this process was answered never shows older data. A write of another
-process shows when the time-to-live ends, at the latest. Production's cache (`backend/production/cache.py`) keeps the
-promise over all workers.
+process shows when the time-to-live ends, at the latest. In production the promise holds across all workers
+(production/cache.py).
 """
 
 import threading
@@ -50,7 +50,7 @@ class Cache(Protocol):
 
 
 class NoCache:
-    """A Cache that stores nothing: every read shows what any process has committed before."""
+    """A Cache that stores nothing: every read shows the latest commit of any process."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -60,14 +60,14 @@ class NoCache:
             return load(tx)
 
     def invalidate(self, *tags: str) -> None:
-        """There is nothing to forget."""
+        """Do nothing: nothing is stored."""
 
 
 class LruCache:
     """A Cache of `size` objects that evicts the least recently used; 0 stores nothing. Thread-safe, one process.
 
-    A list counts as many objects as it has items. No value is older than `ttl_seconds` by `clock`. `hits` and `misses`
-    count reads.
+    A list of n items counts as n objects. No value is older than `ttl_seconds` by `clock`. `hits` and `misses` count
+    reads.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ for the commit: `tx.after_commit`.
 
 Each thread has its own connections, opened on first use and closed when the thread ends. The writers of one process
 wait for a lock. Between processes SQLite's busy handler sleeps and tries again, which is right, but slow and unfair
-when many write. Not promised: a fair order of writers, or anything in the child of a fork. In production the writers of
+when many write. Not promised: a fair order of writers, or use in a forked child. In production the writers of
 all processes form a queue and share commits (production/database.py).
 """
 
@@ -31,11 +31,11 @@ from backend.errors import Unavailable
 log = logging.getLogger(__name__)
 
 Row: TypeAlias = Any  # one row as a tuple; the SQL decides what its columns hold
-STATEMENTS = 512  # prepared, that a connection keeps: more than the service has
+STATEMENTS = 512  # prepared statements that a connection keeps; the service has fewer
 PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "trusted_schema = OFF", "journal_size_limit = 67108864")
 UNIQUE = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY}
-# Faults become Unavailable; all other errors belong to the statement. A transient fault leaves the connection open: on
-# a full disk, closing the last one would delete the `-shm`, and a new one would find no room for it.
+# Faults become Unavailable; all other errors are the statement's. A transient fault leaves the connection open: closing
+# the last connection deletes the `-shm` file, and on a full disk a new connection could not create it again.
 TRANSIENT = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_FULL}
 TRANSIENT |= {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC}
 BROKEN = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
@@ -47,7 +47,7 @@ class Duplicate(Exception):
 
 
 class Tx:
-    """SQL with `:name` parameters inside an open transaction, and `now`, its one time. Used by one thread."""
+    """An open transaction: runs SQL with `:name` parameters. `now` is its one time. Used by one thread."""
 
     def __init__(self, connection: sqlite3.Connection, now: Timestamp) -> None:
         self.now, self.over = now, False
@@ -55,7 +55,7 @@ class Tx:
         self._actions: list[Callable[[], None]] = []
 
     def run(self, sql: str, **parameters: object) -> int:
-        """Run one statement; the number of rows it changed. Raises Duplicate."""
+        """Run one statement and return the number of rows that it changed. Raises Duplicate."""
         return self._run(self._connection.execute, sql, parameters).rowcount
 
     def run_each(self, sql: str, parameters: Iterable[Mapping[str, object]]) -> None:
@@ -71,7 +71,7 @@ class Tx:
         return self._run(self._connection.execute, sql, parameters).fetchall()
 
     def rows_for(self, sql: str, ids: Sequence[str]) -> list[Row]:
-        """The rows for many ids: `IN (:ids)` becomes one parameter for each. Without ids nothing is run."""
+        """The rows for many ids: `IN (:ids)` becomes one parameter for each id. Without ids nothing is run."""
         names = {f"id{n}": value for n, value in enumerate(ids)}
         return self.rows(sql.replace(":ids", ", ".join(f":{name}" for name in names)), **names) if names else []
 
@@ -80,7 +80,7 @@ class Tx:
         self._actions.append(action)
 
     def run_after_commit(self) -> None:
-        """Run the actions in order. For the database alone."""
+        """Run the actions in order. Only Database calls this."""
         for action in self._actions:
             try:
                 action()
@@ -138,7 +138,7 @@ class Database:
     def _write(self, seconds: float) -> Iterator[Tx]:
         end = time.monotonic() + seconds
         if not self._write_lock.acquire(timeout=seconds):
-            raise Unavailable("Too many are waiting to write.")
+            raise Unavailable("Too many requests are waiting to write.")
         try:
             connection = self._connection(query_only=False)
             set_busy_timeout(connection, end)
@@ -177,7 +177,7 @@ class Database:
             self._thread.inside = False
 
     def _check_fault(self, error: sqlite3.Error) -> None:
-        """Raises Unavailable if the moment or the machine is to blame, and drops connections that may be broken."""
+        """Raises Unavailable for a fault, and closes connections that may be unusable after it."""
         if is_broken(error):
             self._thread.connections.close()
         if is_fault(error):
@@ -185,7 +185,7 @@ class Database:
             raise Unavailable("The database cannot do this just now.") from error
 
     def _connection(self, query_only: bool) -> sqlite3.Connection:
-        """This thread's, opened on first use."""
+        """This thread's connection, opened on first use."""
         mine = self._thread.connections
         if query_only not in mine:
             mine[query_only] = connect(self._path, query_only)
@@ -193,7 +193,7 @@ class Database:
 
 
 class _Connections(dict[bool, sqlite3.Connection]):
-    """A thread's, by `query_only`. They close with their thread; without `__del__`, at a garbage collection."""
+    """One thread's connections by `query_only`. `__del__` closes them as soon as the thread ends."""
 
     def close(self) -> None:
         while self:
@@ -203,7 +203,7 @@ class _Connections(dict[bool, sqlite3.Connection]):
 
 
 class PerThread(threading.local):
-    """What each thread has of its own."""
+    """The state of one thread."""
 
     def __init__(self) -> None:
         self.inside = False
@@ -226,12 +226,12 @@ def connect(path: Path, query_only: bool) -> sqlite3.Connection:
 
 
 def set_busy_timeout(connection: sqlite3.Connection, end: float) -> None:
-    """Wait for SQLite's write lock until `end` (monotonic)."""
+    """Make statements wait for SQLite's locks until `end` (monotonic seconds)."""
     connection.execute(f"PRAGMA busy_timeout = {max(0, math.ceil((end - time.monotonic()) * 1000))}")
 
 
 def rolled_back(connection: sqlite3.Connection) -> bool:
-    """End the transaction, if one is open. False if that fails: the connection keeps its lock until it is closed."""
+    """Roll back the transaction, if one is open. False if that fails: then only closing it frees its lock."""
     try:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -241,11 +241,11 @@ def rolled_back(connection: sqlite3.Connection) -> bool:
 
 
 def is_fault(error: BaseException, codes: set[int] = TRANSIENT | BROKEN) -> bool:
-    """Whether the moment or the machine is to blame, and not the statement."""
+    """Whether a lock, the disk or the file caused the error, and not the statement."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     return code in codes or code & 0xFF in codes  # the lowest byte of an extended code is its primary code
 
 
 def is_broken(error: BaseException) -> bool:
-    """Whether the connection may be of no more use."""
+    """Whether the connection may be unusable after the error."""
     return is_fault(error, BROKEN) and not is_fault(error, TRANSIENT)

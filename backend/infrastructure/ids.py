@@ -1,7 +1,7 @@
-"""UUIDv7 (RFC 9562 §5.7, method 3): ids that sort by the time of their creation.
+"""UUIDv7 (RFC 9562 §5.7, method 3): ids that sort by time of creation.
 
-An id has 48 bits of milliseconds, 12 bits for their fraction (a quarter of a microsecond) and 62 random bits. Within a
-process, each id is greater than the one before, even if the clock is set back. Between processes, ids that are made
+An id has 48 bits of milliseconds, 12 bits of fraction (steps of a quarter of a microsecond) and 62 random bits. Within
+a process, each id is greater than the one before, even if the clock is set back. Between processes, ids that are made
 under the write lock sort in the order of the writes.
 """
 

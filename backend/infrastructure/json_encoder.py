@@ -1,6 +1,7 @@
 """JSON text of the domain's nouns: field names in camelCase, times as RFC 3339. Thread-safe.
 
-The standard encoder writes plain data; for a dataclass it asks `_members` for a dict.
+The standard encoder writes plain data; for a dataclass it asks `_members` for a dict. Production keeps the texts of
+cached objects (production/kept_json.py).
 """
 
 import json

@@ -28,7 +28,7 @@ class Keyring:
         self.signing_id = next(iter(self._by_id))
 
     def __contains__(self, key_id: object) -> bool:
-        return key_id in self._by_id if isinstance(key_id, str) else False
+        return isinstance(key_id, str) and key_id in self._by_id
 
     def __getitem__(self, key_id: str) -> bytes:
         """The secret with this id. Raises KeyError."""
@@ -39,7 +39,7 @@ class Keyring:
         return _mac(_mac(self._by_id[key_id or self.signing_id], label.encode()), message)
 
     def verifies(self, label: str, message: bytes, signature: bytes) -> bool:
-        """Whether `signature`, or its first 16 bytes or more, was made with any of the secrets. Constant time."""
+        """Whether `signature` is what `sign` makes with any secret, whole or cut to 16 bytes or more. Constant time."""
         length = max(len(signature), 16)
         made = [self.sign(label, message, key_id)[:length] for key_id in self._by_id]
         return True in [hmac.compare_digest(one, signature) for one in made]
@@ -50,7 +50,7 @@ def _mac(key: bytes, message: bytes) -> bytes:
 
 
 def signing_secrets(settings: Settings) -> Sequence[str]:
-    """JWT_SECRETS, or else the secret in the file beside the database. Raises SettingsError."""
+    """JWT_SECRETS or, if empty, the secret in the file beside the database. Raises SettingsError."""
     return settings.jwt_secrets or (generated_secret(settings.database_path.parent / "jwt-secret"),)
 
 
@@ -69,7 +69,7 @@ def generated_secret(path: Path) -> str:
             return jwt_secret(path.read_text(encoding="utf-8"))
     except OSError as error:
         was = error.strerror or str(error)
-    except ValueError:  # no text, or too short; the message of this error would show the secret
+    except ValueError:  # not text, or too short; this error's message would show the secret
         pass
     must_be = "a file of mode 0600 that holds one line of text of at least 32 bytes"
     raise SettingsError(f"JWT_SECRETS was empty, and {path} was: {was}; it must be {must_be}") from None
@@ -84,7 +84,7 @@ def _make_secret(path: Path) -> None:
             file.write(secrets.token_urlsafe(48))
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):  # another process was faster; its secret counts
+        with contextlib.suppress(FileExistsError):  # another process was faster; its secret is used
             os.link(draft, path)
     finally:
         draft.unlink()

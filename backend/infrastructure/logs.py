@@ -1,13 +1,14 @@
 """Logs: the standard library's `logging`, one JSON object a line on standard error.
 
 Modules log as usual: `log = logging.getLogger(__name__)`. `configure` decides once, at the start, where records go and
-how they look: as JSON, for a log collector, or as coloured lines on the terminal of a developer. Every line has the id
+how they look: as JSON, for a log collector, or as coloured lines on a developer's terminal. Every line has the id
 of the request in which it was logged. The line of a request itself (`log_request`) is a record of a logger of its own,
 whose argument is a dict of fields.
 
-Promised: a record is one line of ASCII without control characters, so no terminal obeys what a client sent; only a
-traceback on a developer's terminal takes several. Not promised: that a reader who stops reading delays no request. The
-thread that logs writes the line itself, and waits while the pipe is full; production's `log_queue.py` does not wait.
+Promised: a record is one line without control characters, so nothing that a client sent can control a terminal. JSON
+lines are ASCII. Only a traceback on a developer's terminal takes several lines. Not promised: that requests go on when
+the log is not read. The thread that logs writes the line itself, and waits while the pipe is full; in production a
+queue takes the lines and no request waits (production/log_queue.py).
 """
 
 import json
@@ -20,7 +21,7 @@ from datetime import datetime
 
 from backend.infrastructure.timestamps import iso_time
 
-request_id: ContextVar[str] = ContextVar("request_id", default="-")  # for log lines and events; nothing decides on it
+request_id: ContextVar[str] = ContextVar("request_id", default="-")  # for log lines and events, never for decisions
 
 access = logging.getLogger("backend.access")  # the lines of requests
 PATH_KEPT = 200  # characters: a request's line then fits into PIPE_BUF, even with each character escaped
@@ -32,7 +33,7 @@ STATUS_COLOURS = {2: GREEN, 3: CYAN, 4: YELLOW, 5: RED}  # by first digit
 def configure(level: str, development: bool = False) -> None:
     """Send this process's records of `level` and above to standard error.
 
-    Changes nothing if the root logger already has a handler: whatever embeds the application has configured logs then.
+    Changes nothing if the root logger already has a handler: then an embedding program has configured logs.
     """
     handler = logging.StreamHandler(sys.stderr)
     readable = development and sys.stderr.isatty()
@@ -59,7 +60,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TerminalFormatter(logging.Formatter):
-    """A record as a line to be read by people: time, what happened, request id. A traceback follows as it is."""
+    """A record as a line for people: time, what happened, request id. A traceback follows on lines of its own."""
 
     def __init__(self, colour: bool) -> None:
         """`colour=False` leaves out the escape sequences (https://no-color.org)."""
@@ -89,7 +90,7 @@ class TerminalFormatter(logging.Formatter):
 
 
 def printable(text: str) -> str:
-    """The text with all that is not printable escaped: control characters, line ends, bidirectional overrides."""
+    """The text with unprintable characters escaped: control characters, line ends, bidirectional overrides."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 

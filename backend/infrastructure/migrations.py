@@ -45,7 +45,7 @@ def migrate(path: Path, directory: Path = DIRECTORY, busy_timeout: float = 30.0)
 
 
 def check_database(path: Path, directory: Path = DIRECTORY) -> None:
-    """`check_schema` for the start. Raises SettingsError, too, if `path` is no database that this process may write."""
+    """`check_schema` for the start: also raises SettingsError if this process cannot use `path` as a database."""
     with _settings_errors(path):
         check_schema(path, directory)
 
@@ -72,7 +72,7 @@ def write_gate(path: Path, seconds: float = 30.0) -> Iterator[None]:
     """Keep other migrations and production's writers out while the block runs. Raises Unavailable, OSError.
 
     SQLite's own lock keeps writers apart, too. But SQLite 3.7.0 to 3.51.2 has the WAL-reset bug: a command that writes
-    beside a live server without this gate might corrupt the database.
+    without this gate while a server is running might corrupt the database.
     """
     descriptor = os.open(gate_of(path), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     end = time.monotonic() + seconds
@@ -96,7 +96,7 @@ def _locked(descriptor: int) -> bool:
 
 @contextmanager
 def _settings_errors(path: Path) -> Iterator[None]:
-    """Refuse a `path` that cannot be used, before the block and if the block finds out."""
+    """Raises SettingsError for a `path` that cannot be used, whether that shows before the block or inside it."""
     try:
         if path.is_symlink() and not path.exists():
             raise _unusable(path, "a link to nothing")

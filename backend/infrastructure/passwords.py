@@ -1,18 +1,19 @@
-"""Passwords: bcrypt over a pre-hash, a few at once.
+"""Passwords: bcrypt over a pre-hash, with a bound on how many run at once.
 
 bcrypt reads 72 bytes and stops at a NUL, so it is given base64(HMAC-SHA-384(context, password)): 64 characters in which
-every character of the password counts. The context is a fixed, public string, not a secret that could be lost: it makes
-hashes that were stolen from elsewhere useless here (domain separation).
+every character of the password counts. The context is a fixed, public string, not a secret that could be lost. Because
+of it, a SHA-384 hash leaked by another service is of no use for guessing here (domain separation).
 
 Every failed check costs the same time, so the time does not tell whether a user exists: an unknown user's password is
 compared with a decoy hash, and a hash of a lower cost than today's is topped up with further runs.
 
 A run occupies one core for a quarter of a second, so at most `slots` run at once. At most `max_waiting` more calls
-wait, each for `patience` seconds at most, roughly in the order in which they came. A call beyond that gets
-`Unavailable` at once; a call that has waited in vain gets it too. A waiting call occupies its thread, so a storm of
+wait, each for `patience` seconds at most, roughly in order of arrival. A call beyond that gets `Unavailable` at once; a
+call that has waited in vain gets it too. A waiting call occupies its thread, so a storm of
 logins can occupy all threads of a server.
 
-The slots are those of one process: N workers run N times as many at once. Production has one line for the machine.
+The slots are those of one process: N workers run N times as many at once. Production has one queue for the
+machine (production/passwords.py).
 """
 
 import base64
@@ -40,11 +41,11 @@ class FailureCount(Protocol):
         """Count one. Raises RateLimited if the quota is used up."""
 
     def refund(self) -> None:
-        """Take it back."""
+        """Take the hit back."""
 
 
 class Passwords:
-    """Thread-safe. Passwords come NFC-normalised. A call waits for one turn, also if it makes two runs."""
+    """Thread-safe. Passwords must be NFC-normalised. A call waits once, even if it makes two runs."""
 
     def __init__(
         self, rounds: int, slots: int = 1, max_waiting: int = MAX_WAITING, patience: float = PATIENCE_SECONDS
@@ -62,8 +63,8 @@ class Passwords:
     def matches(self, password: str, hashed: str | None, wrong: FailureCount | None = None) -> bool:
         """True if `hashed` is of `password`. Raises Unavailable, and RateLimited if `wrong` is full.
 
-        `wrong` counts passwords that do not match. False takes as long as one run at today's cost, also for None or
-        another text that is no hash (an unknown or deleted user), and for a hash of a lower cost. A hash of a higher
+        `wrong` counts passwords that do not match. False takes as long as one run at today's cost, also for None or a
+        text that is no hash (an unknown or deleted user), and for a hash of a lower cost. A hash of a higher
         cost takes its own time.
         """
         with self.turn():

@@ -1,7 +1,7 @@
 """Rate limiter: GCRA, with one number per subject in a bounded dict.
 
 GCRA, the generic cell rate algorithm (ITU-T I.371; brandur.org/rate-limiting explains it), stores one number per
-subject: its *arrival*, the time at which the whole quota is available again. A hit moves the arrival one `interval`
+subject: its *arrival*, the time at which its whole quota is available again. A hit moves the arrival one `interval`
 (window / quota) later, starting from now if it has passed. A hit that would move it beyond now + window is refused and
 moves nothing. So a burst of `quota` hits passes at once, then one hit passes per interval. No timer resets anything: an
 arrival that has passed means the same as no arrival.
@@ -10,7 +10,7 @@ A full dict drops the eighth of its subjects whose whole quota is back soonest. 
 subjects that have used little, its own above all, and not a subject that is being held back.
 
 The count is exact over the threads of one process. It is not shared: N workers allow N times the quota, and a restart
-forgets all counts. Production keeps the arrivals in memory that all workers share.
+forgets all counts. Production keeps the arrivals in memory that all workers share (production/rate_limiter.py).
 """
 
 import threading
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-SECOND = 1_000_000_000  # in nanoseconds, the unit of all times here but those of a result
+SECOND = 1_000_000_000  # in nanoseconds, the unit of all times here except those of a result
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class RateLimitResult(NamedTuple):
     retry_after: float  # seconds until a hit can pass; 0.0 if `allowed`
 
 
-# From a policy, an arrival (now, if it has passed) and now to the new arrival and what the caller is told.
+# (policy, arrival, or now if it has passed, now) → (new arrival, result)
 Step = Callable[[Policy, int, int], tuple[int, RateLimitResult]]
 
 
@@ -79,10 +79,10 @@ class RateLimiter:
     def refund(self, policy: Policy, subject: str, since: int) -> RateLimitResult:
         """Take back an allowed hit that was made at `since` or later, by `clock`; the state after it.
 
-        The part of it that has come back by itself since then is not given a second time.
+        The part of the hit that has become available again since then is not given back twice.
 
-        What counts only if it fails takes its hit before the attempt and refunds it after a success. A count that was
-        peeked at before the attempt and raised after a failure would let any number of simultaneous attempts pass.
+        To count failures only, hit before the attempt and refund after a success. To peek before the attempt and hit
+        after a failure would let any number of simultaneous attempts pass.
         """
 
         def give_back(policy: Policy, arrival: int, now: int) -> tuple[int, RateLimitResult]:
@@ -92,7 +92,7 @@ class RateLimiter:
         return self._update(policy, subject, give_back)
 
     def _update(self, policy: Policy, subject: str, step: Step) -> RateLimitResult:
-        """Move the subject's arrival by `step`, which no other thread interrupts."""
+        """Replace the subject's arrival by the one that `step` returns, atomically."""
         key = policy.name, subject
         with self._lock:
             arrival = self._arrivals.get(key, 0)
@@ -107,7 +107,7 @@ class RateLimiter:
         return result
 
     def _make_room(self) -> None:
-        """Drop many at a time: to sort 65,536 subjects takes 15 ms, which is 2 µs for each subject dropped."""
+        """Drop an eighth at once: sorting 65,536 subjects takes 15 ms, which is 2 µs for each subject dropped."""
         by_arrival = sorted(self._arrivals, key=self._arrivals.__getitem__)
         for key in by_arrival[: max(1, self._capacity // 8)]:
             del self._arrivals[key]

@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """Call it for the value: the kept one, or a new one if that is `seconds` old by `clock`.
+    """A call returns the kept value, or fetches a new one if that is `seconds` old by `clock`.
 
     Thread-safe, one process. Callers that arrive during a fetch wait for it and share its result. An error of `fetch`
     is raised to the caller that ran it and is not kept.
@@ -23,7 +23,7 @@ class Recent(Generic[T]):
 
     def __call__(self) -> T:
         with self._lock:
-            # After the clock was set back the value counts as too old.
+            # If the clock was set back, the value counts as too old.
             if self._kept is None or not 0 <= self._clock() - self._kept[0] < self._seconds:
                 value = self._fetch()
                 self._kept = (self._clock(), value)

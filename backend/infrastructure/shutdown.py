@@ -1,4 +1,4 @@
-"""Whether this process has been told to stop. The worker sets it on SIGTERM; `/readyz` answers 503 from then on."""
+"""Whether this process has been told to stop. Production's worker sets it on SIGTERM; from then on `/readyz` is 503."""
 
 import threading
 

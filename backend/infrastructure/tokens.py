@@ -25,7 +25,7 @@ CLAIMS: dict[str, dict[str, type]] = {
     "refresh": {"sub": str, "sid": str, "jti": str, "iat": int, "exp": int},
 }
 CACHED = 4096  # verified tokens
-MAX_TOKEN = 4096  # characters; this service's tokens have fewer than half. A longer one would cost more to decode
+MAX_TOKEN = 4096  # characters; the service's own have fewer than half as many; a longer one would only cost time
 
 
 class Tokens:

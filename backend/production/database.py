@@ -120,7 +120,7 @@ class GroupCommitDatabase(Database):
         try:
             if not self._gate.acquire(seconds):
                 self._stuck = True
-                raise Unavailable("Too many are waiting to write.")
+                raise Unavailable("Too many requests are waiting to write.")
             self._group = self._group or self._begin(end)
             self._stuck = False
             return self._group

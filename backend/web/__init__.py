@@ -1,5 +1,5 @@
 """How HTTP works: request, router, handler wrapper, middleware, response, validation, pagination.
 
-The caller is the only noun of the domain here. May import: infrastructure, domain, errors, settings. Read first:
-middleware.py, then router.py and handler.py.
+Knows no resource: of the domain's nouns only the caller and the idempotent request. May import: infrastructure, domain,
+errors, settings. Read first: middleware.py, then router.py and handler.py.
 """

@@ -1,20 +1,22 @@
 """The client's address: the socket's peer, or the address that trusted proxies name in `X-Forwarded-For`."""
 
 import ipaddress
+import re
 
 from backend.settings import Networks
 
 MAX_STEPS = 8
 MAX_ITEM = 64  # characters; more than any address with a port has, so an item that is cut here is no address
+HOST_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]{1,5})?|([^:]*):[0-9]{1,5}")  # [HOST], [HOST]:PORT or HOST:PORT
 
 
 def client_address(peer: str, forwarded_for: str, trusted: Networks) -> str:
-    """The client's address in canonical form; `""` for the peer of a unix socket that names no client.
+    """The client's address in canonical form; `""` for a unix socket's peer that names no client.
 
     Starts at the peer. While the address is a trusted proxy's, it steps one item to the left in `X-Forwarded-For`, at
     most 8 times, and stops at an item that is no address. So a client that sends the header itself gains nothing.
     """
-    # The kernel writes an IPv4 peer in canonical form. A zone of an IPv6 peer names an interface of this machine.
+    # The kernel writes an IPv4 peer in canonical form. The zone of an IPv6 peer names an interface of this machine.
     address = (_canonical(peer.partition("%")[0]) or "") if ":" in peer else peer
     if not forwarded_for or address not in trusted:
         return address
@@ -29,15 +31,8 @@ def client_address(peer: str, forwarded_for: str, trusted: Networks) -> str:
 
 
 def _without_port(text: str) -> str:
-    if text.startswith("["):
-        host, bracket, port = text[1:].partition("]")
-        return host if bracket and (not port or _is_port(port)) else ""
-    host, colon, port = text.partition(":")
-    return host if colon and _is_port(f":{port}") else text
-
-
-def _is_port(text: str) -> bool:
-    return text[0] == ":" and text[1:].isascii() and text[1:].isdigit() and len(text) <= 6
+    match = HOST_PORT.fullmatch(text)
+    return (match[1] or match[2] or "") if match else text
 
 
 def _canonical(text: str) -> str | None:

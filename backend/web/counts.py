@@ -1,4 +1,4 @@
-"""What one request counts: one subject under one policy of the rate limiter."""
+"""One count that a request makes with the rate limiter: one subject under one policy."""
 
 import math
 
@@ -7,7 +7,7 @@ from backend.infrastructure.rate_limiter import Policy, RateLimiter, RateLimitRe
 
 
 class Count:
-    """Used by one thread. `result` is what the limiter said last; None before the first call."""
+    """Used by one thread. `result` is the limiter's latest; None before the first call."""
 
     def __init__(self, limiter: RateLimiter, policy: Policy, subject: str) -> None:
         self.policy = policy

@@ -11,7 +11,7 @@ PREFLIGHT_SECONDS = "600"
 
 
 def cross_origin(origins: frozenset[str]) -> Middleware:
-    """Add the CORS headers to the responses to requests from `origins`; if there are none, add nothing."""
+    """Add the CORS headers to responses for `origins`. With no origins it does nothing."""
 
     def middleware(next_handler: Handle) -> Handle:
         if not origins:

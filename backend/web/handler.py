@@ -138,7 +138,7 @@ def _check_declarations(route: Route) -> None:
 
 
 def _authorise(request: Request, access: Access) -> None:
-    """Refuse a bad token, on public routes too, then a caller without the access that the route asks for.
+    """Refuse a bad token, on public routes too, then a caller without the access that the route requires.
 
     A caller admitted by the admin role is marked, so that the service reads the role again when it writes.
     """
@@ -177,7 +177,7 @@ def _idempotent(request: Request) -> IdempotentRequest:
 
 
 def _answer(request: Request, route: Route, encode: Encode, result: Any) -> Response:
-    """The response to what the handler returned, with the headers that its contract promises."""
+    """The response for the handler's result, with the headers that its contract promises."""
     if isinstance(result, Response):
         return result
     contract = contract_of(route)

@@ -1,4 +1,4 @@
-"""Strict JSON: RFC 8259 and I-JSON (RFC 7493) together. Whatever two parsers could read differently is refused.
+"""Strict JSON: RFC 8259 and I-JSON (RFC 7493) together. Text that two parsers could read differently is refused.
 
 Refused with MalformedJson: anything but UTF-8, a byte-order mark, duplicate keys, NaN and Infinity, numbers that
 overflow to infinity, integers beyond 64 bits, lone surrogates, nesting over 32 levels.

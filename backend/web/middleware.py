@@ -1,7 +1,7 @@
 """The middleware chain. Each middleware takes the next handler and returns a handler; `app.py` lists them in order.
 
-A middleware stores what it finds out on the request, and adds to `request.answer_headers` what every response must
-carry, error responses included. It refuses a request by raising an AppError, which `error_answers` renders.
+A middleware stores its results as attributes of the request, and adds to `request.answer_headers` the headers of every
+response, error responses included. It refuses a request by raising an AppError, which `error_answers` renders.
 """
 
 import logging
@@ -49,7 +49,7 @@ def request_ids(next_handler: Handle) -> Handle:
 def access_log(log_request: Callable[[Mapping[str, object]], None]) -> Middleware:
     """One log line a request. No header, body or query is in it, so no secret."""
 
-    def link(next_handler: Handle) -> Handle:
+    def middleware(next_handler: Handle) -> Handle:
         def handle(request: Request) -> Response:
             began = time.perf_counter()
             response = next_handler(request)
@@ -70,7 +70,7 @@ def access_log(log_request: Callable[[Mapping[str, object]], None]) -> Middlewar
 
         return handle
 
-    return link
+    return middleware
 
 
 def error_answers(next_handler: Handle) -> Handle:
@@ -89,7 +89,7 @@ def error_answers(next_handler: Handle) -> Handle:
 
 
 def client_addresses(trusted: Networks) -> Middleware:
-    """Set the client's address, which trusted proxies may name."""
+    """Set the client's address: the peer's, or the one that trusted proxies name."""
 
     def middleware(next_handler: Handle) -> Handle:
         def handle(request: Request) -> Response:
@@ -133,7 +133,7 @@ def routing(router: Router) -> Middleware:
 
 
 def authentication(identify: Callable[[str], Caller]) -> Middleware:
-    """Identify the caller by `Authorization: Bearer …`. A 401 is kept: 404 and 405 come before it."""
+    """Identify the caller by `Authorization: Bearer …`. A 401 is kept for later: 404 and 405 come before it."""
 
     def middleware(next_handler: Handle) -> Handle:
         def handle(request: Request) -> Response:

@@ -41,7 +41,7 @@ class OffsetQuery:
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """One page of a list, `meta.pagination` and the value of the `Link` header (may be empty)."""
+    """One page of a list, `meta.pagination`, and the value of the `Link` header ("" for none)."""
 
     items: Sequence[T]
     pagination: dict[str, Any]
@@ -55,12 +55,11 @@ class Cursors:
         self._keyring = keyring
 
     def page(self, request: Request, query: CursorQuery, fetch: Callable[[str | None, int], Sequence[T]]) -> Page[T]:
-        """A page of what `fetch(before, limit)` returns. It fetches one row more, to know if a page follows."""
+        """A page of what `fetch(before, limit)` returns. One row more tells whether a page follows."""
         scope = _scope(request, query)
         rows = fetch(self._read(query.cursor, scope), query.limit + 1)
-        items = rows[: query.limit]
-        last: Any = items[-1] if len(rows) > query.limit else None
-        cursor = self._made(last.id, scope) if last is not None else None
+        items: Sequence[Any] = rows[: query.limit]
+        cursor = self._made(items[-1].id, scope) if len(rows) > query.limit else None
         link = _link(request, query, "next", cursor=cursor) if cursor else ""
         return Page(items, {"limit": query.limit, "nextCursor": cursor}, link)
 
@@ -84,10 +83,10 @@ class Cursors:
 
 def offset_page(request: Request, query: OffsetQuery, items: Sequence[T], total: int) -> Page[T]:
     """The page of `items` out of `total`. A page past the end is empty."""
-    last = max(1, -(-total // query.page_size))
+    total_pages = -(-total // query.page_size)
+    last = max(1, total_pages)
     pages = {"first": 1, "prev": min(query.page - 1, last), "next": query.page + 1, "last": last}
     links = [_link(request, query, name, page=page) for name, page in pages.items() if 1 <= page <= last]
-    total_pages = -(-total // query.page_size)
     pagination = {"page": query.page, "pageSize": query.page_size, "total": total, "totalPages": total_pages}
     return Page(items, pagination, ", ".join(links))
 

@@ -1,10 +1,11 @@
-"""Rate limits: the `default` policy on everything, the `auth` policy on what checks passwords or sends mail.
+"""Rate limits: the `default` policy on all requests, the `auth` policy on those that check passwords or send mail.
 
 `default` is keyed by user id, or by client address for anonymous requests. `auth` keeps three kinds of count, each with
-the whole quota: for a client address, of all attempts; for an e-mail, of wrong passwords; for an e-mail, of resets. So
-one address cannot guess at many users, and many addresses cannot guess at one. Wrong passwords from an address that the
-user has logged in from count under that address alone, so guesses from elsewhere do not lock the user out.
-The headers are those of draft-ietf-httpapi-ratelimit-headers, on every answer that was counted.
+the whole quota: attempts from a client address, wrong passwords for an e-mail, resets for an e-mail. So one address
+cannot guess at many users, and many addresses cannot guess at one. Wrong passwords from an address that the user has
+logged in from count under that address alone, so guesses from elsewhere do not lock the user out.
+
+Every counted response has the headers of draft-ietf-httpapi-ratelimit-headers.
 """
 
 import math
@@ -23,7 +24,7 @@ UNLIMITED = {"/healthz", "/readyz"}
 
 
 class RateLimits:
-    """Thread-safe. A limit of None is off. `is_known(email, address)`: the user has logged in from there lately."""
+    """Thread-safe. A limit of None is off. `is_known(email, address)`: the user has logged in from there recently."""
 
     def __init__(
         self, limiter: RateLimiter, default: Limit | None, auth: Limit | None, is_known: Callable[[str, str], bool]
@@ -62,7 +63,7 @@ class RateLimits:
     def wrong_passwords(self, request: Request, email: str) -> Count | None:
         """The count of wrong passwords for this e-mail, a user's or not. Raises RateLimited if it is full.
 
-        None if the policy is off, and for an address that the user has logged in from: its own count has the attempt.
+        None if the policy is off, and for an address that the user has logged in from: the attempt counts under it.
         """
         if self._auth is None or self._is_known(email, request.client):
             return None
@@ -81,7 +82,7 @@ class RateLimits:
 
 
 def _headers(counts: list[Count]) -> list[tuple[str, str]]:
-    """Of several counts under one policy, the one that has used more."""
+    """The headers of the counts; of several under one policy, the one that has used most."""
     limit_results: dict[Policy, RateLimitResult] = {}
     for policy, result in ((count.policy, count.result) for count in counts):
         if result and (policy not in limit_results or result.reset_after > limit_results[policy].reset_after):

@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
 from werkzeug.wrappers import Request as WerkzeugRequest
@@ -22,9 +22,7 @@ from backend.web.constraints import CONTROL
 from backend.web.counts import Count
 from backend.web.etags import matches_strongly, matches_weakly
 from backend.web.json_body import parse_json
-
-if TYPE_CHECKING:
-    from backend.web.router import Endpoint
+from backend.web.router import Endpoint
 
 MAX_BODY = 64 * 1024
 MAX_PARAMETERS = 100  # of a query
@@ -51,8 +49,9 @@ class Request(WerkzeugRequest):
         self.refusal: AppError | None = None  # the 404 or 405 if there is no endpoint, by routing
         self.caller: Caller | None = None  # by authentication
         self.auth_error: AppError | None = None  # the 401 for a bad token, by authentication
-        self.counts: list[Count] = []  # under which the request was counted, by rate_limits
-        self.answer_headers: list[tuple[str, str]] = []  # added to the response, whatever it is
+        self.counts: list[Count] = []  # that the request has made, by rate_limits
+        self._body: bytes | None = None  # until it is read
+        self.answer_headers: list[tuple[str, str]] = []  # of every response, by any middleware
 
     @property
     def user(self) -> Caller:
@@ -98,9 +97,9 @@ class Request(WerkzeugRequest):
 
     def raw_body(self) -> bytes:
         """The body, read once. Raises MalformedJson if it is shorter than its Content-Length."""
-        if "_body" not in self.__dict__:
+        if self._body is None:
             length = int(self._content_length())
-            self._body: bytes = self.environ["wsgi.input"].read(length) if length else b""
+            self._body = self.environ["wsgi.input"].read(length) if length else b""
             if len(self._body) != length:
                 raise MalformedJson("The body is shorter than its Content-Length.")
         return self._body

@@ -30,7 +30,7 @@ class Field:
     rule: Rule
     required: bool
     nullable: bool
-    default: Any  # None if there is none, or if clients need not know it
+    default: Any  # None if there is none, or if it is None
 
 
 def read_body(schema: type[S], value: object) -> S:

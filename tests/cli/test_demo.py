@@ -1,4 +1,4 @@
-"""`demo`: a told tour of the API, against a server of its own."""
+"""`demo`: a guided tour of the API, on a server of its own."""
 
 import os
 import signal
