@@ -126,9 +126,8 @@ def _listener(addresses: tuple[str, ...]) -> socket.socket:
 
 
 def _tell(url: str, settings: Settings) -> None:
-    print(f"Serving on {url}", flush=True)
-    if not settings.bind[0].startswith("fd://"):  # not again after a reload
-        print(THINGS_TO_TRY.format(url), flush=True)
+    things = "" if settings.bind[0].startswith("fd://") else f"\n{THINGS_TO_TRY.format(url)}"  # once, before reloads
+    print(f"Serving on {url}{things}", flush=True)
 
 
 def _watch(before: dict[Path, int], changed: threading.Event, shut_down: Callable[[], None]) -> None:
