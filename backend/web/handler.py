@@ -127,7 +127,7 @@ def endpoint(route: Route, encode: Encode = to_json) -> Endpoint:
 def _check_declarations(route: Route) -> None:
     where = f"{route.method} {route.path}"
     if not isinstance(route.access, Access):
-        raise TypeError(f"{where}: say who may call it, such as ANYONE or USER")
+        raise TypeError(f"{where}: declare its access, such as ANYONE or USER")
     if not hasattr(route.handler, "contract"):
         raise TypeError(f"{where}: mark its handler with @responds")
     parameters = signature_of(route).parameters

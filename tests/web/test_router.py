@@ -175,8 +175,8 @@ THINGS = ThingRoutes()
 
 @pytest.mark.parametrize(
     ("path", "handler", "access", "find", "advice"),
-    [("/things", THINGS.delete_things, None, None, "say who may call it"),
-     ("/things", THINGS.delete_things, "anyone", None, "say who may call it"),
+    [("/things", THINGS.delete_things, None, None, "declare its access"),
+     ("/things", THINGS.delete_things, "anyone", None, "declare its access"),
      ("/things", THINGS.unmarked, USER, None, "mark its handler with @responds"),
      ("/things", THINGS.mistaken, USER, None, "its handler may take body, idempotent, query, request, resource"),
      ("/things", THINGS.delete_thing, USER, None, "belong together"),
