@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from werkzeug.test import Client, TestResponse
@@ -18,6 +18,9 @@ from backend.infrastructure.logs import JsonFormatter
 from backend.infrastructure.migrations import migrate
 from backend.settings import Settings
 from tests.wirings import WIRINGS, make_app
+
+if TYPE_CHECKING:
+    from tests.every_route import World
 
 PASSWORD = "correct horse battery staple"
 SECRET = "tests-only-secret-of-at-least-32-bytes"
@@ -146,9 +149,19 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def world(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> "World":
+    """A filled database, to be copied, and the users and things in it."""
+    from tests.every_route import build_world  # which imports this file
+
+    return build_world(Path(shutil.copy(migrated, tmp_path_factory.mktemp("world"))))
+
+
 @pytest.fixture
-def database_path(migrated: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(migrated, tmp_path / "app.db"))
+def database_path(request: pytest.FixtureRequest, migrated: Path, tmp_path: Path) -> Path:
+    """The test's own database: a copy of the world if the test uses `world`, else one with nothing in it."""
+    original = request.getfixturevalue("world").path if "world" in request.fixturenames else migrated
+    return Path(shutil.copy(original, tmp_path / "app.db"))
 
 
 @pytest.fixture

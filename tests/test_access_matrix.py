@@ -1,7 +1,6 @@
 """Access: every route × every kind of caller, with the result that `Route.access` and ownership demand."""
 
 import re
-import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from backend.settings import Limit
 from backend.web.handler import contract_of
 from backend.web.router import Access, Route
-from tests.every_route import API, VALID, World, allowed_caller, build_world, key_of, routes_of, send
+from tests.every_route import API, VALID, allowed_caller, key_of, routes_of, send
 
 METHODS = ("GET", "HEAD")
 CALLERS = ("anonymous", "stranger", "owner", "admin", "deactivated", "forged")
@@ -22,16 +21,6 @@ CODES = {401: "UNAUTHORIZED", 403: "FORBIDDEN", 404: "NOT_FOUND"}
 PAID_FROM_ONES_OWN_ACCOUNT = {f"POST {API}/transfers", f"POST {API}/orders"}
 # An admin reads everything, but cannot act as another user.
 NOT_EVEN_ADMINS = PAID_FROM_ONES_OWN_ACCOUNT | {f"DELETE {API}/auth/sessions/{{id}}"}
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> World:
-    return build_world(Path(shutil.copy(migrated, tmp_path_factory.mktemp("world"))))
-
-
-@pytest.fixture
-def database_path(world: World, tmp_path: Path) -> Path:
-    return Path(shutil.copy(world.path, tmp_path))
 
 
 def refusal(route: Route, caller: str) -> int | None:

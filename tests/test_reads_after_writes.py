@@ -3,18 +3,16 @@
 An application without a cache on the same database says what each read must show.
 """
 
-import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backend.repositories import products, users
 from tests.conftest import Api
-from tests.every_route import API, VALID, World, allowed_caller, build_world, send
+from tests.every_route import API, VALID, World, allowed_caller, send
 from tests.meanwhile import before_the_commit, before_the_write
 
 WRITES = sorted(key for key in VALID if not key.startswith("GET "))
@@ -24,16 +22,6 @@ LOADS = {  # the function that each cached read loads by
     f"GET {API}/products/{{id}}": (products, "by_id"),
     f"GET {API}/products": (products, "page"),
 }
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> World:
-    return build_world(Path(shutil.copy(migrated, tmp_path_factory.mktemp("world"))))
-
-
-@pytest.fixture
-def database_path(world: World, tmp_path: Path) -> Path:
-    return Path(shutil.copy(world.path, tmp_path))
 
 
 @pytest.fixture

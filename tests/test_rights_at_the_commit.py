@@ -1,6 +1,5 @@
 """Rights hold at the commit: every writing route × every right that its caller can lose before the write lock."""
 
-import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -11,21 +10,11 @@ import pytest
 
 from backend.web.router import ADMIN, ANYONE, SELF_OR_ADMIN
 from tests.conftest import PASSWORD, Api, Person
-from tests.every_route import API, VALID, World, build_world, send
+from tests.every_route import API, VALID, World, send
 from tests.meanwhile import before_the_write
 
 WRITES = sorted(key for key in VALID if not key.startswith("GET ") and VALID[key].access is not ANYONE)
 BY_THE_ROLE = sorted(key for key in WRITES if VALID[key].access in (ADMIN, SELF_OR_ADMIN))
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> World:
-    return build_world(Path(shutil.copy(migrated, tmp_path_factory.mktemp("world"))))
-
-
-@pytest.fixture
-def database_path(world: World, tmp_path: Path) -> Path:
-    return Path(shutil.copy(world.path, tmp_path))
 
 
 @pytest.fixture

@@ -2,10 +2,8 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,18 +13,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from backend.web.handler import contract_of
 from backend.web.router import Access
 from tests.conftest import Api
-from tests.every_route import API, VALID, World, allowed_caller, build_world, routes_of, send
+from tests.every_route import API, VALID, allowed_caller, routes_of, send
 from tests.openapi.documented import Document
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> World:
-    return build_world(Path(shutil.copy(migrated, tmp_path_factory.mktemp("world"))))
-
-
-@pytest.fixture
-def database_path(world: World, tmp_path: Path) -> Path:
-    return Path(shutil.copy(world.path, tmp_path))
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 What all routes have in common is provoked of each; what one has of its own stands in the table `SPECIAL`.
 """
 
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from werkzeug.test import TestResponse
 from backend.settings import Limit
 from backend.web.router import ANYONE
 from tests.conftest import PASSWORD, Api
-from tests.every_route import API, VALID, World, allowed_caller, build_world, send
+from tests.every_route import API, VALID, World, allowed_caller, send
 from tests.openapi.documented import Document
 
 # What the HTTP server answers before the application: tests/production has them.
@@ -65,16 +64,6 @@ SPECIAL = [
     Special(f"POST {API}/orders", 422, "CURRENCY_MISMATCH", "owner", order("$dollar_product", 1)),
     Special(f"POST {API}/orders/{{id}}/cancel", 422, "INSUFFICIENT_FUNDS", "owner"),  # the shop is broke by then
 ]
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> World:
-    return build_world(Path(shutil.copy(migrated, tmp_path_factory.mktemp("world"))))
-
-
-@pytest.fixture
-def database_path(world: World, tmp_path: Path) -> Path:
-    return Path(shutil.copy(world.path, tmp_path))
 
 
 @pytest.fixture

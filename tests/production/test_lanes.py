@@ -1,28 +1,15 @@
 """The lanes of requests: on the loop's thread, in the pool, or in the pool for bcrypt."""
 
-import shutil
-from pathlib import Path
-
 import bcrypt
 import pytest
 
 from backend.production import lanes
 from backend.production.lanes import INLINE, PASSWORDS, Lane, lane_of
 from backend.web.router import ANYONE, Access, Endpoint, Route, Router
-from tests.every_route import VALID, World, build_world, routes_of, send
+from tests.every_route import VALID, routes_of, send
 
 LOOP, POOL, _ = Lane
 VALID_ID = "0192f3c4-5b6a-7c8d-9e0f-a1b2c3d4e5f6"
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> World:
-    return build_world(Path(shutil.copy(migrated, tmp_path_factory.mktemp("world"))))
-
-
-@pytest.fixture
-def database_path(world: World, tmp_path: Path) -> Path:
-    return Path(shutil.copy(world.path, tmp_path))
 
 
 def get_health():
