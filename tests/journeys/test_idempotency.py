@@ -6,13 +6,11 @@ from contextlib import closing
 
 import pytest
 
+from tests.answers import error_of
+
 DAY = 24 * 3600
 ROUTES = ["accounts", "deposits", "withdrawals", "transfers", "orders", "cancel", "fulfil"]
 REUSED = (422, "IDEMPOTENCY_KEY_REUSED")
-
-
-def refusal(answer):
-    return answer.status_code, answer.json["error"]["code"]
 
 
 def replayable(answer):
@@ -104,7 +102,7 @@ def test_a_replay_shows_the_first_answer_not_the_present_state(api, admin, attem
     api.post(f"{opened.headers['Location'].removeprefix('/api/v1')}/deposits", admin, {"amount": 7})
     assert replayable(attempt("accounts", key="a")) == replayable(opened)
     settled = attempt(first, key="s")
-    assert refusal(attempt(then, by=admin, key="t")) == (409, "CONFLICT")
+    assert error_of(attempt(then, by=admin, key="t")) == (409, "CONFLICT")
     assert replayable(attempt(first, key="s")) == replayable(settled)
 
 
@@ -117,16 +115,16 @@ def test_another_body_under_the_key_is_refused(attempt, requests, everything, ro
         other = {**body, "items": [{**body["items"][0], "quantity": 2}]}
     first = attempt(route, key="k")
     after_one = everything()
-    assert refusal(attempt(route, key="k", json=other)) == REUSED
+    assert error_of(attempt(route, key="k", json=other)) == REUSED
     spaced = {"json": None, "data": json.dumps(body, indent=1), "content_type": "application/json"}
-    assert refusal(attempt(route, key="k", **spaced)) == REUSED
+    assert error_of(attempt(route, key="k", **spaced)) == REUSED
     assert replayable(attempt(route, key="k")) == replayable(first)
     assert everything() == after_one
 
 
 def test_no_body_and_an_empty_object_are_different_bodies(attempt):
     assert attempt("cancel", key="k").status_code == 200
-    assert refusal(attempt("cancel", key="k", json={})) == REUSED
+    assert error_of(attempt("cancel", key="k", json={})) == REUSED
 
 
 def test_another_route_under_the_key_is_refused(attempt, everything):
@@ -135,7 +133,7 @@ def test_another_route_under_the_key_is_refused(attempt, everything):
     attempt("accounts", key="k")
     before = everything()
     for route in set(ROUTES) - {"deposits", "accounts"}:
-        assert refusal(attempt(route, key="k")) == REUSED
+        assert error_of(attempt(route, key="k")) == REUSED
     assert everything() == before
 
 
@@ -144,7 +142,7 @@ def test_the_same_body_for_another_account_is_another_request(api, admin, ada, p
     first, second = (
         api.post(f"/accounts/{account}/deposits", admin, {"amount": 5}, key="k") for account in (purse, savings)
     )
-    assert (first.status_code, refusal(second)) == (201, REUSED)
+    assert (first.status_code, error_of(second)) == (201, REUSED)
     assert api.balance(savings, ada) == 0
 
 
@@ -160,7 +158,7 @@ def test_users_do_not_share_keys(api, ada, grace):
 )
 def test_an_invalid_request_leaves_no_key(attempt, route, broken):
     """422, and the key is still free for a valid body."""
-    assert refusal(attempt(route, key="k", json=broken)) == (422, "VALIDATION_ERROR")
+    assert error_of(attempt(route, key="k", json=broken)) == (422, "VALIDATION_ERROR")
     answer = attempt(route, key="k")
     assert (answer.status_code, is_replay(answer)) == (201, False)
 
@@ -169,9 +167,9 @@ def test_a_request_refused_by_a_rule_leaves_no_key(api, ada, grace, admin, purse
     """First money, then stock is short: the same request with the same key succeeds once there is enough."""
     order = {"accountId": purse, "items": [{"productId": tea, "quantity": 11}]}
     before = everything()
-    assert refusal(api.post("/orders", ada, order, key="k")) == (409, "OUT_OF_STOCK")
+    assert error_of(api.post("/orders", ada, order, key="k")) == (409, "OUT_OF_STOCK")
     api.patch(f"/products/{tea}", admin, {"stock": 11})
-    assert refusal(api.post("/orders", ada, order, key="k")) == (422, "INSUFFICIENT_FUNDS")
+    assert error_of(api.post("/orders", ada, order, key="k")) == (422, "INSUFFICIENT_FUNDS")
     assert everything()["idempotency_keys"] == before["idempotency_keys"] == []
     api.post(f"/accounts/{purse}/deposits", admin, {"amount": 750})
     placed = api.post("/orders", ada, order, key="k")
@@ -186,7 +184,7 @@ def test_a_request_that_was_answered_503_leaves_no_key(make_api, database_path):
     with closing(sqlite3.connect(database_path, isolation_level=None)) as outsider:
         outsider.execute("BEGIN IMMEDIATE")
         answer = api.post("/accounts", ada, {"currency": "EUR"}, key="k")
-        assert refusal(answer) == (503, "SERVICE_UNAVAILABLE")
+        assert error_of(answer) == (503, "SERVICE_UNAVAILABLE")
         assert int(answer.headers["Retry-After"]) >= 1
         outsider.execute("ROLLBACK")
     answer = api.post("/accounts", ada, {"currency": "EUR"}, key="k")
@@ -220,7 +218,7 @@ def test_an_invalid_key_is_refused(attempt, everything, route):
     before = everything()
     for key in ("", " ", "a b", "a,b", "a, b", ",", "0" * 256, "ü", "a\tb", "a\x7f", "\x00"):
         answer = attempt(route, environ_overrides={"HTTP_IDEMPOTENCY_KEY": key})
-        assert refusal(answer) == (400, "BAD_REQUEST"), key
+        assert error_of(answer) == (400, "BAD_REQUEST"), key
     assert everything() == before
 
 

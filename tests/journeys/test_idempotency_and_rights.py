@@ -1,8 +1,6 @@
 """Idempotency keys and rights: a user who may no longer make a request gets no replay of it either."""
 
-
-def refusal(answer):
-    return answer.status_code, answer.json["error"]["code"]
+from tests.answers import error_of
 
 
 def test_a_replay_needs_a_good_token(api, ada, grace, admin):
@@ -13,7 +11,7 @@ def test_a_replay_needs_a_good_token(api, ada, grace, admin):
     api.post("/auth/logout", json={"refreshToken": ada.refresh})
     api.patch(f"/users/{grace.id}", admin, {"active": False})
     for person in (None, ada, grace):
-        assert refusal(api.post("/accounts", person, body, key="k")) == (401, "UNAUTHORIZED")
+        assert error_of(api.post("/accounts", person, body, key="k")) == (401, "UNAUTHORIZED")
 
 
 def test_a_replay_needs_the_role_that_its_route_needs(api, ada, admin):
@@ -30,7 +28,7 @@ def test_a_replay_needs_the_role_that_its_route_needs(api, ada, admin):
     assert [first.status_code for first in firsts] == [201, 201, 200]
     api.patch(f"/users/{deputy.id}", admin, {"roles": ["user"]})
     for n, (path, body) in enumerate(requests):
-        assert refusal(api.post(path, deputy, body, key=f"{n}")) == (403, "FORBIDDEN")
+        assert error_of(api.post(path, deputy, body, key=f"{n}")) == (403, "FORBIDDEN")
     api.patch(f"/users/{deputy.id}", admin, {"roles": ["user", "admin"]})
     for n, ((path, body), first) in enumerate(zip(requests, firsts, strict=True)):
         again = api.post(path, deputy, body, key=f"{n}")
@@ -46,7 +44,7 @@ def test_a_replay_needs_the_right_to_see_the_resource(api, ada, admin):
     cancel = f"/orders/{api.post('/orders', ada, order).json['data']['id']}/cancel"
     assert api.post(cancel, deputy, key="k").status_code == 200
     api.patch(f"/users/{deputy.id}", admin, {"roles": ["user"]})
-    assert refusal(api.post(cancel, deputy, key="k")) == (404, "NOT_FOUND")
+    assert error_of(api.post(cancel, deputy, key="k")) == (404, "NOT_FOUND")
 
 
 def test_rights_are_checked_before_the_key(api, ada, admin):
@@ -54,10 +52,10 @@ def test_rights_are_checked_before_the_key(api, ada, admin):
     account = api.account(ada)
     bad = {"environ_overrides": {"HTTP_IDEMPOTENCY_KEY": ","}}
     deposits = f"/accounts/{account}/deposits"
-    assert refusal(api.post(deposits, None, {"amount": 1}, **bad)) == (401, "UNAUTHORIZED")
-    assert refusal(api.post(deposits, ada, {"amount": 1}, **bad)) == (403, "FORBIDDEN")
+    assert error_of(api.post(deposits, None, {"amount": 1}, **bad)) == (401, "UNAUTHORIZED")
+    assert error_of(api.post(deposits, ada, {"amount": 1}, **bad)) == (403, "FORBIDDEN")
     absent = deposits.replace(account, account[:-1] + ("0" if account[-1] != "0" else "1"))
-    assert refusal(api.post(absent, admin, {"amount": 1}, **bad)) == (404, "NOT_FOUND")
+    assert error_of(api.post(absent, admin, {"amount": 1}, **bad)) == (404, "NOT_FOUND")
 
 
 def test_another_users_key_reveals_nothing(api, ada, grace, admin):
@@ -65,5 +63,5 @@ def test_another_users_key_reveals_nothing(api, ada, grace, admin):
     purse, other = api.account(ada, balance=10, admin=admin), api.account(grace)
     body = {"fromAccountId": purse, "toAccountId": other, "amount": 5}
     assert api.post("/transfers", ada, body, key="k").status_code == 201
-    assert refusal(api.post("/transfers", grace, body, key="k")) == (404, "NOT_FOUND")
-    assert refusal(api.post("/transfers", admin, body, key="k")) == (404, "NOT_FOUND")
+    assert error_of(api.post("/transfers", grace, body, key="k")) == (404, "NOT_FOUND")
+    assert error_of(api.post("/transfers", admin, body, key="k")) == (404, "NOT_FOUND")

@@ -8,6 +8,7 @@ import jwt
 import pytest
 
 from backend.infrastructure.ids import is_id, new_id
+from tests.answers import reason
 from tests.conftest import PASSWORD
 from tests.meanwhile import meanwhile
 from tests.respelt import respelt
@@ -15,11 +16,6 @@ from tests.respelt import respelt
 HOUR, WEEK = 3600, 7 * 86_400
 COLUMNS = "user_id, token_version, user_agent, ip, network, created_at, last_used_at, expires_at, ended_at"
 SESSION_FIELDS = {"id", "createdAt", "lastUsedAt", "userAgent", "ip", "current"}
-
-
-def reason(answer):
-    assert (answer.status_code, answer.json["error"]["code"]) == (401, "UNAUTHORIZED"), answer.text
-    return answer.json["error"]["details"]["reason"]
 
 
 def log_in(api, email, password=PASSWORD, **rest):

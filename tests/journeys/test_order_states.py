@@ -2,19 +2,14 @@
 
 import pytest
 
+from tests.answers import NOT_FOUND, refusal
+
 ABSENT = "01890000-0000-7000-8000-00000000000a"
 MAX_STOCK = 10**9
-NOT_FOUND = (404, "NOT_FOUND", set())
 BODIES = [
     {}, {"json": {}}, {"data": b"{}"}, {"data": b"{}", "content_type": "text/plain"},
     {"data": b"", "content_type": "application/json"},
 ]  # fmt: skip
-
-
-def refusal(answer):
-    """Status, code and the keys of the details of an error."""
-    error = answer.json["error"]
-    return answer.status_code, error["code"], set(error.get("details", {}))
 
 
 @pytest.fixture

@@ -2,19 +2,10 @@
 
 import pytest
 
+from tests.answers import NOT_FOUND, refusal, wrong
+
 ABSENT = "01890000-0000-7000-8000-00000000000a"
 MAX_AMOUNT = 10**12
-NOT_FOUND = (404, "NOT_FOUND", set())
-
-
-def refusal(answer):
-    """Status, code and the keys of the details of an error."""
-    error = answer.json["error"]
-    return answer.status_code, error["code"], set(error.get("details", {}))
-
-
-def wrong(*fields):
-    return 422, "VALIDATION_ERROR", set(fields)
 
 
 def item(product, quantity=1):

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 
+from tests.answers import reason
 from tests.conftest import PASSWORD
 from tests.mailbox import Mailbox
 from tests.meanwhile import meanwhile
@@ -27,11 +28,6 @@ def confirm(api, token, new):
 
 def log_in(api, person, password=PASSWORD):
     return api.post("/auth/login", json={"email": person.email, "password": password})
-
-
-def reason(answer):
-    assert answer.status_code == 401, answer.text
-    return answer.json["error"]["details"]["reason"]
 
 
 def opens(api, person):

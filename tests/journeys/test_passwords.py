@@ -4,16 +4,12 @@ import unicodedata
 
 import pytest
 
+from tests.answers import reason
 from tests.at_once import at_once
 from tests.conftest import PASSWORD
 from tests.mailbox import Mailbox
 
 NEW = "another good password"
-
-
-def reason(answer):
-    assert (answer.status_code, answer.json["error"]["code"]) == (401, "UNAUTHORIZED"), answer.text
-    return answer.json["error"]["details"]["reason"]
 
 
 def sign_up(api, password, email="mary@example.com"):

@@ -4,14 +4,10 @@ import re
 
 import pytest
 
+from tests.answers import details
+
 NEW = {"sku": "TEA-1", "name": "Green tea", "unitPrice": 1250, "currency": "EUR", "stock": 7}
 ABSENT = "01890000-0000-7000-8000-00000000000a"
-
-
-def details(answer, status=422, code="VALIDATION_ERROR"):
-    """The details of an error that must be this one."""
-    assert (answer.status_code, answer.json["error"]["code"]) == (status, code), answer.text
-    return answer.json["error"].get("details", {})
 
 
 def shown(api, product):

@@ -3,6 +3,7 @@
 import jwt
 import pytest
 
+from tests.answers import reason
 from tests.at_once import at_once
 from tests.respelt import respelt, signed_anew
 from tests.waiting import wait_until
@@ -23,12 +24,6 @@ def pair_of(answer):
 def rotate(api, token):
     """The successor of a refresh token."""
     return pair_of(refresh(api, token))["refreshToken"]
-
-
-def reason(answer):
-    assert (answer.status_code, answer.json["error"]["code"]) == (401, "UNAUTHORIZED"), answer.text
-    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
-    return answer.json["error"]["details"]["reason"]
 
 
 def claims_of(token):

@@ -10,6 +10,7 @@ import bcrypt
 import jwt
 import pytest
 
+from tests.answers import reason
 from tests.at_once import at_once
 from tests.conftest import PASSWORD, Person
 from tests.mailbox import Mailbox
@@ -46,11 +47,6 @@ def people(first, second, settings):
         for person in (admin, ada, device):
             assert worker.get("/users/me", person).status_code == 200
     return People(admin, ada, device, Mailbox(settings.database_path.parent / "outbox"))
-
-
-def reason(answer):
-    assert (answer.status_code, answer.json["error"]["code"]) == (401, "UNAUTHORIZED"), answer.text
-    return answer.json["error"]["details"]["reason"]
 
 
 def sid(person):

@@ -5,18 +5,13 @@ import unicodedata
 import pytest
 
 from backend.infrastructure.ids import is_id
+from tests.answers import details
 from tests.at_once import at_once
 from tests.conftest import PASSWORD, UNKNOWN_ID
 
 NEW = {"email": "Mary@Example.com", "password": "a long enough one", "name": "Mary"}
 USER_FIELDS = {"id", "email", "name", "roles", "active", "version", "createdAt", "updatedAt"}
 TAKEN = {"email": "is taken"}
-
-
-def details(answer, status=422, code="VALIDATION_ERROR"):
-    """The details of an error that must be this one."""
-    assert (answer.status_code, answer.json["error"]["code"]) == (status, code), answer.text
-    return answer.json["error"].get("details", {})
 
 
 def me(api, person):

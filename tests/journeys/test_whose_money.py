@@ -4,13 +4,9 @@ import re
 
 import pytest
 
+from tests.answers import refusal
+
 ABSENT = "01890000-0000-7000-8000-00000000000a"
-
-
-def refusal(answer):
-    """Status, code and the keys of the details of an error."""
-    error = answer.json["error"]
-    return answer.status_code, error["code"], set(error.get("details", {}))
 
 
 def ids(answer):

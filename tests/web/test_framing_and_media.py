@@ -4,12 +4,10 @@ import json
 
 import pytest
 
+from tests.answers import error_of
+
 LOGOUT = json.dumps({"refreshToken": "not a token"}).encode()  # 204, and nothing happens
 MAX_BODY = 64 * 1024
-
-
-def error_of(answer):
-    return answer.status_code, answer.json["error"]["code"]
 
 
 def post(api, content_type, headers=None, data=LOGOUT):

@@ -9,15 +9,12 @@ from dataclasses import replace
 import pytest
 
 from backend.settings import Limit
+from tests.answers import error_of
 from tests.conftest import PASSWORD
 
 ABSENT = "01900000-0000-7000-8000-000000000000"
 TEXT = {"data": b"}", "content_type": "text/plain"}  # 415, else 400
 GARBAGE = {"data": b"}", "content_type": "application/json"}
-
-
-def error_of(answer):
-    return answer.status_code, answer.json["error"]["code"]
 
 
 @pytest.fixture

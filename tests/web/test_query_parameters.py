@@ -2,16 +2,13 @@
 
 import pytest
 
+from tests.answers import details
+
 LISTS = ["/users", "/products", "/accounts", "/orders", "/accounts/{account}/transactions"]
 SINGLES = [
     "/users/me", "/users/{user}", "/products/{product}", "/accounts/{account}", "/auth/sessions", "//openapi.json",
     "//healthz",
 ]  # fmt: skip
-
-
-def details(answer):
-    assert (answer.status_code, answer.json["error"]["code"]) == (422, "VALIDATION_ERROR"), answer.text
-    return answer.json["error"]["details"]
 
 
 @pytest.fixture

@@ -7,18 +7,13 @@ from dataclasses import dataclass
 import pytest
 
 from backend.web.schemas import fields_of
+from tests.answers import details
 from tests.conftest import PASSWORD
 
 NEW_USER = {"email": "new@example.com", "password": "correct horse", "name": "New"}
 NEW_PRODUCT = {"sku": "S", "name": "N", "unitPrice": 1, "currency": "EUR", "stock": 0}
 ID = "01900000-0000-7000-8000-000000000000"
 TWO_AS_ONE = "e\u0301"  # one character once it is NFC
-
-
-def details(answer):
-    """What is wrong, by field."""
-    assert (answer.status_code, answer.json["error"]["code"]) == (422, "VALIDATION_ERROR"), answer.text
-    return answer.json["error"]["details"]
 
 
 def sign_up(api, **changes):
