@@ -66,14 +66,14 @@ $(CONTRACT_INSTALLED): $(INSTALLED)
 	npm install --silent --no-fund --no-audit --prefix .venv/spectral @stoplight/spectral-cli@6
 	@touch $@
 
-contract: $(CONTRACT_INSTALLED)  ## other people's tools try the API by its document: Spectral and Schemathesis; needs npm
+contract: $(CONTRACT_INSTALLED)  ## test the API against its document with Spectral and Schemathesis; needs npm
 	$(BIN)/python -m tests.contract .venv/spectral/node_modules/.bin/spectral $(BIN)/schemathesis
 
 $(BENCH_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@
 
-bench: $(BENCH_INSTALLED)  ## measure everything beside what people would use instead; 6 minutes
+bench: $(BENCH_INSTALLED)  ## measure the service beside its alternatives; 6 minutes
 	$(BIN)/python -m tests.bench
 
 bench-quick: $(BENCH_INSTALLED)  ## the same in a minute, for a first look; no report is written

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def at_once(calls: Iterable[Callable[[], T]]) -> list[T]:
-    """The results of all `calls`, each from a thread of its own, none of which began before all were ready."""
+    """The results of all `calls`: each runs in its own thread, and all start at the same moment."""
     works = list(calls)
     ready = threading.Barrier(len(works))
 
@@ -25,7 +25,7 @@ def at_once(calls: Iterable[Callable[[], T]]) -> list[T]:
 
 
 def asleep(thread: threading.Thread, seconds: float = 0.03) -> None:
-    """Return when `thread` has slept for `seconds` at a stretch: it waits for another thread or process, not for CPU.
+    """Return once `thread` has slept for `seconds` without a break: it waits for a thread or process, not for CPU.
 
     (A thread that waits for the interpreter wakes every 5 ms.)
     """
@@ -43,7 +43,7 @@ def asleep(thread: threading.Thread, seconds: float = 0.03) -> None:
 
 @contextmanager
 def deleting(path: Path) -> Iterator[None]:
-    """Until the block ends `path` is deleted every few milliseconds, however often it is made again."""
+    """Delete `path` every few milliseconds until the block ends, even if it is created again."""
     over = threading.Event()
 
     def delete() -> None:

@@ -1,4 +1,4 @@
-"""A program run as a user other than root would run it: what the mode of a file forbids is forbidden."""
+"""Run a program without root's privileges, so that file modes apply."""
 
 import sys
 

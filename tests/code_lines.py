@@ -1,4 +1,4 @@
-"""How much there is to read: lines of code, without blank lines, comments and docstrings."""
+"""Counts lines of code: all but blank lines, comments and docstrings."""
 
 import ast
 import io

@@ -1,4 +1,4 @@
-"""Fixtures: an application on a real SQLite file of its own, people who use it, and a clock that can be set."""
+"""Fixtures: an application on a real SQLite file of its own, users, and a clock that tests can advance."""
 
 import logging
 import shutil
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 PASSWORD = "correct horse battery staple"
 SECRET = "tests-only-secret-of-at-least-32-bytes"
-UNKNOWN_ID = "0198c0de-0000-7000-8000-000000000000"  # of no row; a constant, for a parameter is part of a test's name
+UNKNOWN_ID = "0198c0de-0000-7000-8000-000000000000"  # of no row; constant, because parameters are part of test names
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--wiring", choices=tuple(WIRINGS), help="leave out what runs over another wiring than this")
+    parser.addoption("--wiring", choices=tuple(WIRINGS), help="run only this wiring's tests and those without a wiring")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -54,7 +54,7 @@ class Clock:
 
 @dataclass
 class Person:
-    """Somebody with a login: `headers` carry the access token."""
+    """A user with a login: `headers` carry the access token."""
 
     id: str
     email: str
@@ -67,7 +67,7 @@ class Person:
 
 
 class Api:
-    """A client of the application; every path is below `/api/v1` unless it starts with `//`. For many threads."""
+    """A client of the application; paths are below `/api/v1` unless they start with `//`. Thread-safe."""
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -76,7 +76,7 @@ class Api:
     def __call__(
         self, method: str, path: str, by: Person | None = None, *, headers: dict[str, str] | None = None, **rest: Any
     ) -> TestResponse:
-        """One request: `by` whom, `json=` or `data=` as the body, `key=` as Idempotency-Key, `address=` from where."""
+        """One request: `by` a user, `json=` or `data=` as body, `key=` as Idempotency-Key, `address=` of the client."""
         sent = {**(by.headers if by else {}), **(headers or {})}
         if "key" in rest:
             sent["Idempotency-Key"] = rest.pop("key")
@@ -120,7 +120,7 @@ class Api:
         return person
 
     def account(self, of: Person, currency: str = "EUR", balance: int = 0, admin: Person | None = None) -> str:
-        """A new account of somebody, with money that an admin paid in; its id."""
+        """The id of a new account; its `balance` is deposited by `admin`."""
         account_id = self.post("/accounts", of, {"currency": currency}).json["data"]["id"]
         if balance:
             assert admin is not None
@@ -134,7 +134,7 @@ class Api:
     def product(
         self, admin: Person, sku: str = "SKU-1", price: int = 250, stock: int = 10, currency: str = "EUR"
     ) -> str:
-        """A new product; its id."""
+        """The id of a new product."""
         body = {"sku": sku, "name": f"The {sku}", "unitPrice": price, "currency": currency, "stock": stock}
         answer = self.post("/products", admin, body)
         assert answer.status_code == 201, answer.text
@@ -143,7 +143,7 @@ class Api:
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with the newest schema and nothing in it, to be copied."""
+    """An empty database with the newest schema, to be copied."""
     path = tmp_path_factory.mktemp("migrated") / "app.db"
     migrate(path)
     return path
@@ -151,7 +151,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def world(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> "World":
-    """A filled database, to be copied, and the users and things in it."""
+    """A filled database, to be copied."""
     from tests.every_route import build_world  # which imports this file
 
     return build_world(Path(shutil.copy(migrated, tmp_path_factory.mktemp("world"))))
@@ -159,7 +159,7 @@ def world(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> "World":
 
 @pytest.fixture
 def database_path(request: pytest.FixtureRequest, migrated: Path, tmp_path: Path) -> Path:
-    """The test's own database: a copy of the world if the test uses `world`, else one with nothing in it."""
+    """The test's own database: a copy of the world if the test uses `world`, else an empty one."""
     original = request.getfixturevalue("world").path if "world" in request.fixturenames else migrated
     return Path(shutil.copy(original, tmp_path / "app.db"))
 

@@ -1,4 +1,4 @@
-"""One valid request for every route, and a small world in which it succeeds: for tests that go through all routes."""
+"""One valid request for every route, and a filled database in which it succeeds: for tests of all routes."""
 
 import sqlite3
 import time
@@ -34,7 +34,7 @@ class Valid(NamedTuple):
     body: str = ""
 
 
-# Each route of the URL table has its line here. A thing that `id` or `body` names is made in `_filled_with_things`.
+# One line for each route. The things that `id` and `body` name are created in `_filled_with_things`.
 VALID = {
     f"POST {API}/users": Valid(ANYONE, body=f'{{"email": "new@example.com", "password": "{PASSWORD}", "name": "New"}}'),
     f"GET {API}/users": Valid(ADMIN),
@@ -78,7 +78,7 @@ VALID = {
 
 @dataclass(frozen=True)
 class World:
-    """A database file to be copied, and the users and things in it."""
+    """A filled database file, to be copied, and its users and things."""
 
     path: Path
     people: dict[str, Person]
@@ -129,7 +129,7 @@ def build_world(path: Path) -> World:
     api.post("/auth/password-reset", json={"email": people["owner"].email})
     connection = sqlite3.connect(path)
     while connection.execute("SELECT 1 FROM deliveries").fetchone():
-        time.sleep(0.01)  # else the relay would write in the copies
+        time.sleep(0.01)  # otherwise the relays of the copies would deliver them
     [(reset_id,)] = connection.execute("SELECT id FROM password_resets").fetchall()
     [(names["shop"],)] = connection.execute("SELECT id FROM accounts WHERE kind = 'shop' AND balance > 0").fetchall()
     names["reset_token"] = app.credentials.reset_token(reset_id)

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Forked:
-    """A child that runs `work` and is gone, at the latest after 30 seconds, without a trace of pytest in it."""
+    """A forked child that runs `work` and exits, after at most 30 seconds, without pytest's clean-up."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self._result, told = os.pipe()
@@ -34,7 +34,7 @@ class Forked:
         return pickle.loads(told) if told else _nothing(self.pid)
 
     def kill(self) -> None:
-        """As the kernel does when memory is short; it has happened when this returns."""
+        """Kill it with SIGKILL, as the kernel does when memory is short. It is dead when this returns."""
         os.kill(self.pid, signal.SIGKILL)
         os.close(self._result)
         os.waitpid(self.pid, 0)
@@ -45,7 +45,7 @@ def _nothing(pid: int) -> None:
 
 
 class Signal:
-    """Something one process tells another, once."""
+    """A one-time signal from one process to another."""
 
     def __init__(self) -> None:
         self._heard, self._said = os.pipe()

@@ -4,7 +4,7 @@ import threading
 
 
 class HeldBcrypt:
-    """bcrypt that does not end before it may, and knows how many runs there are at once."""
+    """bcrypt whose runs end only when the test lets them; it counts concurrent runs."""
 
     def __init__(self):
         self.may_end, self.one_runs, self.two_run = threading.Event(), threading.Event(), threading.Event()

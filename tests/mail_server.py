@@ -1,4 +1,4 @@
-"""A mail server on loopback that speaks as much SMTP as a client needs, and keeps what it gets."""
+"""A mail server on loopback with the part of SMTP that a client needs; it keeps what it gets."""
 
 import base64
 import contextlib
@@ -9,7 +9,7 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 
 
 class MailServer(ThreadingTCPServer):
-    """`mails` has the messages; `log` what was said (`TLS` where encryption began). `refuse`: a verb to answer 451."""
+    """`mails` has the messages; `log` the commands (`TLS` where encryption began). `refuse`: a verb for 451."""
 
     daemon_threads, block_on_close, allow_reuse_address = True, False, True
 

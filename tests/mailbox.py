@@ -1,4 +1,4 @@
-"""The mail that a development server writes to files, read as its receiver would."""
+"""The mails that a development server writes to files."""
 
 import time
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ class Mailbox:
     folder: Path
 
     def mails(self) -> set[str]:
-        """The texts of all mails that are there as a whole."""
+        """The texts of all mails that are completely written."""
         return {text for file in self.folder.glob("*") if (text := file.read_text("utf-8")).endswith("\n")}
 
     def next_after(self, before: set[str], subject: str = "") -> str:
-        """The text of the one mail, or one about `subject`, that was not `before`: it may take a moment to arrive."""
+        """Wait for a mail (about `subject`) that is not in `before`; its text."""
         deadline = time.monotonic() + 10
         while not (new := {mail for mail in self.mails() - before if f"Subject: {subject}" in mail}):
             assert time.monotonic() < deadline, "no mail came"
@@ -26,11 +26,11 @@ class Mailbox:
         return mail
 
     def next_mail(self, api: Any, email: str) -> str:
-        """Ask for a new password, and the text of the mail that comes of it."""
+        """Request a password reset; the text of the mail."""
         before = self.mails()
         assert api.post("/auth/password-reset", json={"email": email}).status_code == 202
         return self.next_after(before, "Reset your password")
 
     def reset_token(self, api: Any, email: str) -> str:
-        """Ask for a new password, and what the mail says is the token."""
+        """Request a password reset; the token in the mail."""
         return self.next_mail(api, email).split("Token: ")[1].strip()

@@ -1,4 +1,4 @@
-"""Other spellings of a token: what decoders of base64 and JSON take for the same."""
+"""Other spellings of a token, which lenient base64 and JSON decoders accept as the same."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_
 
 
 def respelt(token: str) -> list[str]:
-    """The token with padding, spare bits, white space, foreign characters, a segment more; none is the token."""
+    """Variants of the token: with padding, spare bits, white space, foreign characters, an extra segment."""
     head, body, signature = token.split(".")
     spare = ALPHABET[ALPHABET.index(signature[-1]) ^ 1]  # 43 characters are 258 bits, of which 256 count
     signatures = [
@@ -27,7 +27,7 @@ def respelt(token: str) -> list[str]:
 
 
 def signed_anew(token: str, **changes: object) -> str:
-    """A token that the service's secret signs, of the same claims but for `changes`, with other JSON spacing."""
+    """The token's claims with `changes`, in other JSON spacing, signed with the service's secret."""
     head, body, _ = token.split(".")
     claims = json.dumps({**json.loads(base64.urlsafe_b64decode(body + "==")), **changes}, separators=(" , ", " : "))
     signed = f"{head}.{base64.urlsafe_b64encode(claims.encode()).decode().rstrip('=')}"

@@ -1,4 +1,4 @@
-"""The README's "Add a resource", followed to the letter in a copy of the repository, gives a resource that passes."""
+"""The README's "Add a resource", followed literally in a copy of the repository, gives a resource that passes."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ TRIED = (
 
 
 def steps() -> list[tuple[str, str, str]]:
-    """The section's blocks: language, text, and the file that the text before names last."""
+    """The section's blocks: language, text, and the last file named before the block."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     section = readme.partition("\n## Add a resource\n")[2].partition("\n## ")[0]
     found, name = [], ""
@@ -32,7 +32,7 @@ def steps() -> list[tuple[str, str, str]]:
 
 
 def follow(language: str, text: str, file: Path) -> None:
-    """Make a new file, append to one, or add the lines of a diff behind those of its context."""
+    """Create a file, append to one, or apply the added lines of a diff after its context."""
     if language != "diff":
         old = file.read_text(encoding="utf-8") if file.exists() else ""
         file.write_text(old + text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The house rules of the code: what imports what, how long functions are, what stands where; and the README is true."""
+"""Rules of this code: which room imports which, how long functions are, where SQL belongs; and the README is true."""
 
 import ast
 import re
@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "gunicorn_conf": {"production", "infrastructure"},
 }
 OF_INFRASTRUCTURE_FOR_REPOSITORIES = {"database", "ids"}
-# module that is not ours → the rooms that may know it
+# third-party module → the rooms that may import it
 KEPT_TO = {
     "sqlite3": {"infrastructure", "production"},
     "jwt": {"infrastructure"},
@@ -45,7 +45,7 @@ KEPT_TO = {
     "werkzeug": {"web", "cli"},
     "gunicorn": {"production"},
 }
-WIRING = ("app.py", "__init__")  # the whole application on one page: as long as the page
+WIRING = ("app.py", "__init__")  # the whole application on one page; its length is not limited
 NEED_PRODUCTION = ("tests/production/", "tests/bench/", "tests/contract/", "tests/wirings.py")
 PUBLIC_ALTHOUGH_UNDERLINED = {"_exit", "_replace"}
 SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|PRAGMA|BEGIN|COMMIT)\b")
@@ -133,7 +133,7 @@ def test_tests_of_the_core_do_not_need_production():
 
 
 def test_tests_reach_into_no_private_attributes():
-    """A fake's own, by `self` or `super()`, are not reached into."""
+    """A fake may use its own, by `self` or `super()`."""
     refuse(
         {f"{name}:{node.lineno} {ast.unparse(node)}"
          for name, tree in TESTS.items() for node in ast.walk(tree)
@@ -145,7 +145,7 @@ def test_tests_reach_into_no_private_attributes():
     )  # fmt: skip
 
 
-def test_a_package_from_outside_is_known_in_one_room():
+def test_a_third_party_package_is_imported_in_one_room():
     known = {(package, room_of(name)) for name, tree in TREES.items() for package, *_ in imports_of(tree)}
     refuse(
         {f"{room} imports {package}" for package, room in known if room not in KEPT_TO.get(package, {room})},
@@ -154,7 +154,7 @@ def test_a_package_from_outside_is_known_in_one_room():
 
 
 def test_importing_a_module_opens_nothing():
-    """No file, database, socket, thread or process: what is needed is made when the application is."""
+    """It opens no file, database or socket and starts no thread or process: `create_app` does."""
     command = [sys.executable, "-B", "-c", IMPORT_ALL]
     done = subprocess.run(command, cwd=ROOT, env={}, capture_output=True, text=True, timeout=60, check=False)
     refuse(done.stderr.splitlines(), "Open it where the application is made: in core_tools() or App of app.py.")
@@ -180,14 +180,14 @@ def test_functions_are_short():
     )
 
 
-def test_every_module_says_what_it_is():
+def test_every_module_has_a_docstring():
     refuse(
         {name for name, tree in (TREES | TESTS).items() if not ast.get_docstring(tree)},
         "Begin the file with a docstring: what is in it, in one sentence.",
     )
 
 
-def test_no_guard_is_an_assert():
+def test_assert_is_no_guard():
     refuse(
         {f"{name}:{node.lineno}" for name, tree in TREES.items() for node in ast.walk(tree)
          if isinstance(node, ast.Assert)},
@@ -195,7 +195,7 @@ def test_no_guard_is_an_assert():
     )  # fmt: skip
 
 
-def test_sql_stands_in_repositories_and_infrastructure_alone():
+def test_sql_is_only_in_repositories_and_infrastructure():
     found = [(name, node) for name, node in constants_of("services", "routes", "web") if isinstance(node.value, str)]
     refuse(
         {f"{name}:{node.lineno}" for name, node in found if SQL.match(str(node.value))},
@@ -215,7 +215,7 @@ def test_a_service_writes_for_a_caller_in_the_transaction_that_reads_the_rights_
     )  # fmt: skip
 
 
-def test_services_name_errors_and_no_statuses():
+def test_services_know_errors_and_no_http_statuses():
     refuse(
         {f"{name}:{node.lineno} {node.value}" for name, node in constants_of("services") if node.value in STATUSES},
         "Raise an error of backend/errors.py: it knows its status.",
@@ -255,8 +255,8 @@ def test_the_readme_has_its_table_of_patterns():
 
 
 @pytest.mark.parametrize("row", rows_of_patterns(), ids=lambda row: row[0])
-def test_a_pattern_of_the_readme_stands_where_it_says(row):
-    """Every file, symbol and test that a row names exists, and it names one at least of each."""
+def test_a_pattern_of_the_readme_is_where_it_says(row):
+    """Every file, symbol and test that a row names exists, and each row names at least one of each."""
     _, where, tests = row
     symbols, cases = re.findall(r"`([^`:]+):([^`:]+)`", where), re.findall(r"`(tests/[^`:]+)::(test_\w+)", tests)
     assert symbols and cases, "Name `file:symbol` and `tests/file.py::test_name`."

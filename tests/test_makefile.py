@@ -1,4 +1,4 @@
-"""`make setup`: which Python it takes, and when it makes `.venv` anew. Nothing is installed, for pip finds no index."""
+"""`make setup`: which Python it uses, and when it recreates `.venv`. Nothing is installed: pip finds no index."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def python_of(tmp_path: Path):
-    """A program that says that it is Python of another version: `python_of(3, 9)`."""
+    """A program that claims to be another version of Python: `python_of(3, 9)`."""
 
     def make(*version: int) -> Path:
         folder = tmp_path / f"python{version[-1]}"
@@ -45,7 +45,7 @@ def python_of(tmp_path: Path):
 
 @pytest.fixture
 def python(tmp_path: Path) -> str:
-    """This Python, but quick to make an environment with."""
+    """This Python, but it creates environments quickly."""
     program = tmp_path / "python"
     program.write_text(WITHOUT_PIP.format(python=sys.executable))
     program.chmod(0o755)
@@ -61,7 +61,7 @@ def make_setup(checkout: Path, *arguments: str, **settings: str) -> "subprocess.
 
 
 def set_up(checkout: Path) -> Path:
-    """As after a `make setup` with this Python; a file that is gone once `.venv` was made anew."""
+    """Run `make setup` with this Python; a file that is gone once `.venv` is recreated."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=checkout, check=True)
     (packages,) = checkout.glob(".venv/lib/python*/site-packages")
     (packages / "pip.py").touch()
@@ -70,7 +70,7 @@ def set_up(checkout: Path) -> Path:
 
 
 @pytest.mark.parametrize("as_argument", [True, False])
-def test_an_old_python_is_refused_first_and_leaves_what_was_there(checkout, python_of, as_argument):
+def test_an_old_python_is_refused_and_changes_nothing(checkout, python_of, as_argument):
     old = str(python_of(3, 9))
     for _ in range(2):
         done = make_setup(checkout, f"PYTHON={old}") if as_argument else make_setup(checkout, PYTHON=old)
@@ -85,7 +85,7 @@ def test_an_old_python_is_refused_first_and_leaves_what_was_there(checkout, pyth
 
 
 def test_a_venv_that_works_stays_whatever_python3_is(checkout, python_of, python):
-    """The one that `make PYTHON=… setup` has chosen is good for every `make` after it."""
+    """The one that `make PYTHON=… setup` chose is used by every later `make`."""
     kept = set_up(checkout)
     path = f"{python_of(3, 9).rename(python_of(3, 10).with_name('python3')).parent}:{os.environ['PATH']}"
     assert make_setup(checkout, PATH=path).returncode == 0
@@ -94,7 +94,7 @@ def test_a_venv_that_works_stays_whatever_python3_is(checkout, python_of, python
 
 
 @pytest.mark.parametrize("fault", ["another version", "too old", "no interpreter", "no pip", "moved"])
-def test_a_venv_of_another_version_or_broken_is_made_anew(checkout, python_of, python, fault):
+def test_a_venv_of_another_version_or_a_broken_one_is_recreated(checkout, python_of, python, fault):
     gone = set_up(checkout)
     venv = gone.parent
     if fault in ("another version", "too old"):

@@ -1,4 +1,4 @@
-"""The core under a WSGI server that knows nothing of it: `gunicorn -k gthread 'app:create_app()'`."""
+"""The core on a plain WSGI server: `gunicorn -k gthread 'app:create_app()'`."""
 
 import contextlib
 import http.client
@@ -66,8 +66,8 @@ def test_it_serves_delivers_events_logs_and_stops(tmp_path, database_path):
     assert paths == ["/readyz", "/api/v1/users"]
 
 
-def test_a_delivery_under_way_at_the_stop_is_finished_and_written_down(tmp_path, database_path):
-    """So that no other process makes it again."""
+def test_a_delivery_under_way_at_the_stop_is_finished_and_settled(tmp_path, database_path):
+    """So no other process repeats it."""
     told = threading.Event()
     with receiving() as (receiver, port_of_hook):
         receiver.answer = lambda *_: told.wait(30) and (204, {})

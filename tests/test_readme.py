@@ -1,4 +1,4 @@
-"""The README is true: its tour works, also twice within a minute, and its reading lists are as long as they say."""
+"""The README's tour works, also twice within a minute, and its reading lists have the stated lengths."""
 
 import re
 import subprocess
@@ -24,7 +24,7 @@ def tour(port: int) -> str:
 
 @pytest.fixture
 def run(database_path):
-    """Runs the tour once, against the server of `make run` with the usual limits; what it prints on both streams."""
+    """A function that runs the tour against `make run` with the default limits, and returns its output."""
     with development_server(database_path) as server:
         script = tour(server.port)
 
@@ -40,7 +40,7 @@ def run(database_path):
         yield once
 
 
-def test_the_tour_shows_what_it_says_and_can_be_taken_again(run):
+def test_the_tour_shows_the_stated_results_and_can_be_repeated(run):
     for said in (run(), run()):
         assert STATUS.findall(said) == ["201", "201", "200", "404"]
         assert said.count("Idempotency-Replayed: true") == 1

@@ -1,4 +1,4 @@
-"""Settings: the default, good and bad values of each variable; a bad value stops the start and is named."""
+"""Settings: defaults, valid values and invalid values; an invalid value stops the start and is named."""
 
 import base64
 from pathlib import Path
@@ -203,7 +203,7 @@ def test_without_variables_everything_has_the_default_of_the_contract():
 
 @pytest.mark.parametrize("blank", ["", " ", "\t"])
 @pytest.mark.parametrize("name", sorted(VARIABLES.keys() - NETWORKS))
-def test_a_blank_variable_is_as_none(name, blank):
+def test_a_blank_variable_counts_as_unset(name, blank):
     attribute = VARIABLES[name][0]
     given, default = Settings.from_environment({name: blank}), Settings.from_environment({})
     assert getattr(given, attribute) == getattr(default, attribute)

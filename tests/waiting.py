@@ -1,4 +1,4 @@
-"""What a test waits for instead of sleeping, and a lock that makes others wait."""
+"""Waiting for a condition instead of sleeping, and a held write lock."""
 
 import contextlib
 import sqlite3
@@ -20,7 +20,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
 
 @contextlib.contextmanager
 def write_lock_held(database: Path) -> Iterator[None]:
-    """Another program holds SQLite's write lock, past every queue of the service's own."""
+    """Hold SQLite's write lock as another program does, bypassing the service's own queues."""
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as sqlite:
         sqlite.execute("BEGIN IMMEDIATE")
         yield

@@ -1,4 +1,4 @@
-"""What tests of a database look at from outside: statements that run or fail on demand, descriptors, threads, gate."""
+"""A database seen from outside: statements (which can fail on demand), descriptors, threads, the gate."""
 
 import sqlite3
 import threading
@@ -19,7 +19,7 @@ class Statements:
         self._failures: dict[str, tuple[BaseException, bool]] = {}
 
     def fail(self, sql: str, error: BaseException, done: bool = False) -> None:
-        """The next `sql` raises `error`: instead of running or, if it is to be `done`, after it has run."""
+        """The next `sql` raises `error` instead of running or, with `done`, after it has run."""
         self._failures[sql] = error, done
 
     def run(self, execute: Callable[..., sqlite3.Cursor], sql: str, *parameters: Any) -> sqlite3.Cursor:
@@ -33,7 +33,7 @@ class Statements:
 
 
 def watch_statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
-    """Every connection that is opened until the test ends is watched."""
+    """Watch every connection that is opened until the test ends."""
     statements = Statements()
 
     class Watched(sqlite3.Connection):
@@ -45,7 +45,7 @@ def watch_statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
 
 
 def in_a_thread(work: Callable[[], object]) -> None:
-    """Run `work` in a thread of its own, and wait for it."""
+    """Run `work` in a new thread, and wait for it."""
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
@@ -70,5 +70,5 @@ def files_of(process: int) -> set[str]:
 
 
 def holds_gate(worker: int, database: Path) -> bool:
-    """Whether the worker has the gate's file open, which it has only for a turn in the line."""
+    """Whether the worker has the gate's file open: it does only while it holds the gate or waits for it."""
     return str(database.with_name(f"{database.name}-gate")) in files_of(worker)

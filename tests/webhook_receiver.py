@@ -1,4 +1,4 @@
-"""A receiver of webhooks on loopback, as Standard Webhooks describes one, that answers what a test wants."""
+"""A receiver of Standard Webhooks on loopback, with answers that a test chooses."""
 
 import base64
 import contextlib
@@ -44,7 +44,7 @@ class Arrival:
 
 
 class Receiver:
-    """`arrivals` has what came; `answer` says with which status and headers to reply, or writes bytes of its own."""
+    """`arrivals` has the requests; `answer` returns the status and headers of the reply, or writes raw bytes."""
 
     def __init__(self) -> None:
         self.arrivals: list[Arrival] = []

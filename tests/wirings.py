@@ -1,4 +1,4 @@
-"""The application as the core wires it and as production does, for the tests that both must pass."""
+"""Both wirings of the application, for tests that both must pass."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,7 +32,7 @@ WIRINGS = {"core": core_tools} | ({"production": _production_tools} if find_spec
 
 
 def make_app(settings: Settings, *clock: Any, wiring: str = "core", **tools: Any) -> App:
-    """An application with a limiter of its own, whose requests are logged by `logging`; `tools` replaces others."""
+    """An application with its own limiter and with request lines by `logging`. `tools` replaces others."""
     own = {"limiter": limiter_class(wiring)(capacity=1024), "log_request": log_request}
     return App(settings, replace(WIRINGS[wiring](settings, *clock), **own | tools))
 
@@ -46,7 +46,7 @@ def limiter_class(wiring: str) -> type[RateLimiter]:
 
 
 def passwords_class(wiring: str) -> Callable[..., Passwords]:
-    """The class of the wiring's passwords; in production, each instance has a line of its own."""
+    """The class of the wiring's passwords; in production, each instance has its own queue."""
     if wiring == "core":
         return Passwords
     from backend.production.byte_locks import ByteLocks

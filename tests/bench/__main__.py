@@ -1,6 +1,6 @@
-"""`python -m tests.bench [--quick] [--only GROUP]`: measure, print, and keep the report where more than noise changed.
+"""`python -m tests.bench [--quick] [--only GROUP]`: measure, print, and rewrite the report if it has changed.
 
-It ends with 0 when everything was measured: a target that is missed is told, and is no error.
+The exit status is 0 if everything was measured. A missed target is printed and is no error.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="under a minute, and no report is written")
     parser.add_argument("--only", choices=MODULES, action="append", help="this part alone, and no report is written")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as by Ctrl-C: whatever was started is stopped
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as by Ctrl-C: every started process is stopped
     figures, failed = measure(options.only or list(MODULES), QUICK if options.quick else FULL)
     measured = {figure.group for figure in figures}
     targets = [target for target in TARGETS if target.of.group in measured or not options.only]
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def measure(groups: list[str], size: Size) -> tuple[list[Figure], bool]:
-    """All figures, and whether any could not be measured. What fails is told, and the rest goes on."""
+    """All figures, and whether a measurement failed. A failure is printed, and the others go on."""
     figures: list[Figure] = []
     failed = False
     began = time.monotonic()
@@ -58,7 +58,7 @@ def measure(groups: list[str], size: Size) -> tuple[list[Figure], bool]:
 
 
 def keep(report: Report) -> None:
-    """Write the report, unless it would only be other noise."""
+    """Write the report, unless only noise has changed."""
     page = HERE / "report.md"
     if page.exists() and report.only_noise_since(page.read_text(encoding="utf-8")):
         print("only noise changed: report.md stays as it is")

@@ -1,4 +1,4 @@
-"""The least that can answer, a WSGI function that does nothing else: what a request costs with it is the server's."""
+"""The smallest WSGI function: the cost of a request to it is the cost of the server."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

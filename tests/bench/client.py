@@ -1,6 +1,6 @@
-"""One process of clients: a connection each, and never more than one request of each under way.
+"""One process of clients; each has one connection and at most one request under way.
 
-Raw sockets, epoll and requests that are encoded already, so that the client costs little beside the server.
+Raw sockets, epoll and pre-encoded requests, so that a client costs little beside the server.
 """
 
 import re
@@ -16,21 +16,20 @@ from tests.bench.jobs import Job
 
 GRACE_SECONDS = 1.0
 LOST = "lost"
-CHUNK_BORDER = re.compile(rb"\r\n[0-9a-f]+\r\n")  # JSON has no line ends that it could be mistaken for
+CHUNK_BORDER = re.compile(rb"\r\n[0-9a-f]+\r\n")  # compact JSON has no newline
 
 
 class WrongAnswer(Exception):
-    """A good status over a body that is not what was asked for: whatever was measured, it was not this job."""
+    """A 2xx whose body is wrong, so the measurement is of something else than the job."""
 
 
 @dataclass
 class Outcome:
-    """What came of a load of so many seconds.
+    """The result of a load of `seconds`.
 
-    `answers` counts by status those in time, and as "lost" those that a closed connection cut off. `waits` are
-    milliseconds: of all answers and, for those that had not come GRACE_SECONDS after the end, as long as the client
-    has waited. `cpu`, the seconds that the server has used, and `memory`, the megabytes of each of its workers, are
-    put in by who knows its processes.
+    `answers` counts the answers in time by status, and as "lost" those cut off by a closed connection. `waits` are in
+    milliseconds, one for each answer; an answer that is still missing GRACE_SECONDS after the end counts with the time
+    waited so far. `cpu` (seconds used by the server) and `memory` (megabytes of each worker) are set by `Server.load`.
     """
 
     seconds: float
@@ -45,7 +44,7 @@ class Outcome:
 
     @property
     def refused(self) -> int:
-        """Those that were answered with something else than a 2xx, or cut off."""
+        """Requests whose answer was not a 2xx, or was cut off."""
         return self.answers.total() - self.good
 
     @property
@@ -54,13 +53,13 @@ class Outcome:
         return self.good / self.seconds
 
     def percentile(self, share: float) -> float:
-        """The wait that this share of all was not longer than; 0.0 if there was none."""
+        """The wait in milliseconds that this share of requests did not exceed; 0.0 without requests."""
         waits = sorted(self.waits)
         return waits[min(len(waits) - 1, int(len(waits) * share))] if waits else 0.0
 
 
 class Conversation:
-    """One connection: what came of the present answer so far, and when that was asked for."""
+    """One connection: the bytes of the present answer so far, and when its request was sent."""
 
     __slots__ = ("began", "checked", "part", "stream")
 
@@ -84,7 +83,7 @@ class Clients:
             self._add(Conversation(connection))
 
     def ask(self, seconds: float) -> Outcome:
-        """Ask for so long; closes the connections. Raises WrongAnswer, and OSError if the server is gone."""
+        """Send requests for `seconds`, then close. Raises WrongAnswer, and OSError if the server is gone."""
         outcome, clock = Outcome(seconds), time.perf_counter
         end = clock() + seconds
         for conversation in list(self._conversations.values()):
@@ -98,7 +97,7 @@ class Clients:
         return outcome
 
     def _take(self, conversation: Conversation, outcome: Outcome, end: float) -> None:
-        """Read what has come; when the answer is whole, put it down and ask for the next."""
+        """Read; once the answer is complete, record it and send the next request."""
         answer = self._received(conversation)
         if answer is not None and not answer:
             return
@@ -116,7 +115,7 @@ class Clients:
             self._close(conversation)
 
     def _received(self, conversation: Conversation) -> bytes | None:
-        """A whole answer; nothing while it is not whole; None if the connection was closed, and is another now."""
+        """A complete answer; b"" while it is incomplete; None if the connection was closed and has been reopened."""
         try:
             data = conversation.stream.recv(1 << 16)
         except OSError:
@@ -164,7 +163,7 @@ class Clients:
 
 
 def is_whole(answer: bytes) -> bool:
-    """Whether the answer is there to its end; nothing comes after it, for nothing more was asked."""
+    """Whether the answer is complete. Nothing follows it, because no further request was sent."""
     end = answer.find(b"\r\n\r\n")
     if end < 0:
         return False

@@ -1,4 +1,4 @@
-"""Those who are compared, all with the same furniture and two workers (PocketBase: two threads of Go)."""
+"""The contenders: all have the same data and two workers (PocketBase: two threads of Go)."""
 
 import subprocess
 import sys
@@ -53,9 +53,9 @@ POCKETBASE_FILES = Path(__file__).parent / "peers" / "pocketbase"
 
 @contextmanager
 def contenders(folder: Path, *names: str) -> Iterator[dict[str, Server]]:
-    """The servers of these names, furnished and up until the block ends; whoever is not under load stands still.
+    """Run the servers of these names, filled with data, until the block ends. All but the one under load are stopped.
 
-    The bare one is started after ours: it gives answers as long as those.
+    The bare one is started after ours, because its answers have the same lengths.
     """
     with ExitStack() as servers:
         found: dict[str, Server] = {}
@@ -70,7 +70,7 @@ def contenders(folder: Path, *names: str) -> Iterator[dict[str, Server]]:
 
 @contextmanager
 def ours(folder: Path, bcrypt_rounds: int = 4, command: Sequence[object] = PRODUCTION) -> Iterator[Server]:
-    """As in production, limiter and access log included; its limits are high enough for one caller to be the load."""
+    """As in production, with limiter and access log; the limits are high enough for one caller to be the load."""
     tables = our_database(folder / "app.db")
     environment = {
         "BIND": "127.0.0.1:{port}", "DATABASE_URL": f"sqlite:///{folder / 'app.db'}", "JWT_SECRETS": SECRET,
@@ -93,7 +93,7 @@ def core(folder: Path) -> Iterator[Server]:
 
 
 def our_database(path: Path) -> Tables:
-    """A database of ours at `path`, furnished; what is in it."""
+    """Create and fill our database at `path`; its rows."""
     migrate(path)
     password = Passwords(rounds=4).hash(PASSWORD)
     tables, now = furniture(new_id), int(time.time() * 1000)
@@ -135,7 +135,7 @@ def fastapi(folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def peer(folder: Path, command: Sequence[object]) -> Iterator[Server]:
-    """One of those that share `peers/shop.py`."""
+    """A contender that uses `peers/shop.py`."""
     variables = {"PEER_DATABASE": str(folder / "shop.db"), "PEER_SECRET": SECRET}
     engine = shop.engine_of(variables["PEER_DATABASE"], threads=1)
     shop.Base.metadata.create_all(engine)
@@ -156,7 +156,7 @@ def peer(folder: Path, command: Sequence[object]) -> Iterator[Server]:
 
 @contextmanager
 def pocketbase(folder: Path) -> Iterator[Server]:
-    """Its own API where it has the job; orders with their items, and transfers, by routes of its hooks."""
+    """Its own API where that has the job; orders with items, and transfers, by routes in its hooks."""
     binary = Path(sysconfig.get_path("scripts")) / "pocketbase"
     options: list[str | Path] = [
         "--dir", folder / "data", "--hooksDir", POCKETBASE_FILES / "pb_hooks", "--hooksWatch=false",

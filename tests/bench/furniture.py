@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 USERS, PRODUCTS = 200, 50
-CALLERS = 16  # of the users, who ask; each has an account that is never empty, and orders
+CALLERS = 16  # users that send requests; each has orders and an account that never runs empty
 ORDERS, ITEMS = 40, 3  # of each caller, of each order
 PLENTY = 10**12
 
@@ -17,7 +17,7 @@ Tables: TypeAlias = dict[str, list[Row]]
 
 
 def furniture(new_id: Callable[[], str]) -> Tables:
-    """The rows of all tables, in the order in which they refer to one another."""
+    """The rows of all tables; referenced tables come first."""
     users = [{"id": new_id(), "email": f"user{n}@example.com", "name": f"User {n}"} for n in range(USERS)]
     products = [
         {"id": new_id(), "sku": f"SKU-{n}", "name": f"Product {n}", "unit_price": 100 + n, "currency": "EUR",
@@ -40,7 +40,7 @@ def furniture(new_id: Callable[[], str]) -> Tables:
 
 
 def fill(database: Path, tables: Tables, more: Mapping[str, Callable[[int, Row], Row]]) -> None:
-    """Insert the rows, each with the columns that `more` makes of its number and what it has already."""
+    """Insert the rows; `more` gives further columns for a row and its number."""
     with closing(sqlite3.connect(database)) as sqlite:
         for table, rows in tables.items():
             _insert(sqlite, table, [row | more[table](number, row) for number, row in enumerate(rows)])

@@ -1,4 +1,4 @@
-"""A database that has been in use for years: a long ledger, many users, much that has expired; straight in SQL."""
+"""A database after years of use, written in SQL: a long ledger, many users, many expired rows."""
 
 import sqlite3
 from pathlib import Path
@@ -48,7 +48,7 @@ def id_of(number: int) -> str:
 
 
 def grow(database: Path, busy: str, rows: int, users: int) -> None:
-    """Add to a migrated database that nobody has open, and in which `busy` is an account that got a deposit."""
+    """Add years of rows to a migrated database that no connection has open; `busy` is an account with a deposit."""
     connection = sqlite3.connect(database, isolation_level=None)
     try:
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -400000"):  # a draft until it is done

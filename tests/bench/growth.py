@@ -1,6 +1,6 @@
-"""What years of use cost: pages of a long ledger and of many users, their orders, writes, many strangers.
+"""The cost of years of use: pages of a long ledger and of many users, their orders, writes, many client addresses.
 
-All through the whole application in this process, but for the strangers, whose process is one of their own.
+All run through the whole application in this process; the client addresses have their own process.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ PLENTY = 10**9
 
 @dataclass(frozen=True)
 class Grown:
-    """A service with so many rows and users more than it had at its start."""
+    """A service with `rows` and `users` added."""
 
     api: Api
     admin: Person
@@ -78,7 +78,7 @@ def by_cursor(small: Grown, big: Grown) -> dict[str, Callable[[], object]]:
 
 
 def by_offset(small: Grown, big: Grown) -> dict[str, Callable[[], object]]:
-    """`GET /users`, whose total has to be counted and whose rows before the page have to be passed by."""
+    """`GET /users`: it counts the total and skips the rows before the page."""
     pages = {
         "small, first page": (small, 1), "grown, first page": (big, 1), "grown, last page": (big, big.users // PAGE),
     }  # fmt: skip
@@ -89,14 +89,14 @@ def by_offset(small: Grown, big: Grown) -> dict[str, Callable[[], object]]:
 
 
 def page(whose: Grown, request: Environ) -> Callable[[], object]:
-    """The call for it, which was seen to answer a full page."""
+    """A call that requests the page, checked once to return a full page."""
     if len(asked_for_json(whose.api.app, request)["data"]) != PAGE:
         raise RuntimeError(f"no full page: {request['RAW_URI']}")
     return partial(ask, whose.api.app, request)
 
 
 def cursor_after(request: Environ, last_id: str) -> str:
-    """The cursor that an admin would be given with a page of this list that ends with `last_id`."""
+    """The cursor that an admin gets with a page that ends with `last_id`."""
     rows = [Row(last_id), Row("")]  # the second tells that there is a next page
     given = Cursors(Keyring([SECRET])).page(Request(request), CursorQuery(limit=1), lambda before, limit: rows)
     return str(given.pagination["nextCursor"])
@@ -108,7 +108,7 @@ class Row:
 
 
 def orders_of_users(big: Grown, size: Size) -> Iterator[Figure]:
-    """`GET /users?include=orders`: for ten times as many users not one statement more."""
+    """`GET /users?include=orders`: ten times as many users take no more statements."""
     queries = {f"{count} users": f"pageSize={count}&include=orders" for count in (10, 100)}
     counts = {
         name: [float(len(statements(big.api, f"/users?{query}", big.admin)[0]))] * size.rounds
@@ -122,7 +122,7 @@ def orders_of_users(big: Grown, size: Size) -> Iterator[Figure]:
 
 
 def writes(small: Grown, big: Grown, size: Size) -> Iterator[Figure]:
-    """The writes that meet what has piled up: internal accounts among many, orders, expired keys and logins."""
+    """Writes that touch what has grown: accounts, orders, expired keys and logins."""
     many = math.prod(WRITES) * size.rounds
     jobs: dict[str, Callable[[Grown], Iterator[Environ]]] = {
         "deposit": deposits, "order": orders, "cancellation": lambda whose: iter([*cancellations(whose, many)]),
@@ -134,7 +134,7 @@ def writes(small: Grown, big: Grown, size: Size) -> Iterator[Figure]:
 
 
 def each_of(whose: Grown, requests: Iterator[Environ]) -> Callable[[], object]:
-    """The call that sends the next one, which must succeed."""
+    """A call that sends the next request, which must succeed."""
     return lambda: asked_for_json(whose.api.app, next(requests))
 
 
@@ -169,7 +169,7 @@ def logins(whose: Grown) -> Iterator[Environ]:
 
 
 def strangers(size: Size) -> Figure:
-    """Memory of a process before and after clients came whose addresses it had never seen; measured by itself."""
+    """Memory of a process before and after requests from many new client addresses, measured by the process."""
     command = [sys.executable, "-m", "tests.bench.strangers", str(size.strangers)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     before, after = map(float, done.stdout.split())

@@ -1,7 +1,7 @@
 """Microseconds a call in this process: what the code costs, with no server and no network around it.
 
-The others do nothing with a request but find its route and say hello: that is what the frameworks themselves cost,
-where ours verifies the token, asks the cache and SQLite whether it is still good, counts the limit and writes the log.
+The others only find the route and say hello, which is the cost of the framework alone. Ours also verifies the token,
+asks the cache and SQLite whether it is still valid, counts the limit and writes the log.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from tests.bench.service import Application, Environ, ask, asked_for_json, envir
 from tests.conftest import Api, Person
 
 GROUP = "in process"
-# Calls a turn, and turns a round: a turn is so long that what threads do later (log, events) falls into it.
+# Calls a turn, and turns a round. A turn is long enough to include the work of other threads (log, events).
 READS, WRITES = (1500, 8), (60, 4)
 
 
@@ -32,7 +32,7 @@ def figures(size: Size) -> Iterator[Figure]:
 
 
 def one_user(api: Api, ada: Person) -> dict[str, Callable[[], object]]:
-    """`GET /users/{id}` of oneself, all of which the cache knows."""
+    """`GET /users/{id}` of the caller, answered from the cache."""
     request = environ("GET", f"/users/{ada.id}", ada)
     others: dict[str, Application] = {"bare Werkzeug": bare_werkzeug, "Flask": flask_hello(), "Falcon": falcon_hello()}
     answers = [asked_for_json(api.app, request)["data"]["email"], *(ask(other, request) for other in others.values())]
@@ -43,7 +43,7 @@ def one_user(api: Api, ada: Person) -> dict[str, Callable[[], object]]:
 
 
 def product_page(api: Api, admin: Person) -> dict[str, Callable[[], object]]:
-    """`GET /products`, 20 of them, by nobody in particular."""
+    """`GET /products`: 20 of them, without a token."""
     for number in range(25):
         api.product(admin, f"SKU-{number}")
     request = environ("GET", "/products")
@@ -53,7 +53,7 @@ def product_page(api: Api, admin: Person) -> dict[str, Callable[[], object]]:
 
 
 def transfer(api: Api, ada: Person, admin: Person) -> dict[str, Callable[[], object]]:
-    """`POST /transfers`, each another, on disk when it is answered."""
+    """`POST /transfers`: each is a new one, and durable before the answer."""
     ids = {"fromAccountId": api.account(ada, balance=10**9, admin=admin), "toAccountId": api.account(ada)}
     numbers = itertools.count()
 
@@ -65,7 +65,7 @@ def transfer(api: Api, ada: Person, admin: Person) -> dict[str, Callable[[], obj
 
 
 def bare_werkzeug(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Its request and its response, and nothing between them."""
+    """Werkzeug's request and response, with nothing between them."""
     return Response(b"hello" if Request(environ).path else b"")(environ, start_response)
 
 

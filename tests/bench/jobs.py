@@ -1,4 +1,4 @@
-"""What contenders are asked to do, as requests encoded beforehand."""
+"""The jobs of the contenders, as pre-encoded requests."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ MARKERS = {
 
 @dataclass(frozen=True)
 class Job:
-    """What the clients ask for, in turns; the first good answer on each connection must hold `marker` that often."""
+    """Requests, sent in turns; the first 2xx on each connection must contain `marker` that many times."""
 
     requests: Sequence[bytes]
     marker: bytes
@@ -25,12 +25,12 @@ class Job:
 
 
 def jobs(tables: Tables, tokens: Sequence[str], paths: Mapping[str, str]) -> dict[str, Job]:
-    """Each caller asks for himself (`{}` in the path is his id), for his orders, and gives money to the next."""
+    """Each caller requests itself (`{}` in the path is its id) and its orders, and pays the next caller."""
     accounts = [account["id"] for account in tables["accounts"]]
     requests = {
         ONE_USER: [
             get(paths[ONE_USER].format(user["id"]), token)
-            for user, token in zip(tables["users"], tokens, strict=False)  # not everybody is a caller
+            for user, token in zip(tables["users"], tokens, strict=False)  # not every user is a caller
         ],
         PRODUCT_PAGE: [get(paths[PRODUCT_PAGE])],
         ORDER_LIST: [get(paths[ORDER_LIST], token) for token in tokens],
@@ -43,7 +43,7 @@ def jobs(tables: Tables, tokens: Sequence[str], paths: Mapping[str, str]) -> dic
 
 
 def same_length(job: Job, answer: bytes) -> Job:
-    """A job with the same headers that asks `peers/bare_function.py` for as many bytes as are in the answer's body."""
+    """The job with the same headers for `peers/bare_function.py`, with answers of the same length."""
     length = len(answer.partition(b"\r\n\r\n")[2])
     requests = [b"GET /%d HTTP/1.1\r\n" % length + request.partition(b"\r\n")[2] for request in job.requests]
     return Job(requests, b"_", length)

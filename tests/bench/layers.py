@@ -1,8 +1,8 @@
-"""Where the time of an authenticated, cached `GET /users/{id}` goes: layer by layer, adding up to the whole.
+"""Where the time of an authenticated, cached `GET /users/{id}` goes, layer by layer.
 
-The chain is built again and again with one link more each time, its end an answer that is ready. What it takes more
-than the one before is that link's layer, so the layers add up to the whole by construction. Of what a link does beside
-other things, a call is timed alone on the same input; what is left of the layer is the link's own.
+The chain is rebuilt with one more link each time; behind the last link stands a ready answer. The difference between
+two chains is the layer of the added link, so the layers add up to the whole. Calls within a link are also timed alone
+on the same input; the rest of the layer is the link's own time.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from tests.bench.measure import OURS, Figure, Size, microseconds
 from tests.bench.service import SECRET, Application, Environ, ask, environ, folder, service
 from tests.conftest import Person
 
-CALLS, TURNS = 1000, 8  # as in in_process.py: what the log's thread does falls into the turn
+CALLS, TURNS = 1000, 8  # as in in_process.py: a turn includes the work of the log's thread
 LINKS = {  # the layer of each function in `App.middleware`
     "request_ids": "request id", "client_addresses": "client address", "access_log": "log",
     "cross_origin": "cross origin", "error_answers": "errors", "framing": "framing", "routing": "route",
@@ -41,7 +41,7 @@ def figures(size: Size) -> Iterator[Figure]:
 
 
 def chains_of(app: App, ada: Person) -> dict[str, Callable[[], object]]:
-    """The call with no layer but the server's, with the first, with the first two …: each named by its last layer."""
+    """Calls with the server's layer alone, with one more layer, with two more …; each is named by its last layer."""
     request = environ("GET", f"/users/{ada.id}", ada)
     body = ask(app, request)
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
@@ -56,7 +56,7 @@ def chains_of(app: App, ada: Person) -> dict[str, Callable[[], object]]:
         return server(Request(environ).environ, start_response)
 
     def ready(request: Request) -> Response:
-        request.endpoint, request.caller = found, caller  # for the log line, which else would be another
+        request.endpoint, request.caller = found, caller  # so that the log line is the same
         return Response(200, body)
 
     chains: dict[str, Application] = {"server": server, "parse": parse, "response": linked([], ready)}
@@ -73,7 +73,7 @@ def linked(links: Sequence[Middleware], last: Handle) -> Application:
 
 
 def parts_of(app: App, ada: Person) -> dict[str, Callable[[], object]]:
-    """What a link does beside other things."""
+    """Calls within a link."""
     user = app.logins.identify(ada.access).user
     tokens = Tokens(Keyring([SECRET]), 900, 900)
     return {
@@ -84,7 +84,7 @@ def parts_of(app: App, ada: Person) -> dict[str, Callable[[], object]]:
 
 
 def layers(took: Rounds, chains: Sequence[str]) -> Rounds:
-    """What each layer took, round by round."""
+    """The time of each layer, round by round."""
     found = {"server": took["server"]}
     for before, name in itertools.pairwise(chains):
         own = less(took[name], took[before])

@@ -1,7 +1,7 @@
-"""The load: clients on loopback, each of which waits for its answer before it asks again (a closed loop).
+"""The load: clients on loopback, each of which waits for its answer before the next request (a closed loop).
 
-Two processes share the connections, so that what a client costs is never what is measured. The connections are open
-already and spread over the server's workers (`Server.connect`): left to itself, one worker may accept them all.
+Two processes share the connections, so that the clients are never the bottleneck. The connections are already open
+and spread over the server's workers (`Server.connect`); otherwise one worker may accept them all.
 """
 
 import gc
@@ -19,7 +19,7 @@ PROCESSES = 2
 
 
 def run(address: tuple[str, int], connections: Sequence[socket.socket], job: Job, seconds: float) -> Outcome:
-    """Ask on all connections for so long; closes them. Raises WrongAnswer, also if the server is gone."""
+    """Send requests on all connections for `seconds`, then close. Raises WrongAnswer, also if the server is gone."""
     context = get_context("fork")  # the connections go along
     clients = []
     try:
@@ -46,8 +46,8 @@ def _client(
     address: tuple[str, int], connections: list[socket.socket], job: Job, seconds: float, number: int, pipe: Pipe
 ) -> None:
     """The life of a client process."""
-    gc.disable()  # it would pause all clients at once
-    start = number * len(job.requests) // PROCESSES  # not all for the same at the same time
+    gc.disable()  # a collection would pause all clients of the process
+    start = number * len(job.requests) // PROCESSES  # so that connections start with different requests
     requests = cycle([*job.requests[start:], *job.requests[:start]])
     pipe.send(Clients(address, connections, job, requests).ask(seconds))
 

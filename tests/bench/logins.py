@@ -1,4 +1,4 @@
-"""Logins a second. What they cost is bcrypt, on purpose, so the bar is bcrypt alone, a process for each core."""
+"""Logins a second. Bcrypt dominates on purpose, so they are compared with bcrypt alone, one process a core."""
 
 import os
 import time
@@ -21,7 +21,7 @@ SECONDS = 3.0  # a few dozen logins
 
 
 def figures(size: Size) -> Iterator[Figure]:
-    """None in a quick run: a second is four logins a core."""
+    """None in a quick run, because a core makes only four logins a second."""
     if size == QUICK:
         return
     with folder() as path, ours(path, bcrypt_rounds=COST) as server:

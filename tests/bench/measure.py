@@ -1,7 +1,7 @@
-"""What a measurement is: contenders that took turns in one run, and ratios of what they did in the same round.
+"""Measurements: contenders take turns in one run, and ratios compare values of the same round.
 
-A machine is never twice as fast as it was: a figure of today beside one of yesterday says nothing. So whoever is
-compared runs in turns, each once a round, and what counts is the ratio within each round, its median and its spread.
+A machine's speed changes from run to run, so figures of different runs cannot be compared. The contenders therefore
+take turns, each once a round, and the result is the ratio within each round: its median and its spread.
 """
 
 import gc
@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-OURS = "ours"  # the contender that all others stand beside
+OURS = "ours"  # the contender that all others are compared with
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Ratio(NamedTuple):
 
 @dataclass(frozen=True)
 class Figure:
-    """One thing measured: for each contender, one value a round. A figure of "ours" alone is an absolute one."""
+    """One thing measured: for each contender, one value a round. A figure of "ours" alone is absolute."""
 
     group: str
     name: str
@@ -58,7 +58,7 @@ class Figure:
         return min(self.rounds[contender]), max(self.rounds[contender])
 
     def ratio(self, of: str, over: str) -> Ratio:
-        """Of the values of each round. A value of 0 under the bar makes a ratio infinite, 0 over 0 is 1."""
+        """The ratio of the values of each round. A divisor of 0 makes it infinite; 0 / 0 is 1."""
         return ratio_of_rounds(self.rounds[of], self.rounds[over])
 
 
@@ -69,7 +69,7 @@ def ratio_of_rounds(of: Sequence[float], over: Sequence[float]) -> Ratio:
 
 
 def interleaved(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """Call each contender once a round; who begins moves on by one, so that nobody always comes first or last."""
+    """Call each contender once a round. Each round starts with the next contender, so none is always first or last."""
     results: dict[str, list[T]] = {name: [] for name in contenders}
     names = list(contenders)
     for start in range(rounds):
@@ -82,9 +82,9 @@ def interleaved(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[
 def microseconds(
     calls: Mapping[str, Callable[[], object]], number: int, turns: int, rounds: int
 ) -> dict[str, list[float]]:
-    """What a call of each contender takes, for each round: the fastest of its turns, each of them `number` calls.
+    """Microseconds a call of each contender, for each round: the fastest of its turns of `number` calls.
 
-    Turns are short and interleaved as well, so that all contenders have the same share of the machine's quiet moments.
+    Turns are short and interleaved too, so that a quiet moment of the machine favours no contender.
     """
     timers = {name: partial(timeit.timeit, call, gc.enable, number=number) for name, call in calls.items()}
     taken = [interleaved(timers, turns) for _ in range(rounds)]  # (gc.enable: timeit would stop the collector)

@@ -1,4 +1,4 @@
-"""Reads over real servers, all up at once, one at a time under load: what a request costs and how long it takes."""
+"""Reads over real servers, of which one at a time is under load: CPU and latency of a request."""
 
 from collections.abc import Callable, Iterator
 from functools import partial

@@ -1,4 +1,4 @@
-"""The figures with targets, as bars with the strictest limit as a mark: SVG, readable on white and on dark."""
+"""The figures with targets as an SVG: a bar for each contender and a mark at the strictest limit."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -16,7 +16,7 @@ STYLE = (
 
 
 def picture(figures: Sequence[Figure], targets: Sequence[Target]) -> str:
-    """The whole SVG. It brings its own white sheet, so that a dark page changes nothing."""
+    """The whole SVG, with its own white background for dark pages."""
     drawn: list[str] = []
     y = 10
     for figure in figures:

@@ -1,7 +1,7 @@
-"""The bar for writes: the very statements of our transfer, on one connection, with nothing around them.
+"""The upper bound for writes: the statements of our transfer on one connection, with nothing around them.
 
-They are overheard while the service makes two transfers between the same accounts. What differs between the two are
-the ids that each made for itself, the number of its event, and its times, which alone the loop takes over.
+They are recorded while the service makes two transfers between the same accounts. The two differ in the ids of their
+rows, the number of their event and their times; the loop replaces only these.
 """
 
 import itertools
@@ -40,7 +40,7 @@ class RawTransfers:
             self._sqlite.execute(f"PRAGMA {pragma}")
 
     def load(self, seconds: float) -> Outcome:
-        """One transfer after the other for so long."""
+        """Make one transfer after another for `seconds`."""
         outcome = Outcome(seconds)
         end = time.perf_counter() + seconds
         while (began := time.perf_counter()) < end:
@@ -58,12 +58,12 @@ class RawTransfers:
 
 
 def overheard(database: Path, email: str, source: str, target: str) -> tuple[list[Statement], list[Statement]]:
-    """What the service said to SQLite from BEGIN IMMEDIATE to COMMIT, for each of two transfers."""
+    """The statements from BEGIN IMMEDIATE to COMMIT of each of two transfers."""
     said: list[Statement] = []
     body = {"fromAccountId": source, "toAccountId": target, "amount": 1}
     with overhearing(said), service(database) as api:
         caller = api.log_in(email, PASSWORD)
-        api.app.relay.stop()  # or a transfer might be committed together with what that writes
+        api.app.relay.stop()  # otherwise its writes could be committed together with a transfer
         transfers = []
         for _ in range(2):
             said.clear()
@@ -77,7 +77,7 @@ def overheard(database: Path, email: str, source: str, target: str) -> tuple[lis
 
 @contextmanager
 def overhearing(said: list[Statement]) -> Iterator[None]:
-    """While the block lasts, connections that this thread uses put down what they execute."""
+    """Until the block ends, connections record what this thread executes."""
     listener = threading.get_ident()
 
     class Overheard(sqlite3.Connection):

@@ -1,4 +1,4 @@
-"""What was measured, for people: a table on the terminal, the same in Markdown, and whether more than noise changed."""
+"""The report: a table for the terminal, the same in Markdown, and whether more than noise has changed."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ ROW = re.compile(
 
 
 class Report:
-    """Of the figures of one run, and of what was to be reached."""
+    """The figures of one run and the targets."""
 
     def __init__(self, figures: Sequence[Figure], targets: Sequence[Target]) -> None:
         self.figures, self.targets = figures, targets
@@ -37,16 +37,16 @@ class Report:
         return "\n\n".join([*parts, LEGEND]) + "\n"
 
     def only_noise_since(self, before: str) -> bool:
-        """Whether no verdict is another than in the Markdown `before`, and each spread meets the one it had.
+        """Whether all verdicts are those of the Markdown `before`, and each spread overlaps its former one.
 
-        (That a median of five lies outside five others happens by chance once in six times; that all lie on one side
-        of all others, once in a hundred and twenty.)
+        (Of five values each, spreads fail to overlap by chance once in 126 times; a median lies outside the other
+        spread once in six.)
         """
         then, now = _read(before), _read(self.markdown())
         return then.keys() == now.keys() and all(_meet(then[text], now[text]) for text in now)
 
     def _tables(self, between: str) -> Iterator[tuple[str, Sequence[str], Rows]]:
-        """For each group its name, the header, and a row a figure."""
+        """For each group: its name, the header, and one row per figure."""
         for group, members in groupby(self.figures, lambda figure: figure.group):
             figures = list(members)
             contenders = list(dict.fromkeys(name for figure in figures for name in figure.rounds))
@@ -61,24 +61,24 @@ class Report:
             yield (target.text, *numbers, str(verdict))
 
 
-LEGEND = """Each cell is the median of all rounds and, in brackets, the least and the greatest; × is the median of what
-*ours* was of it in the same round (or, where *ours* does not take part, what it was of the first column)."""
+LEGEND = """Each cell shows the median of all rounds and, in brackets, the minimum and maximum. The number after × is the
+median ratio of *ours* to this contender in the same round; in a table without *ours*, of this column to the first."""
 
 
 def machine() -> str:
-    """Whatever the figures depend on that can be told without naming the machine."""
+    """The cores and versions that the figures depend on; the machine is not named."""
     cores = len(os.sched_getaffinity(0))
     versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, gunicorn {version('gunicorn')}"
     return f"{cores} cores, {versions}."
 
 
 def label(figure: Figure) -> str:
-    """Its name with the unit, unless the name has it."""
+    """The figure's name, with the unit unless the name has it."""
     return figure.name if figure.unit in ("", "/s") else f"{figure.name}, {figure.unit}"
 
 
 def shown(value: float) -> str:
-    """Three digits, or all before the point."""
+    """Three significant digits, or all digits before the point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
@@ -98,7 +98,7 @@ def _cell(figure: Figure, contender: str, between: str) -> str:
 
 
 def _columns(title: str, header: Sequence[str], rows: Rows) -> str:
-    """As wide as the widest cell of each."""
+    """The table in aligned columns."""
     table = [[title, *header[1:]], *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
@@ -110,7 +110,7 @@ def _markdown(header: Sequence[str], rows: Rows) -> str:
 
 
 def _read(markdown: str) -> dict[str, tuple[float, float, str]]:
-    """Of each target in a report: the spread, and whether it held."""
+    """The spread and verdict of each target in a report."""
     return {
         row["text"]: (_number(row["low"]), _number(row["high"]), row["word"].strip()) for row in ROW.finditer(markdown)
     }

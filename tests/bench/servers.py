@@ -1,4 +1,4 @@
-"""A contender's server: started on a free port of 127.0.0.1, loaded evenly, what it costs, and its end."""
+"""A contender's server: started on a free port of 127.0.0.1, loaded evenly, measured and stopped."""
 
 import contextlib
 import os
@@ -17,10 +17,10 @@ from tests.bench.load import run
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 20.0
-LEAVE_SECONDS = 0.02  # for a server to see that its clients have gone
-PATIENCE = 600  # seconds until gunicorn takes a worker that stands still for dead
+LEAVE_SECONDS = 0.02  # for a server to notice that its clients have closed
+PATIENCE = 600  # seconds until gunicorn kills a stopped worker
 GUNICORN = (sys.executable, "-m", "gunicorn")
-GTHREAD = (  # as plain as it comes
+GTHREAD = (  # with its defaults
     *GUNICORN, "-b", "127.0.0.1:{port}", "-k", "gthread", "-w", 2, "--threads", 8,
     "--keep-alive", 5, "--no-control-socket", "--timeout", PATIENCE,
 )  # fmt: skip
@@ -29,19 +29,19 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Server:
-    """One that runs. `jobs` is what it can be asked for; `greeting` a request that waits for no lock."""
+    """A running server. `jobs` are the jobs it serves; `greeting` is a request that waits for no lock."""
 
     def __init__(self, process: int, port: int, greeting: bytes) -> None:
         self.process, self.address, self.greeting = process, ("127.0.0.1", port), greeting
         self.jobs: Mapping[str, Job] = {}
 
     def ask(self, request: bytes) -> bytes:
-        """The whole answer, on a connection of its own. Raises OSError."""
+        """The whole answer, on a new connection. Raises OSError."""
         with socket.create_connection(self.address, timeout=10) as stream:
             return _answer(stream, request)
 
     def load(self, job: str, clients: int, seconds: float) -> Outcome:
-        """So many clients for so long, on connections that the workers share evenly. It stands still afterwards."""
+        """A load on connections spread evenly over the workers. The server is stopped afterwards."""
         self.wake()
         try:
             connections, before = self.connect(clients), self.cpu()
@@ -52,9 +52,9 @@ class Server:
             self.pause()
 
     def connect(self, count: int) -> list[socket.socket]:
-        """New connections, each taken by the worker whose turn it is: the others are stopped until it has answered.
+        """New connections, accepted by the workers in turn: the others are stopped until that worker has answered.
 
-        Left alone, the worker that wakes up first may take them all.
+        Otherwise the worker that wakes first may accept them all.
         """
         workers = self.workers()
         streams = []
@@ -66,20 +66,20 @@ class Server:
         return streams
 
     def pause(self) -> None:
-        """All its processes stand still: what it has still to do shall not burden the next."""
+        """Stop all its processes, so that its remaining work does not burden the next contender."""
         os.killpg(self.process, signal.SIGSTOP)
 
     def wake(self) -> None:
         os.killpg(self.process, signal.SIGCONT)
 
     def workers(self) -> list[int]:
-        """Who takes connections: the children that hold the port, or the only process that there is."""
+        """The processes that accept connections: the children that hold the port, or the only process."""
         listening = _listening_socket(self.address[1])
         holders = [pid for pid in _children_of(self.process) if listening in _files_of(pid)]
         return holders or [self.process] * (listening in _files_of(self.process))
 
     def cpu(self) -> float:
-        """Seconds of CPU so far, of the whole tree of processes that live."""
+        """CPU seconds so far of the whole live process tree."""
         return sum(_cpu_of(pid) for pid in _tree_of(self.process))
 
     def memory(self) -> float:
@@ -92,9 +92,9 @@ class Server:
 def running(
     command: Sequence[object], folder: Path, greeting: bytes, environment: Mapping[str, object], workers: int = 2
 ) -> Iterator[Server]:
-    """Run the command until the block ends; `{port}` becomes its port, and what it says goes to a file.
+    """Run the command until the block ends; `{port}` becomes its port, and its output goes to a file.
 
-    Raises RuntimeError with that if not all workers answer the `greeting` in time.
+    Raises RuntimeError with the output if not all workers answer the `greeting` in time.
     """
     port = free_port()
     words = [str(word).replace("{port}", str(port)) for word in command]
@@ -117,7 +117,7 @@ def running(
 def _comes_up(server: Server, process: "subprocess.Popen[bytes]", workers: int) -> bool:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and process.poll() is None:
-        # A worker that is not yet past its start is stopped with the rest for a moment; nobody minds.
+        # A worker that is still starting is stopped with the rest for a moment, which does no harm.
         with contextlib.suppress(OSError):
             if len(server.workers()) == workers and server.ask(server.greeting)[9:10] == b"2":
                 for stream in server.connect(workers):
@@ -157,7 +157,7 @@ def free_port() -> int:
 
 
 def _listening_socket(port: int) -> str:
-    """As /proc writes it among a process's files; "" if nobody listens there."""
+    """The listening socket as /proc lists it among a process's files; "" if there is none."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, _, state, *_, inode = line.split()[:10]
         if state == "0A" and int(local.partition(":")[2], 16) == port:

@@ -1,4 +1,4 @@
-"""The whole application in this process, and requests to it as gunicorn hands them over."""
+"""The whole application in this process, and requests as gunicorn passes them on."""
 
 import contextlib
 import io
@@ -21,14 +21,14 @@ from backend.settings import Limit, Settings
 from tests.conftest import Api, Person
 
 SECRET = "the bench signs its tokens with this"
-UNREACHED = Limit(10**8, 60)  # the limiter counts as ever, and refuses no request
+UNREACHED = Limit(10**8, 60)  # the limiter counts as usual, and refuses no request
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
 @contextlib.contextmanager
 def service(database: Path, limiter: SharedRateLimiter | None = None, **settings: Any) -> Iterator[Api]:
-    """The application on this database, migrated if it was not, with all checks, cheap passwords and a log file."""
+    """The application on this database, which is migrated first, with all checks, cheap passwords and a log file."""
     migrate(database)
     given: dict[str, Any] = {
         "jwt_secrets": (SECRET,), "bcrypt_rounds": 4, "rate_limit_default": UNREACHED, "rate_limit_auth": None,
@@ -45,7 +45,7 @@ def service(database: Path, limiter: SharedRateLimiter | None = None, **settings
 
 @contextlib.contextmanager
 def open_log(path: Path) -> Iterator[LogQueue]:
-    """A queue that writes into the file, and lines of requests, which are of level INFO."""
+    """A log queue that writes the lines of requests (level INFO) to the file."""
     logging.getLogger("backend.access").setLevel(logging.INFO)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     queue = LogQueue(descriptor)
@@ -58,7 +58,7 @@ def open_log(path: Path) -> Iterator[LogQueue]:
 
 @contextlib.contextmanager
 def folder() -> Iterator[Path]:
-    """A temporary one, gone at the end."""
+    """A temporary folder, deleted at the end."""
     with tempfile.TemporaryDirectory(prefix="bench-") as path:
         yield Path(path)
 

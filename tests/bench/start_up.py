@@ -1,4 +1,4 @@
-"""Seconds from starting gunicorn to its first answer, beside the same gunicorn with a function that does nothing."""
+"""Seconds from the start of gunicorn to its first answer, beside gunicorn with a function that does nothing."""
 
 import contextlib
 import os
@@ -48,7 +48,7 @@ def first_answer(options: tuple[str, ...], environment: dict[str, str]) -> float
 
 @contextlib.contextmanager
 def server(command: list[str], environment: dict[str, str]) -> Iterator[None]:
-    """A group of processes, of which none is left."""
+    """A process group, killed at the end of the block."""
     process = subprocess.Popen(
         command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -1,4 +1,4 @@
-"""What this service shall reach: each target as data, judged by the figures of one run."""
+"""The targets of this service as data, judged by the figures of one run."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ class Series(NamedTuple):
     contender: str = OURS
 
     def find(self, figures: Iterable[Figure]) -> Sequence[float] | None:
-        """One value a round; None if nobody measured them."""
+        """One value a round; None if they were not measured."""
         for figure in figures:
             if (figure.group, figure.name) == (self.group, self.name):
                 return figure.rounds.get(self.contender)
@@ -27,7 +27,7 @@ class Series(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The median decides; `close` says that not every round agrees with it."""
+    """The median decides; `close` means that not every round agrees with it."""
 
     word: Word
     measured: Ratio | None
@@ -40,14 +40,14 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Target:
-    """`of`, or its ratio to `over` in the same rounds, shall be `at_most` or `at_least` so much."""
+    """`of`, or its ratio to `over` in the same rounds, must be `at_most` or `at_least` this value."""
 
     text: str
     of: Series
     over: Series | None = None
     at_most: float = math.inf
     at_least: float = -math.inf
-    stretch: float | None = None  # what would be better still
+    stretch: float | None = None  # a better value, reported if reached
     always: bool = False  # each round counts, not the median
 
     def verdict(self, figures: Iterable[Figure]) -> Verdict:
@@ -82,7 +82,7 @@ WRITES = "transfers/s, 16 clients"
 
 
 def _times(group: str, name: str, contender: str, at_least: float) -> Target:
-    """At so many times the rate of another contender."""
+    """At least this many times the rate of another contender."""
     said = f"ahead of {contender}" if at_least == 1 else f"≥ {at_least:g} × {contender}"
     return Target(f"{name}: {said}", Series(group, name), Series(group, name, contender), at_least=at_least)
 

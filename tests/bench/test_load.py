@@ -1,4 +1,4 @@
-"""The load client counts what it gets, notices a wrong answer, and is spread over all workers."""
+"""The load client counts answers, detects wrong ones, and spreads over all workers."""
 
 import itertools
 import socket
@@ -20,7 +20,7 @@ BUSY = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 
 @contextmanager
 def a_server(answers: Callable[[int], bytes]) -> Iterator[tuple[str, int]]:
-    """Answers a connection's requests by their number; no bytes: it closes."""
+    """A server that answers the n-th request of a connection by `answers(n)`; with no bytes it closes."""
 
     def serve() -> None:
         with suppress(OSError):
@@ -69,7 +69,7 @@ def test_a_closed_connection_is_a_lost_answer_and_is_opened_again():
     assert outcome.answers["200"] > 6
 
 
-def test_whoever_waits_at_the_end_is_counted_with_the_time_he_has_waited():
+def test_a_request_without_an_answer_at_the_end_counts_with_its_wait_so_far():
     with a_server(lambda number: b"HTTP/1.1 200 OK\r\n") as address:  # and no more
         outcome = asked(address)
     assert outcome.answers == {}
@@ -83,7 +83,7 @@ def test_a_good_status_over_a_wrong_body_is_an_error():
 
 
 @pytest.mark.parametrize("answer", [GOOD, BUSY, b"HTTP/1.1 200 OK\r\n\r\n5\r\nhello\r\n0\r\n\r\n"])
-def test_an_answer_is_whole_at_its_last_byte(answer: bytes):
+def test_an_answer_is_complete_at_its_last_byte(answer: bytes):
     assert [is_whole(answer[:length]) for length in range(len(answer) + 1)] == [False] * len(answer) + [True]
 
 
@@ -109,7 +109,7 @@ def ports_of(worker: int) -> set[int]:
     return {int(row[2].partition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in sockets}
 
 
-def test_every_caller_has_all_his_orders():
+def test_every_caller_has_all_orders():
     tables = furniture(iter(map(str, range(10_000))).__next__)
     assert len(tables["order_items"]) == len(tables["orders"]) * ITEMS
     assert sum(order["user_id"] == tables["users"][3]["id"] for order in tables["orders"]) == ORDERS

@@ -1,4 +1,4 @@
-"""The bench's own arithmetic: ratios within rounds, verdicts, and what is only noise."""
+"""The bench's arithmetic: ratios within rounds, verdicts, and what counts as noise."""
 
 import pytest
 
@@ -60,7 +60,7 @@ def test_the_median_decides_and_the_spread_says_how_sure_that_is(ours, limit, sa
     assert verdict(ours, **limit) == said
 
 
-def test_what_nobody_measured_has_no_verdict():
+def test_a_target_without_figures_has_no_verdict():
     assert target(at_most=1).verdict([]) == Verdict("not measured", None)
     assert target(at_most=1).verdict([Figure(*NAME, "µs", {"ours": [1]})]) == Verdict("not measured", None)
 
@@ -74,11 +74,11 @@ def test_a_report_is_read_as_it_was_written():
     ("ours", "only_noise"),
     [
         ((3, 4, 9), True),  # the spreads meet
-        ((3.5, 4, 9), False),  # slower than it ever was
-        ((0.5, 0.5, 2), False),  # the target holds now, though in one round it was as slow as before
+        ((3.5, 4, 9), False),  # slower than in any round before
+        ((0.5, 0.5, 2), False),  # the target holds now, and the spreads still overlap
     ],
 )
-def test_only_noise_has_changed_where_spreads_meet_and_no_verdict_is_another(ours, only_noise):
+def test_only_noise_has_changed_if_spreads_overlap_and_verdicts_are_equal(ours, only_noise):
     before = Report([figure((2, 2, 3))], [target(at_most=1)]).markdown()
     assert Report([figure(ours)], [target(at_most=1)]).only_noise_since(before) is only_noise
 

@@ -1,4 +1,4 @@
-"""Durable transfers, with few clients and with many: how many a second, how long each waits, how many are refused."""
+"""Durable transfers with few and with many clients: rate, latency and refusals."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -38,6 +38,6 @@ def figures(size: Size) -> Iterator[Figure]:
             outcomes = interleaved({**loads, RAW: partial(raw.load, seconds / 2)}, size.rounds)
             for name, (unit, measure) in MEASURES.items():
                 taken = values(outcomes, measure)
-                if name != "transfers/s":  # the loop has no clients who could wait
+                if name != "transfers/s":  # the loop has no clients that could wait
                     del taken[RAW]
                 yield Figure(GROUP, f"{name}, {clients} clients", unit, taken)

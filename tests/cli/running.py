@@ -1,4 +1,4 @@
-"""The command line, run as an operator runs it: in a process of its own, somewhere else than in the project."""
+"""The command line, run as an operator runs it: in its own process and outside the project's folder."""
 
 import contextlib
 import re
@@ -27,14 +27,14 @@ def run(database: Path, *arguments: str, **settings: str) -> "subprocess.Complet
 
 
 def refused(done: "subprocess.CompletedProcess[str]") -> str:
-    """The one line with which a command failed."""
+    """The single line of error that a failed command printed."""
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
     return line
 
 
 class DevelopmentServer:
-    """A running `serve`. `told` is its first line, `port` the port of that line."""
+    """A running `serve`. `told` is the first line it printed, `port` the port in that line."""
 
     def __init__(self, process: "subprocess.Popen[str]", errors: Path) -> None:
         self.process = process
@@ -49,7 +49,7 @@ class DevelopmentServer:
         return self._errors.read_text(encoding="utf-8")
 
     def end(self, signal: int) -> tuple[int, str]:
-        """The exit status after this signal, and what else was printed."""
+        """Send this signal; the exit status and the rest of the output."""
         self.process.send_signal(signal)
         printed = self.process.stdout.read()
         return self.process.wait(60), printed
@@ -59,7 +59,7 @@ class DevelopmentServer:
 def development_server(
     database: Path, command: list[str] = COMMAND, pass_fds: tuple[int, ...] = (), **settings: Any
 ) -> Iterator[DevelopmentServer]:
-    """`serve`, listening, on a free port unless BIND says otherwise; killed at the end if it still runs."""
+    """A listening `serve`, on a free port unless BIND is set; killed at the end of the block if it still runs."""
     errors = database.parent / "errors.log"
     given = environment(database, **{"BIND": "127.0.0.1:0", **settings})
     with errors.open("w") as file, subprocess.Popen(

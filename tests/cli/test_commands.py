@@ -1,4 +1,4 @@
-"""The command line, run as an operator runs it: what it does, and that it fails with one line that says why."""
+"""The commands, run as an operator runs them: their effects, and one line of error if they fail."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ GOOD = {"ADMIN_PASSWORD": PASSWORD}
 
 
 def run_on(database: Path, command: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """One command, with the arguments that it needs, on an address and a database of the test's."""
+    """Run a command with all arguments it needs, on the test's address and database."""
     arguments = ["root@example.com"] if command == "create-admin" else []
     return run(database, command, *arguments, **{"BIND": "127.0.0.1:0", **GOOD, **settings})
 
@@ -67,7 +67,7 @@ def test_version_is_that_of_the_package(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"reference-backend {__version__}\n", "")
 
 
-def test_migrate_makes_a_database_where_there_is_none_and_then_has_nothing_to_do(tmp_path):
+def test_migrate_creates_an_absent_database_and_is_idempotent(tmp_path):
     database = tmp_path / "new folder" / "app.db"
     database.parent.mkdir()
     first = run(database, "migrate")
@@ -84,8 +84,8 @@ def test_migrate_makes_a_database_where_there_is_none_and_then_has_nothing_to_do
     ("command", "age"),
     [("check", "older"), ("create-admin", "older"), ("check", "newer"), ("migrate", "newer"), ("serve", "newer")],
 )
-def test_another_schema_than_the_codes_is_refused(database_path, command, age):
-    """In one line that says which of the two is the older and what to do; `migrate` and `serve` mend an older one."""
+def test_a_schema_of_another_version_than_the_code_is_refused(database_path, command, age):
+    """One line says which of the two is older and what to do. `migrate` and `serve` upgrade an older schema."""
     change(database_path, AGE[age])
     arguments = ["ada@example.com"] if command == "create-admin" else []
     line = refused(run(database_path, command, *arguments, BIND="127.0.0.1:0", **GOOD))
@@ -104,7 +104,7 @@ def test_create_admin_makes_a_user_with_both_roles_who_can_log_in(database_path,
 
 
 def test_create_admin_waits_for_its_turn_beside_a_server_that_writes(database_path):
-    """It takes the gate of production's writers: SQLite's own lock alone would let it pass between them at any time."""
+    """It queues at the gate of production's writers; with SQLite's lock alone it could starve or overtake them."""
     with write_gate(database_path):
         command = subprocess.Popen(
             [*COMMAND, "create-admin", "root@example.com"], env=environment(database_path, **GOOD),
@@ -119,7 +119,7 @@ def test_create_admin_waits_for_its_turn_beside_a_server_that_writes(database_pa
 
 
 def test_create_admin_refuses_an_address_that_exists(database_path, api, ada):
-    """However it is written: the person who signed up with it may not be the one who is meant."""
+    """In any case: the address may have been registered by a person other than the intended admin."""
     before = users_in(database_path)
     line = refused(run(database_path, "create-admin", "ADA@example.com", ADMIN_PASSWORD="another pass word"))
     assert "ADA@example.com" in line and "--existing" in line
@@ -130,7 +130,7 @@ def test_create_admin_refuses_an_address_that_exists(database_path, api, ada):
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_create_admin_grants_the_role_to_an_existing_user_when_told_to(database_path, api, ada, times):
-    """That user's logins end, for they may be another person's; the password stays, and the command says both."""
+    """The user's logins end, because they may be another person's; the password stays. The output says both."""
     for _ in range(times):
         ada = api.log_in(ada.email)
         done = run(database_path, "create-admin", "--existing", "ADA@example.com", ADMIN_PASSWORD="another pass word")
@@ -157,8 +157,8 @@ def test_create_admin_finds_no_existing_user(database_path):
     assert users_in(database_path) == []
 
 
-def test_create_admin_makes_an_admin_or_nobody(database_path, make_api):
-    """A user without the role would be in the way of the next try."""
+def test_create_admin_creates_an_admin_or_no_user(database_path, make_api):
+    """A user left without the role would make the next attempt fail."""
     change(
         database_path,
         "CREATE TRIGGER no_admins BEFORE UPDATE ON users BEGIN SELECT RAISE(ABORT, 'no admins today'); END",
@@ -178,15 +178,15 @@ def test_create_admin_makes_an_admin_or_nobody(database_path, make_api):
         ("root@example.com", "", "ADMIN_PASSWORD"),
     ],
 )
-def test_create_admin_refuses_what_nobody_should_have(database_path, email, password, told):
-    """A line that says what is wrong, without the password; nobody is made."""
+def test_create_admin_refuses_invalid_addresses_and_passwords(database_path, email, password, told):
+    """One line says what is wrong, without the password. No user is created."""
     line = refused(run(database_path, "create-admin", email, ADMIN_PASSWORD=password))
     assert told in line and "{" not in line
     assert not password or password not in line
     assert users_in(database_path) == []
 
 
-def test_create_admin_asks_on_a_terminal_and_shows_nothing(database_path, make_api):
+def test_create_admin_prompts_on_a_terminal_without_echo(database_path, make_api):
     ours, terminal = os.openpty()
     command = [*COMMAND, "create-admin", "root@example.com"]
     pipes = {"stdin": terminal, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -199,7 +199,7 @@ def test_create_admin_asks_on_a_terminal_and_shows_nothing(database_path, make_a
         shown, _ = process.communicate(timeout=60)
         assert process.returncode == 0
     os.set_blocking(ours, False)
-    with contextlib.suppress(OSError):  # nothing was echoed, and nobody holds the other end
+    with contextlib.suppress(OSError):  # nothing was echoed, and the other end is closed
         shown += os.read(ours, 1000)
     os.close(ours)
     assert PASSWORD.encode() not in shown
@@ -207,28 +207,28 @@ def test_create_admin_asks_on_a_terminal_and_shows_nothing(database_path, make_a
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_line_end_behind_the_password_does_not_count(database_path, make_api, end):
-    """As a file that was made by an editor brings it along; on a terminal it is what ends the password."""
+def test_a_newline_after_the_password_is_not_part_of_it(database_path, make_api, end):
+    """Editors end a file with a newline, and on a terminal a newline ends the input."""
     done = run(database_path, "create-admin", "root@example.com", ADMIN_PASSWORD=f" {PASSWORD} {end}")
     assert (done.returncode, done.stderr) == (0, "")
     assert make_api().log_in("root@example.com", f" {PASSWORD} ")
 
 
 def test_a_password_that_is_not_utf_8_is_refused(database_path):
-    """In one line, without the password; no user is made."""
+    """The error is one line without the password. No user is created."""
     line = refused(run(database_path, "create-admin", "root@example.com", ADMIN_PASSWORD="correct h\udcf6rse battery"))
     assert "UTF-8" in line and "rse" not in line
     assert users_in(database_path) == []
 
 
-def test_who_signs_up_while_the_password_is_typed_gets_no_role(database_path, api):
-    """The command looks at the address before it asks, and again when it writes."""
+def test_a_user_that_signs_up_while_the_password_is_typed_gets_no_role(database_path, api):
+    """The command checks the address before it prompts, and again when it writes."""
     ours, terminal = os.openpty()
     command = [*COMMAND, "create-admin", "ADA@example.com"]
     pipes = {"stdin": terminal, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=environment(database_path), start_new_session=True, **pipes) as process:
         os.close(terminal)
-        assert process.stderr.read(1)  # the prompt, or a complaint that nothing can be hidden
+        assert process.stderr.read(1)  # the prompt, or a warning that the input cannot be hidden
         ada = api.sign_up("Ada")
         os.write(ours, b"another pass word\n")
         _, told = process.communicate(timeout=60)
@@ -240,8 +240,8 @@ def test_who_signs_up_while_the_password_is_typed_gets_no_role(database_path, ap
 
 
 @pytest.mark.parametrize(("key", "status"), [(b"\x03", 130), (b"\x04", 1)], ids=["Ctrl-C", "Ctrl-D"])
-def test_the_prompt_can_be_left(database_path, key, status):
-    """Without a traceback, and with nobody made."""
+def test_the_prompt_can_be_interrupted(database_path, key, status):
+    """No traceback, and no user is created."""
     ours, terminal = os.openpty()
     command = [*COMMAND, "create-admin", "root@example.com"]
     take_terminal = [sys.executable, "-c", TAKE_TERMINAL]
@@ -267,8 +267,8 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-def test_routes_prints_every_route_with_who_may_call_it(tmp_path, app):
-    """Without a database, and without making one."""
+def test_routes_prints_every_route_with_its_access(tmp_path, app):
+    """It needs no database and creates none."""
     done = run(tmp_path / "absent.db", "routes")
     assert (done.returncode, done.stderr) == (0, "")
     printed = {tuple(line.split(maxsplit=2)) for line in done.stdout.splitlines()}
@@ -285,7 +285,7 @@ def test_openapi_prints_the_document_that_is_served(tmp_path, api):
 
 @pytest.mark.parametrize("told", UNBALANCED)
 def test_check_finds_a_ledger_that_does_not_add_up(database_path, api, admin, ada, told):
-    """0 while all is well; else the currency or the account is named."""
+    """The exit status is 0 if the ledger is right; otherwise the currency or account is named."""
     account = api.account(ada, balance=100, admin=admin)
     assert run(database_path, "check").returncode == 0
     change(database_path, UNBALANCED[told])
@@ -308,7 +308,7 @@ def test_check_finds_a_ledger_that_does_not_add_up(database_path, api, admin, ad
     ],
 )
 def test_a_bad_setting_stops_every_command_with_one_line(database_path, command, name, value):
-    """It names the variable, what it was (unless it is secret) and what it may be."""
+    """The line has the variable, its value (unless secret) and the allowed values."""
     line = refused(run_on(database_path, command, **{name: value}))
     assert line.startswith(name)
     assert "must be" in line
@@ -348,8 +348,9 @@ def unreadable(path: Path) -> Path:
 @pytest.mark.parametrize(
     "make", [folder, text, in_a_file, in_an_unwritable_folder, in_a_folder_that_cannot_be_made, unreadable]
 )
-def test_what_cannot_be_the_database_stops_every_command_with_one_line(tmp_path, command, make):
-    """It names the variable, what it was and what it may be; where nothing is yet, `check` says what makes it."""
+def test_an_unusable_database_path_stops_every_command_with_one_line(tmp_path, command, make):
+    """The line has the variable, its value and the allowed values. Without a
+    file, `check` names the command that creates it."""
     path = make(tmp_path / "place")
     line = refused(run_on(tmp_path / "app.db", command, DATABASE_URL=f"sqlite:///{path}"))
     assert str(path) in line
@@ -362,14 +363,14 @@ def test_what_cannot_be_the_database_stops_every_command_with_one_line(tmp_path,
 
 
 @pytest.mark.parametrize("command", ["routes", "openapi"])
-def test_commands_without_a_database_do_not_look_at_it(tmp_path, command):
+def test_commands_that_need_no_database_ignore_its_path(tmp_path, command):
     assert run(tmp_path / "app.db", command, DATABASE_URL=f"sqlite:///{tmp_path}").returncode == 0
 
 
 @pytest.mark.parametrize("command", ["serve", "create-admin", "check"])
 @pytest.mark.parametrize(("content", "mode"), [("", 0o600), ("x", 0o600), ("s" * 48, 0o644), ("s" * 48, 0o000)])
-def test_a_secret_of_no_use_stops_every_command_that_signs(database_path, command, content, mode):
-    """In one line that names the file and shows nothing of it."""
+def test_an_unusable_secret_stops_every_command_that_signs(database_path, command, content, mode):
+    """The error is one line that names the file and shows none of its content."""
     file = database_path.with_name("jwt-secret")
     file.write_text(content)
     file.chmod(mode)
@@ -392,8 +393,8 @@ def test_a_command_line_that_cannot_be_read_is_a_usage_error(tmp_path):
         assert done.stderr.startswith("usage: ") and "Traceback" not in done.stderr
 
 
-def test_a_reader_that_leaves_early_is_no_error_to_tell_of(tmp_path):
-    """`python app.py openapi | head -1`: the pipe is closed while much is still to be written."""
+def test_a_pipe_that_closes_early_is_no_error(tmp_path):
+    """`python app.py openapi | head -1`: the pipe closes before all output is written."""
     ours, theirs = os.pipe()
     os.close(ours)
     done = subprocess.run(

@@ -8,7 +8,7 @@ from tests.cli.running import COMMAND, environment, run
 from tests.waiting import wait_until
 
 
-def test_the_demo_goes_as_it_is_told(tmp_path):
+def test_the_demo_gets_the_answers_it_announces(tmp_path):
     """The database of the settings is not touched."""
     done = run(tmp_path / "untouched.db", "demo", RATE_LIMIT_DEFAULT="1/60", JWT_SECRETS="s" * 32)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -16,7 +16,7 @@ def test_the_demo_goes_as_it_is_told(tmp_path):
 
 
 def test_the_demo_can_be_interrupted(tmp_path):
-    """As Ctrl-C does, which its server gets too; nothing is left behind."""
+    """By Ctrl-C, which its server receives too. No process or file is left behind."""
     settings = environment(tmp_path / "untouched.db", TMPDIR=str(tmp_path))
     with subprocess.Popen(
         [*COMMAND, "demo"], env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True

@@ -35,7 +35,7 @@ def ask(port, method, path, body=None, headers=None):
 
 
 def exchange(port, *parts):
-    """Send raw bytes and keep the connection open; what comes until the server closes it."""
+    """Send raw bytes and keep the connection open. Returns what arrives until the server closes it."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as stream:
         for part in parts:
             stream.sendall(part)
@@ -50,19 +50,19 @@ def server(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_migrates_and_answers_until_it_is_told_to_stop(tmp_path, number):
+def test_it_migrates_and_serves_until_it_is_stopped(tmp_path, number):
     with development_server(tmp_path / "app.db", WEB_CONCURRENCY=" ") as server:
         assert ask(server.port, "GET", "/readyz")[0] == 200
         status, printed = server.end(number)
         assert (status, printed.splitlines()[-1]) == (0, "Stopped")
         assert "Traceback" not in server.errors()
     with pytest.raises(ProcessLookupError):
-        os.killpg(server.process.pid, 0)  # it has left no process behind
+        os.killpg(server.process.pid, 0)  # no process is left
     assert run(tmp_path / "app.db", "check").returncode == 0
 
 
 def test_it_prints_its_address_and_commands_that_can_be_pasted(server):
-    """Once it listens. Port 0 is any that is free."""
+    """It prints them once it listens. Port 0 means any free port."""
     assert server.told == f"Serving on http://127.0.0.1:{server.port}\n"
     socket.create_connection(("127.0.0.1", server.port), timeout=30).close()
     _, printed = server.end(signal.SIGINT)
@@ -76,7 +76,7 @@ def test_an_ipv6_address_is_printed_as_urls_have_it(tmp_path):
         socket.create_connection(("::1", server.port), timeout=30).close()
 
 
-def test_an_address_that_is_taken_stops_the_start_with_one_line(tmp_path):
+def test_an_address_in_use_stops_the_start_with_one_line(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         done = run(tmp_path / "app.db", "serve", BIND=address)
@@ -88,7 +88,7 @@ def test_an_address_that_is_taken_stops_the_start_with_one_line(tmp_path):
     "address",
     ["127.0.0.1:0,[::1]:0", "unix:/tmp/socket", "fd://99", "fd://0", "no-such-host.invalid:80", "192.0.2.1:80"],
 )
-def test_an_address_of_no_use_stops_the_start_with_one_line(tmp_path, address):
+def test_an_unusable_address_stops_the_start_with_one_line(tmp_path, address):
     done = run(tmp_path / "app.db", "serve", BIND=address)
     assert refused(done).startswith(f"BIND was {address!r}; ") and "must be" in done.stderr
     assert done.stdout == ""
@@ -103,7 +103,7 @@ def test_a_listening_descriptor_is_served(tmp_path):
 
 
 def test_the_whole_contract_is_served(server):
-    """HEAD and 204 without a body, 304, pages, refusals; each request is one JSON line, where there is no terminal."""
+    """HEAD and 204 without a body, 304, pages, errors. Without a terminal, each request is logged as one JSON line."""
     status, headers, body = ask(server.port, "HEAD", "/healthz")
     assert (status, body) == (200, b"") and int(headers["Content-Length"]) > 0
     assert ask(server.port, "POST", "/api/v1/users", ADA, JSON)[0] == 201
@@ -137,8 +137,8 @@ def test_the_whole_contract_is_served(server):
         ),
     ],
 )
-def test_a_body_that_is_framed_badly_gets_an_envelope(server, head, body, code):
-    """Without a traceback, and the next request is served."""
+def test_a_badly_framed_body_gets_an_error_envelope(server, head, body, code):
+    """No traceback is printed, and the next request is served."""
     request = b"POST /api/v1/users HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n"
     answer = exchange(server.port, request, body)
     assert b'"error":{"code":"' + code + b'"' in answer
@@ -161,7 +161,7 @@ def test_a_body_that_is_framed_badly_gets_an_envelope(server, head, body, code):
     ],
 )
 def test_a_head_that_cannot_be_parsed_or_routed_gets_an_envelope(server, request_line, head, status, code):
-    """Without a traceback. The log line has no byte that a terminal obeys."""
+    """No traceback is printed, and the log line has no byte that controls a terminal."""
     answered, _, body = exchange(server.port, request_line + b"\r\n" + head + b"\r\n").partition(b"\r\n\r\n")
     assert answered.startswith(b"HTTP/1.1 %d " % status)
     envelope = json.loads(body)
@@ -173,7 +173,7 @@ def test_a_head_that_cannot_be_parsed_or_routed_gets_an_envelope(server, request
 
 
 def test_an_answer_comes_before_a_body_that_never_ends(server):
-    """A client that keeps a refused chunked request open hears of the refusal at once."""
+    """A client that keeps a refused chunked request open gets the refusal at once."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as stream:
         stream.sendall(b"POST /api/v1/users HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab")
         assert stream.recv(100).startswith(b"HTTP/1.1 411 ")
@@ -185,7 +185,7 @@ def test_clients_are_served_beside_one_that_stalls(server):
         assert ask(server.port, "GET", "/healthz")[0] == 200
 
 
-def test_what_another_process_has_left_to_deliver_is_delivered_without_a_request(tmp_path, database_path):
+def test_deliveries_left_by_another_process_are_made_without_a_request(tmp_path, database_path):
     with receiving() as (receiver, port):
         hooks = webhooks(port)
         assert run(database_path, "create-admin", "root@example.com", ADMIN_PASSWORD=PASSWORD, **hooks).returncode == 0
@@ -194,8 +194,8 @@ def test_what_another_process_has_left_to_deliver_is_delivered_without_a_request
             wait_until(lambda: bool(receiver.arrivals))
 
 
-def test_a_delivery_under_way_at_the_stop_is_finished_and_written_down(tmp_path):
-    """So that no other process makes it again."""
+def test_a_delivery_under_way_at_the_stop_is_finished_and_settled(tmp_path):
+    """So no other process repeats it."""
     told = threading.Event()
     with receiving() as (receiver, port), development_server(tmp_path / "app.db", **webhooks(port)) as server:
         receiver.answer = lambda *_: told.wait(30) and (204, {})
@@ -239,8 +239,8 @@ def change(file: Path, before: str, after: str) -> None:
     new.replace(file)
 
 
-def test_a_change_of_the_code_is_served_on_the_same_port_without_a_restart(tmp_path, checkout):
-    """By the same process, which still stops as it should. Every request is answered. A new migration is applied."""
+def test_changed_code_is_served_on_the_same_port_without_a_restart(tmp_path, checkout):
+    """The same process reloads, answers every request, applies a new migration and still stops cleanly."""
     with development_server(tmp_path / "app.db", [sys.executable, str(checkout / "app.py")]) as server:
         assert health(server.port) == "ok"
         change(checkout / "backend/routes/service.py", 'Status("ok")', 'Status("changed")')
@@ -254,7 +254,7 @@ def test_a_change_of_the_code_is_served_on_the_same_port_without_a_restart(tmp_p
     assert "newer" in refused(run(tmp_path / "app.db", "check"))
 
 
-def test_code_that_cannot_build_the_application_or_migrate_is_shown_and_the_old_code_goes_on(tmp_path, checkout):
+def test_code_that_cannot_build_the_application_or_migrate_is_shown_and_the_old_code_keeps_serving(tmp_path, checkout):
     """A URL table that names what is not imported yet, and half a migration."""
     migration = checkout / "sql/sqlite/0999_notes.sql"
     with development_server(tmp_path / "app.db", [sys.executable, str(checkout / "app.py")]) as server:
@@ -271,7 +271,7 @@ def test_code_that_cannot_build_the_application_or_migrate_is_shown_and_the_old_
         wait_until(lambda: health(server.port) == "mended", 60)
 
 
-def test_code_that_cannot_be_imported_is_shown_and_the_old_code_goes_on(tmp_path, checkout):
+def test_an_import_error_is_shown_and_the_old_code_keeps_serving(tmp_path, checkout):
     with development_server(tmp_path / "app.db", [sys.executable, str(checkout / "app.py")]) as server:
         change(checkout / "backend/routes/service.py", 'Status("ok")', "Status(broken(]")
         wait_until(lambda: "SyntaxError" in server.errors(), 60)

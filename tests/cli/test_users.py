@@ -1,4 +1,4 @@
-"""`users`: the table of users, and one of them deactivated or activated as an admin would through the API."""
+"""`users`: lists users, and deactivates or activates one as an admin does through the API."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.cli.running import refused, run
 
 
 def rows(done):
-    """The lines of the table, each as its words, under its head."""
+    """The rows of the table without the header, split into words."""
     assert (done.returncode, done.stderr) == (0, "")
     head, *lines = [line.split() for line in done.stdout.splitlines()]
     assert head == ["ID", "CREATED", "STATE", "ROLES", "E-MAIL"]
@@ -36,7 +36,7 @@ def test_each_user_is_listed_once_however_many_there_are(app, api, monkeypatch, 
 
 
 def test_a_deactivated_user_is_locked_out_and_an_activated_one_logs_in_again(database_path, api, admin, ada):
-    """Every login ends, and stays ended. Each command may be repeated."""
+    """Every login ends and stays ended. Each command is idempotent."""
     for _ in range(2):
         done = run(database_path, "users", "--deactivate", " ADA@example.com")
         assert (done.returncode, done.stderr) == (0, "")
@@ -52,8 +52,8 @@ def test_a_deactivated_user_is_locked_out_and_an_activated_one_logs_in_again(dat
     assert api.log_in(ada.email).id == ada.id
 
 
-def test_events_and_audit_are_those_of_the_api_but_for_the_actor(database_path, api, admin, ada):
-    """Once through the API, once through the command line."""
+def test_events_and_audit_equal_those_of_the_api_except_for_the_actor(database_path, api, admin, ada):
+    """The same changes, made through the API and through the command line."""
     for active in (False, True):
         api.patch(f"/users/{ada.id}", admin, {"active": active})
     for option in ("--deactivate", "--activate"):
@@ -79,5 +79,5 @@ def test_the_last_active_admin_cannot_be_deactivated(database_path, api, admin):
 
 @pytest.mark.parametrize("option", ["--activate", "--deactivate"])
 @pytest.mark.parametrize("email", ["nobody@example.com", "nonsense", ""])
-def test_an_unknown_e_mail_is_one_line(database_path, option, email):
+def test_an_unknown_e_mail_fails_with_one_line(database_path, option, email):
     assert refused(run(database_path, "users", option, email)) == "No user has this e-mail address."

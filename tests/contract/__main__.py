@@ -1,4 +1,4 @@
-"""`make contract`: tools that know nothing of this project read its OpenAPI document and try the service with it.
+"""`make contract`: independent tools read the OpenAPI document and test the service against it.
 
 Spectral lints the document by its `oas` rules. Schemathesis generates requests from it, valid and invalid ones, sends
 them to a gunicorn with two workers, and checks that each answer is as documented. Either finding is a failure.

@@ -1,4 +1,4 @@
-"""Helpers of the relay's tests: subscribers that keep what they get, and processes as a relay sees them."""
+"""Helpers of the relay's tests: subscribers that record events, and processes as a relay sees them."""
 
 import os
 import threading

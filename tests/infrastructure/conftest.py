@@ -1,4 +1,4 @@
-"""Fixtures: a small database of notes, in both implementations; workers with caches; a program that writes as well."""
+"""Fixtures: a small database of notes in both implementations, workers with caches, and an outside writer."""
 
 import sqlite3
 import threading
@@ -21,7 +21,7 @@ Put = Callable[[str, int | None], None]
 
 @pytest.fixture
 def notes_path(tmp_path: Path) -> Path:
-    """A database of notes, no two alike."""
+    """A database of notes with unique texts."""
     path = tmp_path / "notes.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -32,7 +32,7 @@ def notes_path(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=WIRINGS)
 def database_class(request: pytest.FixtureRequest) -> type[Database]:
-    """Each test that uses a database runs over both: the textbook's and production's."""
+    """The database of each wiring: a test that uses a database runs over both."""
     return database_class_of(request.param)
 
 
@@ -62,14 +62,14 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
 
 @pytest.fixture
 def outsider(notes_path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection of another program. It waits for nothing."""
+    """Another program's connection, which never waits for a lock."""
     with closing(sqlite3.connect(notes_path, isolation_level=None, timeout=0)) as connection:
         yield connection
 
 
 @pytest.fixture
 def written(outsider: sqlite3.Connection) -> Callable[[], list[str]]:
-    """What is committed by now."""
+    """The texts that are committed by now."""
     return lambda: [text for (text,) in outsider.execute("SELECT text FROM notes ORDER BY text")]
 
 

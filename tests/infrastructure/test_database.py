@@ -1,4 +1,4 @@
-"""The two verbs of the database: what a transaction and a snapshot promise. (Faults: test_database_faults.py.)"""
+"""What `transaction` and `snapshot` promise. (Faults: test_database_faults.py.)"""
 
 import logging
 import sqlite3
@@ -14,7 +14,7 @@ from tests.at_once import at_once
 from tests.watching import descriptors_of, in_a_thread
 
 
-def test_a_transaction_is_there_at_the_end_of_its_block_and_not_before(database, written):
+def test_a_transaction_is_visible_after_its_block_and_not_before(database, written):
     with database.transaction() as tx:
         assert tx.run("INSERT INTO notes (text) VALUES ('a'), ('b')") == 2
         assert tx.rows("SELECT text FROM notes ORDER BY text") == [("a",), ("b",)]
@@ -24,7 +24,7 @@ def test_a_transaction_is_there_at_the_end_of_its_block_and_not_before(database,
 
 @pytest.mark.parametrize("error", [RuntimeError, sqlite3.ProgrammingError, KeyboardInterrupt, GeneratorExit])
 def test_a_block_that_raises_has_written_nothing(database, written, error, write):
-    """Its error comes out as it is, and the next transaction is none the worse."""
+    """Its error propagates unchanged, and the next transaction works."""
     with pytest.raises(error, match="on purpose"), database.transaction() as tx:
         tx.run("INSERT INTO notes (text) VALUES ('a')")
         raise error("on purpose")
@@ -33,8 +33,8 @@ def test_a_block_that_raises_has_written_nothing(database, written, error, write
     assert written() == ["b"]
 
 
-def test_every_way_to_write_tells_of_a_duplicate(database, written, write):
-    """Also one that returns rows, and one that runs many times."""
+def test_every_way_to_write_raises_duplicate(database, written, write):
+    """Also a statement that returns rows, and one that runs for many rows."""
     write("a")
     insert = "INSERT INTO notes (text) VALUES (:text)"
     for run in (
@@ -49,7 +49,7 @@ def test_every_way_to_write_tells_of_a_duplicate(database, written, write):
     assert written() == ["a", "b", "c"]
 
 
-def test_a_duplicate_is_told_and_the_rest_of_the_transaction_stands_if_it_is_caught(database, written, write):
+def test_a_duplicate_that_is_caught_leaves_the_rest_of_the_transaction_intact(database, written, write):
     write("a")
     with database.transaction() as tx:
         tx.run("INSERT INTO notes (text) VALUES ('b')")
@@ -89,7 +89,7 @@ def test_a_value_that_sqlite_cannot_hold_ends_in_a_rollback(database, written, v
 
 @pytest.mark.parametrize("outer", ["transaction", "snapshot"])
 @pytest.mark.parametrize("inner", ["transaction", "snapshot", "check_writable"])
-def test_nothing_nests_and_what_is_open_goes_on(database, written, outer, inner):
+def test_nesting_is_refused_and_the_outer_block_goes_on(database, written, outer, inner):
     with getattr(database, outer)() as tx:
         if outer == "transaction":
             tx.run("INSERT INTO notes (text) VALUES ('a')")
@@ -100,8 +100,8 @@ def test_nothing_nests_and_what_is_open_goes_on(database, written, outer, inner)
     assert written() == (["a"] if outer == "transaction" else [])
 
 
-def test_a_snapshot_is_one_view(database, written, outsider):
-    """What is written after its first read does not appear in it, but in the next one."""
+def test_a_snapshot_is_consistent(database, written, outsider):
+    """Writes after its first read appear only in the next snapshot."""
     with database.snapshot() as tx:
         assert tx.rows("SELECT text FROM notes") == []
         outsider.execute("INSERT INTO notes (text) VALUES ('a')")
@@ -111,7 +111,7 @@ def test_a_snapshot_is_one_view(database, written, outsider):
 
 
 def test_a_transaction_reads_what_was_committed_before_it_began(database, outsider):
-    """It may write after it has read, although others write as well: it has had the lock from the start."""
+    """It can read and then write beside other writers, because it holds the write lock from the start."""
     outsider.execute("INSERT INTO notes (text) VALUES ('a')")
     with database.transaction() as tx:
         assert tx.rows("SELECT text FROM notes") == [("a",)]
@@ -120,8 +120,8 @@ def test_a_transaction_reads_what_was_committed_before_it_began(database, outsid
         tx.run("UPDATE notes SET text = 'c'")
 
 
-def test_a_snapshot_cannot_write_nor_can_a_transaction_that_is_over(database, written, write):
-    """Neither before this thread has written for the first time nor right after."""
+def test_neither_a_snapshot_nor_a_finished_transaction_can_write(database, written, write):
+    """Both before this thread's first write and right after it."""
     for _ in range(2):
         with pytest.raises((Unavailable, sqlite3.OperationalError)), database.snapshot() as tx:
             tx.run("INSERT INTO notes (text) VALUES ('b')")
@@ -134,8 +134,8 @@ def test_a_snapshot_cannot_write_nor_can_a_transaction_that_is_over(database, wr
     assert written() == ["a0", "a1"]
 
 
-def test_what_is_to_follow_a_commit_follows_it_in_order(database, written, write):
-    """It sees the write, as everybody does, and may use the database itself. After a rollback nothing follows."""
+def test_after_commit_actions_run_in_order(database, written, write):
+    """An action sees the committed write and may use the database. After a rollback none runs."""
     seen = []
     with pytest.raises(RuntimeError), database.transaction() as tx:
         tx.after_commit(lambda: seen.append("committed"))
@@ -149,8 +149,8 @@ def test_what_is_to_follow_a_commit_follows_it_in_order(database, written, write
     assert seen == [["a"], ["a", "b"]]
 
 
-def test_what_fails_after_a_commit_is_logged_and_the_write_stands(database, written, caplog):
-    """The other actions run all the same, and the caller hears nothing of it."""
+def test_an_after_commit_action_that_fails_is_logged_and_the_write_stands(database, written, caplog):
+    """The other actions still run, and the caller gets no error."""
     seen = []
     with caplog.at_level(logging.ERROR), database.transaction() as tx:
         tx.run("INSERT INTO notes (text) VALUES ('a')")
@@ -162,7 +162,7 @@ def test_what_fails_after_a_commit_is_logged_and_the_write_stands(database, writ
 
 
 def test_a_transaction_has_one_time(database, clock):
-    """In milliseconds, and the next has a later one."""
+    """In milliseconds; the next transaction has a later one."""
     for block in (database.transaction, database.snapshot):
         with block() as tx:
             before = tx.now
@@ -173,8 +173,8 @@ def test_a_transaction_has_one_time(database, clock):
             assert tx.now >= before + 60_000
 
 
-def test_many_rows_are_found_by_one_query(database, write):
-    """`:ids` becomes as many parameters as there are ids; none of them, no query."""
+def test_one_query_finds_the_rows_of_many_ids(database, write):
+    """`:ids` expands to one parameter per id. Without ids there is no query."""
     write("a", "b", "c; DROP TABLE notes")
     with database.snapshot() as tx:
         sql = "SELECT text FROM notes WHERE text IN (:ids) ORDER BY text"
@@ -183,8 +183,8 @@ def test_many_rows_are_found_by_one_query(database, write):
         assert tx.row("SELECT text FROM notes WHERE text = '?'") is None
 
 
-def test_the_log_shrinks_once_a_long_reader_has_gone(database, notes_path):
-    """While the snapshot lasts, SQLite can only append to the `-wal`; a few writes later it is at its limit again."""
+def test_the_wal_shrinks_once_a_long_snapshot_ends(database, notes_path):
+    """While the snapshot lasts, SQLite can only append to the `-wal`; a few writes later it shrinks to its limit."""
     log = notes_path.with_name("notes.db-wal")
 
     def write(*texts: str) -> None:
@@ -203,7 +203,7 @@ def test_the_log_shrinks_once_a_long_reader_has_gone(database, notes_path):
 
 
 def test_a_snapshot_whose_block_raises_is_over(database, outsider):
-    """The next one sees what was written since, and its own error has come out."""
+    """Its error propagates, and the next snapshot sees what was written since."""
     for error in (ValueError, KeyboardInterrupt):
         with pytest.raises(error), database.snapshot() as tx:
             tx.rows("SELECT * FROM notes")
@@ -219,7 +219,7 @@ def test_a_snapshot_whose_block_raises_is_over(database, outsider):
     [("synchronous", 2), ("foreign_keys", 1), ("trusted_schema", 0), ("journal_size_limit", 2**26)],
 )
 def test_every_connection_is_set_up_alike(database, verb, pragma, value):
-    """A committed write is on disk (FULL is 2), and no function of a strange schema runs."""
+    """A committed write is on disk (FULL is 2), and functions in a foreign schema do not run."""
     with getattr(database, verb)() as tx:
         assert tx.row(f"PRAGMA {pragma}") == (value,)
 
@@ -229,8 +229,8 @@ def texts(database):
         return [text for (text,) in tx.rows("SELECT text FROM notes ORDER BY text")]
 
 
-def test_each_thread_has_a_view_of_its_own(database, write):
-    """A snapshot in one thread keeps to its moment while another thread writes and reads."""
+def test_each_thread_has_its_own_snapshot(database, write):
+    """A snapshot in one thread does not change while another thread writes and reads."""
     with database.snapshot() as tx:
         assert tx.rows("SELECT text FROM notes") == []
         in_a_thread(lambda: write("a"))
@@ -238,8 +238,8 @@ def test_each_thread_has_a_view_of_its_own(database, write):
     assert texts(database) == ["a"]
 
 
-def test_transactions_of_many_threads_follow_one_another(make_database, written):
-    """Each reads what the one before has written, and their times follow the order of their commits."""
+def test_transactions_of_many_threads_are_serialised(make_database, written):
+    """Each reads the write of the one before, and their times are in commit order."""
     database = make_database(busy_timeout=30)
 
     def work(thread):
@@ -255,8 +255,8 @@ def test_transactions_of_many_threads_follow_one_another(make_database, written)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
-def test_a_connection_is_closed_with_its_thread(database, notes_path, write):
-    """One for each of ten threads to read with, none when they are over; `close` closes this thread's."""
+def test_a_connection_closes_when_its_thread_ends(database, notes_path, write):
+    """Ten threads have ten reading connections, and none once they end; `close` closes that of the calling thread."""
     all_in = threading.Barrier(10, action=lambda: opened.append(descriptors_of(notes_path)))
     opened = []
 
@@ -282,13 +282,13 @@ def test_a_failed_transaction_leaves_no_connection_behind(database, notes_path):
 
     for _ in range(3):
         in_a_thread(fail)
-    assert descriptors_of(notes_path) <= 1  # of the process, to write with
+    assert descriptors_of(notes_path) <= 1  # the process's write connection
     database.close()
     assert descriptors_of(notes_path) == 0
 
 
-def test_a_database_that_is_not_there_is_an_error_and_not_a_new_one(make_database, notes_path):
-    """Neither read nor written, and nothing is made in its place. Put back, it can be used without a restart."""
+def test_an_absent_database_is_an_error_and_is_not_created(make_database, notes_path):
+    """Reads and writes fail, and no file is created. Once it is back, it works without a restart."""
     database = make_database()
     aside = notes_path.rename(notes_path.with_name("aside.db"))
     for use in (database.snapshot, database.transaction):

@@ -34,19 +34,21 @@ def count(database):
 
 
 def mark(verb):
-    """Mark the connection: a setting that lasts as long as it does."""
+    """Mark the connection by a setting that lasts until it closes."""
     with verb() as tx:
         tx.rows("PRAGMA cache_size = 777")
 
 
 def is_marked(verb):
-    """Whether it is still the same connection."""
+    """Whether it is the marked connection."""
     with verb() as tx:
         return tx.row("PRAGMA cache_size") == (777,)
 
 
-def test_a_writer_that_waits_too_long_for_another_program_is_told_when_to_come_back(database, outsider, write):
-    """Once the budget is used up, not after SQLite's own 5 s. Reads go on, and writes once the outsider is done."""
+def test_a_writer_that_waits_too_long_for_another_program_gets_unavailable_with_retry_after(database, outsider, write):
+    """Unavailable comes when the busy timeout is over, not after SQLite's own 5 s.
+
+    Reads work meanwhile, and writes once the outsider is done."""
     outsider.execute("BEGIN IMMEDIATE")
     outsider.execute("INSERT INTO notes (text) VALUES ('a')")
     began = time.monotonic()
@@ -62,7 +64,7 @@ def test_a_writer_that_waits_too_long_for_another_program_is_told_when_to_come_b
     assert count(database) == 2
 
 
-def test_a_writer_that_waits_shorter_gets_its_turn(make_database, notes_path):
+def test_a_writer_waits_for_a_short_transaction_of_another_program(make_database, notes_path):
     database = make_database(busy_timeout=30)
     outsider = sqlite3.connect(notes_path, isolation_level=None, check_same_thread=False)
     outsider.execute("BEGIN IMMEDIATE")
@@ -72,7 +74,7 @@ def test_a_writer_that_waits_shorter_gets_its_turn(make_database, notes_path):
     timer.join()
 
 
-def test_a_check_may_wait_for_less_than_the_whole_time(make_database, outsider):
+def test_a_transaction_can_have_a_shorter_timeout(make_database, outsider):
     """Behind another program, and behind a thread of this process."""
     database, began = make_database(busy_timeout=3600), time.monotonic()
     outsider.execute("BEGIN IMMEDIATE")
@@ -85,8 +87,8 @@ def test_a_check_may_wait_for_less_than_the_whole_time(make_database, outsider):
     assert time.monotonic() - began < 15
 
 
-def test_a_writer_holds_others_up_no_longer_than_their_budget(database, make_database):
-    """Of the same `Database`, and of another. What the holder wrote stands."""
+def test_a_writer_delays_others_no_longer_than_their_timeout(database, make_database):
+    """Writers of the same `Database` and of another. The holder's write is committed."""
     refused: queue.Queue[BaseException] = queue.Queue()
     other = make_database(busy_timeout=BUDGET)
 
@@ -110,10 +112,10 @@ def test_a_writer_holds_others_up_no_longer_than_their_budget(database, make_dat
     other.check_writable()
 
 
-def test_a_full_disk_writes_nothing_and_is_no_lasting_harm(database, write):
-    """SQLite has rolled back by itself, and the connection is kept: closing the last would take the `-shm` along.
+def test_a_full_disk_writes_nothing_and_later_writes_work(database, write):
+    """SQLite has already rolled back. The connection stays open, because closing the last one would delete the `-shm`.
 
-    (Here the file may not grow: the limit belongs to the connection.)
+    (The test limits the file's size through the connection.)
     """
     write("a")
     mark(database.snapshot)
@@ -131,8 +133,8 @@ def test_a_full_disk_writes_nothing_and_is_no_lasting_harm(database, write):
     assert is_marked(database.transaction)
 
 
-def test_a_file_that_is_no_database_is_told_from_a_wrong_statement(tmp_path, make_database, database):
-    """Unavailable for the one; the statement's own error for the other, which would fail again."""
+def test_a_file_that_is_no_database_is_distinguished_from_a_wrong_statement(tmp_path, make_database, database):
+    """The file is Unavailable; the statement raises its own error, because it would fail again."""
     (tmp_path / "text.db").write_text("this is no database " * 100)
     broken = make_database(tmp_path / "text.db")
     for _ in range(3):
@@ -144,7 +146,7 @@ def test_a_file_that_is_no_database_is_told_from_a_wrong_statement(tmp_path, mak
 
 
 def test_a_read_only_database_can_be_read_and_not_written(database_class):
-    """Another user's, in a folder without write access: Unavailable, and not a byte of it changed."""
+    """A database of another user, in a folder without write access: writing is Unavailable and changes no byte."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "notes.db"
         Path(folder).chmod(0o755)
@@ -176,7 +178,7 @@ def test_a_read_only_database_can_be_read_and_not_written(database_class):
 
 
 def break_descriptors_of(path: Path) -> None:
-    """What this process has open of `path` fails from now on, as a disk that was unplugged; a new one works."""
+    """Make all open descriptors of `path` fail, as if its disk was unplugged; new descriptors work."""
     unreadable = os.open(os.devnull, os.O_WRONLY)
     for link in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
@@ -186,7 +188,7 @@ def break_descriptors_of(path: Path) -> None:
 
 
 def write_from_outside(path: Path, text: str) -> None:
-    """By another process, into the database file itself: nothing that is cached or in the log holds any more."""
+    """Another process writes into the database file itself, so cached pages and the log are stale."""
 
     def work() -> None:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -196,8 +198,8 @@ def write_from_outside(path: Path, text: str) -> None:
     Forked(work).result()
 
 
-def test_a_connection_to_read_with_that_fails_is_replaced_at_the_next_use(database, notes_path):
-    """The first read is refused, the next one served, without a restart."""
+def test_a_failed_read_connection_is_replaced_at_the_next_use(database, notes_path):
+    """The first read is Unavailable; the next one works without a restart."""
     assert count(database) == 0
     mark(database.snapshot)
     write_from_outside(notes_path, "a")
@@ -209,8 +211,8 @@ def test_a_connection_to_read_with_that_fails_is_replaced_at_the_next_use(databa
 
 
 @pytest.mark.parametrize("when", ["before a transaction", "inside it"])
-def test_a_connection_to_write_with_that_fails_is_replaced_at_the_next_use(database, notes_path, write, when):
-    """One writer is refused, and the very next one is served."""
+def test_a_failed_write_connection_is_replaced_at_the_next_use(database, notes_path, write, when):
+    """One write is Unavailable; the next one works."""
     write("a")
     database.close()
     database.check_writable()
@@ -225,8 +227,8 @@ def test_a_connection_to_write_with_that_fails_is_replaced_at_the_next_use(datab
 
 
 @pytest.mark.parametrize("verb", ["snapshot", "transaction"])
-def test_a_block_that_cannot_be_rolled_back_ends_with_its_connection(database, statements, outsider, verb):
-    """Else the connection would keep the snapshot, or the write lock. The block's own error comes out."""
+def test_a_failed_rollback_closes_the_connection(database, statements, outsider, verb):
+    """Otherwise the connection would keep the snapshot or the write lock. The block's own error propagates."""
     statements.fail("ROLLBACK", MemoryError())
     with pytest.raises(ValueError, match="on purpose"), getattr(database, verb)() as tx:
         tx.rows("SELECT * FROM notes")
@@ -236,8 +238,8 @@ def test_a_block_that_cannot_be_rolled_back_ends_with_its_connection(database, s
     database.check_writable()
 
 
-def test_a_transaction_that_has_begun_although_an_error_says_no_is_ended(database, statements, outsider):
-    """An error after BEGIN has taken the lock, such as a want of memory, does not keep it."""
+def test_a_transaction_that_began_despite_an_error_is_ended(database, statements, outsider):
+    """An error after BEGIN has taken the lock, such as SQLITE_NOMEM, releases the lock."""
     statements.fail("BEGIN IMMEDIATE", MemoryError(), done=True)
     with pytest.raises(MemoryError), database.transaction():
         raise AssertionError("not to be reached")
@@ -245,8 +247,8 @@ def test_a_transaction_that_has_begun_although_an_error_says_no_is_ended(databas
     database.check_writable()
 
 
-def test_a_connection_that_cannot_be_opened_is_a_fault_of_the_moment(make_database):
-    """Too many open files: Unavailable to read and to write, and all is well when there are fewer."""
+def test_a_connection_that_cannot_be_opened_is_a_temporary_fault(make_database):
+    """With too many open files, reads and writes are Unavailable; both work once there are fewer."""
 
     def use() -> list[str]:
         database, outcomes = make_database(), []
@@ -293,8 +295,8 @@ def test_a_fault_of_the_machine_closes_the_connection(database, verb, name):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("verb", ["snapshot", "transaction"])
-def test_a_fault_of_the_moment_leaves_the_connection_open(database, verb, name):
-    """To close the last one would delete the `-shm`, and a full disk has no room for another."""
+def test_a_temporary_fault_leaves_the_connection_open(database, verb, name):
+    """Closing the last one would delete the `-shm`, and a full disk has no room for a new one."""
     mark(getattr(database, verb))
     with pytest.raises(Unavailable), getattr(database, verb)():
         raise failing_with(name)
@@ -303,7 +305,7 @@ def test_a_fault_of_the_moment_leaves_the_connection_open(database, verb, name):
 
 @pytest.mark.parametrize("name", ["SQLITE_ERROR", "SQLITE_MISMATCH", "SQLITE_RANGE", "SQLITE_TOOBIG"])
 @pytest.mark.parametrize("verb", ["snapshot", "transaction"])
-def test_an_error_of_the_statement_comes_out_as_it_is(database, verb, name):
+def test_an_error_of_the_statement_propagates_unchanged(database, verb, name):
     mark(getattr(database, verb))
     with pytest.raises(sqlite3.OperationalError, match=name), getattr(database, verb)():
         raise failing_with(name)

@@ -64,7 +64,7 @@ def done(answer):
 
 
 def users_and_sessions(api, told, clock, mailbox):
-    """Everything that can happen to a user, done by an admin and by Ada, who remains."""
+    """Everything that can happen to a user, done by an admin and by Ada, the user that is not deleted."""
     admin = told.signed_up(api, "Root")
     with api.app.database.transaction() as tx:
         api.app.users.grant_admin(tx, admin.id)

@@ -369,7 +369,7 @@ def test_expired_and_ended_logins_do_not_count_among_the_hundred(api, ada, clock
 
 
 def test_a_list_of_logins_holds_a_hundred_whatever_the_database_holds(api, ada, database_path):
-    """Each login of a user who has more brings the number nearer to that, at a bounded cost."""
+    """Each login of a user with more than a hundred removes some of the surplus, at a bounded cost."""
     with closing(sqlite3.connect(database_path)) as connection, connection:
         connection.executemany(
             f"INSERT INTO sessions (id, {COLUMNS}) SELECT ?, {COLUMNS} FROM sessions WHERE user_id = ? LIMIT 1",

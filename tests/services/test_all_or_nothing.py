@@ -1,4 +1,4 @@
-"""A request of which one statement fails has no effect: every table is as before, and no listener was called."""
+"""If one statement of a request fails, the request has no effect: no row changes, and no listener is called."""
 
 import sqlite3
 from contextlib import closing
@@ -43,7 +43,7 @@ def send(api, ada, grace, admin):
         "new product": lambda: api.post("/products", admin, new),
         "product": lambda: api.patch(f"/products/{tea}", admin, {"stock": 9}),
     }
-    api.app.relay.stop()  # it would deliver meanwhile
+    api.app.relay.stop()  # it would write deliveries meanwhile
     return lambda name: requests[name]()
 
 
@@ -81,7 +81,7 @@ def test_a_request_that_cannot_write_one_of_its_rows_writes_none(send, everythin
 
 
 def test_no_listener_is_called_for_what_was_rolled_back(app):
-    """A listener is called when the transaction can be read, and never for one that failed."""
+    """A listener is called after the commit, and never for a transaction that failed."""
     events, heard = EventBus(), []
 
     def listen(event):

@@ -1,4 +1,4 @@
-"""Whatever is done in whatever order, no money appears or vanishes, and stock plus sales stay the same."""
+"""No sequence of operations creates or loses money, and stock plus sales stay constant."""
 
 import shutil
 import tempfile
@@ -67,7 +67,7 @@ class Shop:
 
 
 def done(problem, work):
-    """The id of what `work()` made; with a `problem`, `work()` must raise it instead, and the result is None."""
+    """The id of what `work()` created. With a `problem`, `work()` must raise it; the result is None."""
     if problem is None:
         return work().resource.id
     with pytest.raises(problem):

@@ -15,7 +15,7 @@ FIELDS = ["time", "level", "requestId", "method", "path", "route", "status", "ms
 
 
 class Unreadable:
-    """A body that fails while it is read, in a way that nobody foresaw."""
+    """A body whose reading raises an unexpected exception."""
 
     def read(self, size):
         raise RuntimeError("the cause: s3cret in /srv/app.db")
@@ -40,7 +40,7 @@ def access_lines(log_file):
 
 
 def fail(api, request_id, **rest):
-    """Two causes that nobody foresaw."""
+    """Two causes of unexpected exceptions."""
     headers = {"X-Request-ID": request_id}
     body = {"environ_overrides": {"wsgi.input": Unreadable(), "CONTENT_LENGTH": "2"}}
     return [
@@ -51,7 +51,7 @@ def fail(api, request_id, **rest):
 
 @pytest.fixture
 def broken(api, database_path):
-    """An application whose products are gone behind its back."""
+    """An application whose products table has been removed."""
     connection = sqlite3.connect(database_path)
     connection.execute("DROP TABLE products")
     connection.close()
@@ -73,9 +73,9 @@ def test_a_500_is_always_the_same_sentence(broken):
 
 
 def test_the_cause_of_a_500_is_in_the_log_under_the_request_id(broken, program_log):
-    fail(broken, "who-asked")
+    fail(broken, "request-1")
     errors = [line for line in program_log() if line["level"] == "ERROR"]
-    assert [line["requestId"] for line in errors] == ["who-asked", "who-asked"]
+    assert [line["requestId"] for line in errors] == ["request-1", "request-1"]
     assert "the cause: s3cret" in errors[0]["exception"]
     assert "no such table" in errors[1]["exception"]
 

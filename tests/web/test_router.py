@@ -186,7 +186,7 @@ THINGS = ThingRoutes()
      ("/things/{id}", THINGS.delete_things, USER, THINGS.find, "belong together"),
      ("/things/{id}", THINGS.delete_things, USER, None, "belong together")],
 )  # fmt: skip
-def test_a_route_that_leaves_something_unsaid_does_not_start(path, handler, access, find, advice):
+def test_an_incomplete_route_does_not_start(path, handler, access, find, advice):
     """The error names the route, and what to do."""
     with pytest.raises(TypeError, match=f"DELETE {re.escape(path)}: .*{advice}"):
         endpoint(Route("DELETE", path, handler, access, find))

@@ -1,4 +1,4 @@
-"""What both peers share: the models, the engine and the transfer, in SQLAlchemy 2 as its documentation teaches it.
+"""What both peers share: models, engine and transfer, in SQLAlchemy 2 as its documentation teaches.
 
 As careful as ours where that costs time (WAL, `synchronous=FULL`, foreign keys, a busy time-out of 5 s, the write lock
 taken before anything is read that the write depends on), and without what ours does besides: no rate limits, no
@@ -116,7 +116,7 @@ def engine_of(database: str, threads: int) -> Engine:
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # sqlite3 begins nothing by itself; `begin` below does
+        connection.isolation_level = None  # sqlite3 begins no transaction by itself; `begin` below does
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
