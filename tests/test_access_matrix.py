@@ -17,7 +17,7 @@ METHODS = ("GET", "HEAD")
 CALLERS = ("anonymous", "stranger", "owner", "admin", "deactivated", "forged")
 IDS_OF_NOTHING = {"absent": "0198c0de-0000-7000-8000-000000000000", "not a UUID": "1%27--"}
 CODES = {401: "UNAUTHORIZED", 403: "FORBIDDEN", 404: "NOT_FOUND"}
-# Routes without `{id}` whose body names something of the caller's own.
+# Routes without `{id}` whose body names an account of the caller.
 PAID_FROM_ONES_OWN_ACCOUNT = {f"POST {API}/transfers", f"POST {API}/orders"}
 # An admin reads everything, but cannot act as another user.
 NOT_EVEN_ADMINS = PAID_FROM_ONES_OWN_ACCOUNT | {f"DELETE {API}/auth/sessions/{{id}}"}
@@ -94,7 +94,7 @@ def test_a_route_serves_the_callers_it_admits_and_refuses_all_others(api, world,
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("kind", IDS_OF_NOTHING)
-def test_an_id_of_nothing_reveals_nothing_to_a_caller_without_rights(api, world, kind, caller):
+def test_an_absent_id_reveals_nothing_to_a_caller_without_rights(api, world, kind, caller):
     """401 before 403 before 404: so another user is 403, existing or not."""
     for key in VALID:
         if "{id}" in key:

@@ -42,28 +42,30 @@ def session_of(person: Person) -> str:
     return str(jwt.decode(person.access, options={"verify_signature": False})["sid"])
 
 
-def change(api: Api, sql: str, who: Person) -> None:
+def change(api: Api, sql: str, caller: Person) -> None:
     with api.app.database.transaction() as tx:
-        assert tx.run(sql, id=who.id) > 0
+        assert tx.run(sql, id=caller.id) > 0
 
 
 LOSSES: dict[str, Callable[[Api, Person, Person], object]] = {
-    "logout": lambda api, who, _: api.post("/auth/logout", json={"refreshToken": who.refresh}),
-    "the session is ended elsewhere": lambda api, who, _: api.delete(
-        f"/auth/sessions/{session_of(who)}", log_in(api, who)
+    "logout": lambda api, caller, _: api.post("/auth/logout", json={"refreshToken": caller.refresh}),
+    "the session is ended elsewhere": lambda api, caller, _: api.delete(
+        f"/auth/sessions/{session_of(caller)}", log_in(api, caller)
     ),
-    "all sessions are ended": lambda api, who, _: api.delete("/auth/sessions", log_in(api, who)),
-    "the password is changed elsewhere": lambda api, who, _: api.post(
-        "/auth/password", log_in(api, who), {"currentPassword": PASSWORD, "newPassword": "yet another good one"}
+    "all sessions are ended": lambda api, caller, _: api.delete("/auth/sessions", log_in(api, caller)),
+    "the password is changed elsewhere": lambda api, caller, _: api.post(
+        "/auth/password", log_in(api, caller), {"currentPassword": PASSWORD, "newPassword": "yet another good one"}
     ),
-    "deactivation": lambda api, who, deputy: api.patch(f"/users/{who.id}", deputy, {"active": False}),
-    "deactivation and back": lambda api, who, deputy: [
-        api.patch(f"/users/{who.id}", deputy, {"active": active}) for active in (False, True)
+    "deactivation": lambda api, caller, deputy: api.patch(f"/users/{caller.id}", deputy, {"active": False}),
+    "deactivation and back": lambda api, caller, deputy: [
+        api.patch(f"/users/{caller.id}", deputy, {"active": active}) for active in (False, True)
     ],
-    "deletion": lambda api, who, deputy: api.delete(f"/users/{who.id}", deputy),
-    "expiry": lambda api, who, _: change(api, "UPDATE sessions SET expires_at = created_at WHERE user_id = :id", who),
-    "deactivation that leaves the session": lambda api, who, _: change(
-        api, "UPDATE users SET active = 0 WHERE id = :id", who
+    "deletion": lambda api, caller, deputy: api.delete(f"/users/{caller.id}", deputy),
+    "expiry": lambda api, caller, _: change(
+        api, "UPDATE sessions SET expires_at = created_at WHERE user_id = :id", caller
+    ),
+    "deactivation that leaves the session": lambda api, caller, _: change(
+        api, "UPDATE users SET active = 0 WHERE id = :id", caller
     ),
 }
 
@@ -74,14 +76,14 @@ def test_a_write_without_a_live_login_and_an_active_user_is_refused(
     api, world, deputy, database_path, monkeypatch, key, loss
 ):
     """401 `revoked`, although the request was authenticated before; nothing is written."""
-    who, after_the_loss = caller_of(world, key), []
+    caller, after_the_loss = caller_of(world, key), []
 
     def lose() -> None:
-        LOSSES[loss](api, who, deputy)
+        LOSSES[loss](api, caller, deputy)
         after_the_loss.append(contents(database_path))
 
     before_the_write(monkeypatch, lose)
-    answer = send(api, world, key, who)
+    answer = send(api, world, key, caller)
     assert (answer.status_code, answer.json["error"]["details"]) == (401, {"reason": "revoked"})
     assert after_the_loss == [contents(database_path)]
 

@@ -61,8 +61,8 @@ class Report:
             yield (target.text, *numbers, str(verdict))
 
 
-LEGEND = """Each cell shows the median of all rounds and, in brackets, the minimum and maximum. The number after × is the
-median ratio of *ours* to this contender in the same round; in a table without *ours*, of this column to the first."""
+LEGEND = """Each cell shows the median of all rounds and, in brackets, the minimum and maximum. The number after × is
+the median ratio of *ours* to this contender in the same round; without *ours*, of this column to the first."""
 
 
 def machine() -> str:

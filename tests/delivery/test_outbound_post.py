@@ -44,7 +44,7 @@ def test_public_addresses_are_public(address):
         "fe80::1%1", "fec0::1", "ff02::1", "4000::1",
     ],
 )  # fmt: skip
-def test_all_others_are_not(address):
+def test_all_other_addresses_are_not_public(address):
     assert not is_public(address)
 
 

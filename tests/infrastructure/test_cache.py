@@ -78,7 +78,7 @@ def test_the_least_recently_used_entry_is_evicted(make_worker):
 
 
 def test_a_list_counts_as_many_objects_as_it_has_items(make_worker):
-    """Clients choose which lists they ask for and how long these are; an empty one is an object, too."""
+    """Clients choose which lists they request and how long; an empty list counts as one object."""
     worker = make_worker(size=10)
 
     def loads(*lengths: int) -> int:
@@ -177,7 +177,7 @@ def test_no_entry_outlives_its_time_to_live(make_worker, what, ttl, seconds):
 
 
 def test_no_cache_reads_every_time(worker, product_writer):
-    """So it shows what another process has written."""
+    """So it sees the writes of other processes."""
     cache = NoCache(worker.database)
     for stock in (1, 2):
         product_writer.execute(PUT, {"id": "a", "stock": stock})

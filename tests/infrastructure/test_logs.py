@@ -1,4 +1,4 @@
-"""How records become lines: JSON for a collector, coloured lines on a developer's terminal."""
+"""Log lines: JSON for a collector, coloured text on a developer's terminal."""
 
 import json
 import logging
@@ -104,7 +104,7 @@ def test_lines_are_json_where_there_is_no_terminal_or_no_developer():
 
 
 def test_a_developers_terminal_shows_readable_lines_in_colour():
-    """Nothing that was logged commands the terminal."""
+    """Logged text cannot control the terminal."""
     usual, warning = on_a_terminal(development=True).splitlines()
     assert "elsewhere: as usual" in usual and "INFO" in usual
     assert "\x1b[33mWARNING\x1b[0m elsewhere: beware \\x1b[31m" in warning
@@ -148,7 +148,7 @@ def test_the_line_of_a_request_is_its_fields(in_request):
 
 
 def test_the_line_of_a_request_is_never_parted_in_a_pipe(in_request):
-    """Whatever its path holds: each character takes 12 bytes at most."""
+    """Whatever its path has: each character takes at most 12 bytes."""
     path = path_of("/" + "\U0001f600" * 2 * PATH_KEPT)
     assert len(JsonFormatter().format(request(path=path))) < PIPE_BUF
 

@@ -42,15 +42,15 @@ def test_a_hash_is_bcrypts_of_the_prehash(passwords):
     assert hashed.startswith("$2b$04$") and bcrypt.checkpw(prehash, hashed.encode())
 
 
-def test_hashes_of_before_stay_good(passwords):
-    """Made by the first version of this code: another pre-hash would lock every user out."""
+def test_old_hashes_stay_valid(passwords):
+    """They were made by the first version of this code. Another pre-hash would lock every user out."""
     old = "$2b$04$ta484Xa7RbPra1UMmkTl3u6qbAGALctOwrc4QhmY3qts8nrQ3656u"
     assert passwords.matches("correct horse battery staple", old)
     assert not passwords.matches("correct horse battery stapler", old)
 
 
-def test_a_bcrypt_hash_without_the_prehash_is_of_no_use(passwords):
-    """Hashes stolen from elsewhere: of the password itself, or of its plain digest."""
+def test_a_bcrypt_hash_without_the_prehash_matches_nothing(passwords):
+    """A hash of the password itself or of its plain digest, for example stolen from another service, does not match."""
     digest = base64.b64encode(hashlib.sha384(b"password of mine").digest())
     for foreign in (b"password of mine", digest):
         assert not passwords.matches("password of mine", bcrypt.hashpw(foreign, bcrypt.gensalt(4)).decode())
@@ -84,7 +84,7 @@ def test_without_a_hash_nothing_matches_but_a_run_is_paid(kind, passwords, monke
 
 @pytest.mark.parametrize("rounds", [4, 5, 7])
 def test_a_wrong_password_costs_as_much_for_a_hash_of_a_lower_cost(kind, passwords, monkeypatch, rounds):
-    """In all, what an unknown user costs; else the time would tell that there is a hash, and of which cost."""
+    """The total is the cost for an unknown user; otherwise the time would reveal the hash and its cost."""
     hashed, work = passwords.hash("the password"), []
     for name in ("checkpw", "hashpw"):
         run = getattr(bcrypt, name)
@@ -166,8 +166,8 @@ def assert_unavailable(asked):
 
 
 @pytest.mark.parametrize(("slots", "max_waiting"), [(1, 0), (1, 4), (2, 6), (4, 12), (2, 64)])
-def test_a_full_line_refuses_the_next_at_once_and_none_in_it(kind, held, threads, slots, max_waiting):
-    """Of one call too many, one is refused while all others wait or run; once these are served there is room again."""
+def test_a_full_queue_refuses_the_next_call_at_once_and_no_waiting_one(kind, held, threads, slots, max_waiting):
+    """The one call too many is refused while the others wait or run; once they end, there is room again."""
     passwords = kind(4, slots, max_waiting=max_waiting)
     asked = {threads.submit(passwords.matches, "x", None) for _ in range(slots + max_waiting + 1)}
     (refused,), others = wait(asked, 10, FIRST_COMPLETED)
@@ -180,7 +180,7 @@ def test_a_full_line_refuses_the_next_at_once_and_none_in_it(kind, held, threads
     assert passwords.matches("x", None) is False
 
 
-def test_of_many_that_come_at_once_no_more_run_than_there_are_slots(kind, monkeypatch):
+def test_of_many_concurrent_calls_no_more_run_than_there_are_slots(kind, monkeypatch):
     """Short runs, which end while other calls join the line."""
     lock, running, most = threading.Lock(), 0, 0
 
@@ -200,8 +200,8 @@ def test_of_many_that_come_at_once_no_more_run_than_there_are_slots(kind, monkey
     assert most == 2
 
 
-def test_a_call_that_has_waited_long_enough_leaves_the_line(kind, held, threads):
-    """With Unavailable, and not before its time; its place is free for another, and the run goes on."""
+def test_a_call_that_waits_too_long_leaves_the_queue(kind, held, threads):
+    """It raises Unavailable, and not before its time; its place becomes free, and the run goes on."""
     passwords = kind(4, 1, max_waiting=1, patience=0.3)
     running = threads.submit(passwords.matches, "x", None)
     assert held.one_runs.wait(10)
@@ -257,7 +257,7 @@ def test_a_run_that_fails_gives_its_place_back(kind, monkeypatch):
     assert passwords.matches("a password", passwords.hash("a password"))
 
 
-def test_threads_do_not_get_in_each_others_way(kind):
+def test_threads_do_not_disturb_each_other(kind):
     passwords = kind(4, slots=4)
     mine = [f"the password of {number}" for number in range(8)]
     hashes = at_once([lambda text=text: passwords.hash(text) for text in mine])

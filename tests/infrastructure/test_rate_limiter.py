@@ -44,7 +44,7 @@ def limiter(kind: type[RateLimiter], clock: Clock) -> RateLimiter:
 
 @pytest.fixture
 def small(kind: type[RateLimiter], clock: Clock) -> RateLimiter:
-    """It has room for eight subjects."""
+    """A limiter with room for eight subjects."""
     return kind(capacity=8, clock=clock)
 
 
@@ -108,7 +108,7 @@ def test_a_refund_gives_the_hit_back(limiter: RateLimiter, clock: Clock) -> None
 
 
 def test_a_refund_does_not_give_what_has_come_back_already(limiter: RateLimiter, clock: Clock) -> None:
-    """A hit older than its interval is no longer counted: to give it back would forgive another hit."""
+    """A hit older than its interval no longer counts; a refund of it would cancel another hit."""
     since = clock.now
     limiter.hit(AUTH, "a")
     clock.advance(7)
@@ -159,7 +159,7 @@ def test_a_quota_that_does_not_divide_its_window_gives_not_one_request_too_many(
 
 
 @pytest.mark.parametrize(("quota", "window"), [(0, 60), (-1, 60), (10, 0), (10, -60), (2_000_000_000, 1)])
-def test_a_policy_that_means_nothing_is_refused(quota: int, window: float) -> None:
+def test_an_invalid_policy_is_refused(quota: int, window: float) -> None:
     with pytest.raises(ValueError, match="rate limit 'x'"):
         Policy("x", quota, window)
 

@@ -1,4 +1,4 @@
-"""Idempotency keys and rights: a user who may no longer make a request gets no replay of it either."""
+"""Idempotency keys and rights: a user without the right to a request gets no replay of it either."""
 
 from tests.answers import error_of
 

@@ -1,4 +1,4 @@
-"""What is committed while bcrypt runs counts: a request is refused if its password, session or token has ended."""
+"""Commits made while bcrypt runs count: a request is refused if its password, session or token has ended."""
 
 from functools import partial
 

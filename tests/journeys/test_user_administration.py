@@ -227,7 +227,7 @@ def test_a_deletion_that_was_cut_short_is_completed_by_the_next(api, admin, ada,
 
 
 def test_the_address_of_a_deleted_user_can_be_registered_again(api, admin, ada):
-    """By a new user, who gets nothing of the former one."""
+    """By a new user, with none of the former user's data."""
     api.account(ada)
     api.delete(f"/users/{ada.id}", admin)
     newcomer = api.sign_up("Ada")

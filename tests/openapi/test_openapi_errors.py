@@ -1,6 +1,6 @@
 """Every error that `/openapi.json` documents can be provoked, and every one that is provoked is documented.
 
-What all routes have in common is provoked of each; what one has of its own stands in the table `SPECIAL`.
+Errors common to all routes are provoked on each; those of one route are in the table `SPECIAL`.
 """
 
 import sqlite3
@@ -17,7 +17,7 @@ from tests.conftest import PASSWORD, Api
 from tests.every_route import API, VALID, World, allowed_caller, send
 from tests.openapi.documented import Document
 
-# What the HTTP server answers before the application: tests/production has them.
+# Answers of the HTTP server itself; tests/production tests them.
 SERVERS_OWN = {(408, "REQUEST_TIMEOUT"), (414, "URI_TOO_LONG"), (431, "HEADERS_TOO_LARGE")}
 SERVERS_OWN_OF_GET = SERVERS_OWN | {
     (400, "MALFORMED_JSON")
@@ -62,7 +62,9 @@ SPECIAL = [
     Special(f"POST {API}/orders", 409, "CONFLICT", "owner", order("$product", 2).replace("]", '], "maxTotal": 1')),
     Special(f"POST {API}/orders", 422, "INSUFFICIENT_FUNDS", "owner", order("$dear_product", 1)),
     Special(f"POST {API}/orders", 422, "CURRENCY_MISMATCH", "owner", order("$dollar_product", 1)),
-    Special(f"POST {API}/orders/{{id}}/cancel", 422, "INSUFFICIENT_FUNDS", "owner"),  # the shop is broke by then
+    Special(
+        f"POST {API}/orders/{{id}}/cancel", 422, "INSUFFICIENT_FUNDS", "owner"
+    ),  # the shop account is empty by then
 ]
 
 

@@ -179,8 +179,8 @@ def test_right_passwords_at_the_same_moment_all_pass(limited, ada):
     assert [answer.status_code for answer in answers] == [200] * (4 * quota)
 
 
-def test_past_the_limit_a_try_is_refused_at_once_although_others_wait_for_bcrypt(limited, ada, monkeypatch):
-    """It joins no line: while every core is busy, the answer is still 429."""
+def test_past_the_limit_an_attempt_is_refused_at_once_while_others_wait_for_bcrypt(limited, ada, monkeypatch):
+    """It does not queue for bcrypt: while every core is busy, the answer is still 429."""
     api, checkpw, may_end = limited(1), bcrypt.checkpw, threading.Event()
     log_in(api, ada.email, "198.51.100.1")
     busy = threading.Semaphore(0)
@@ -247,7 +247,7 @@ def test_an_address_is_known_for_30_days_after_a_login(limited, ada, clock, addr
 
 
 def test_sign_up_and_confirmation_have_no_count_of_an_email(limited, ada):
-    """Else one client could keep another from signing up, or from completing a reset."""
+    """Otherwise one client could prevent another from signing up or completing a reset."""
     api = limited(1)
     ask_reset(api, "new@example.com", "198.51.100.1")
     assert ask_reset(api, "new@example.com", "198.51.100.2").status_code == 429
@@ -258,7 +258,7 @@ def test_sign_up_and_confirmation_have_no_count_of_an_email(limited, ada):
 
 
 def test_the_right_password_does_not_help_past_the_limit(limited, ada):
-    """Else a guesser would learn which one it was."""
+    """Otherwise the answer would confirm a guess."""
     api = limited(2)
     for n in range(2):
         log_in(api, ada.email, f"198.51.100.{n}")

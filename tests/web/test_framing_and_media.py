@@ -121,8 +121,8 @@ def call(api, admin, ada, order):
     people = {"admin": admin, "ada": ada}
     session = api.get("/auth/sessions", ada).json["data"][0]["id"]
 
-    def send(method, path, who, **rest):
-        return api(method, path.format(order=order, user=ada.id, session=session), people[who], **rest)
+    def send(method, path, caller, **rest):
+        return api(method, path.format(order=order, user=ada.id, session=session), people[caller], **rest)
 
     return send
 
@@ -130,14 +130,14 @@ def call(api, admin, ada, order):
 @pytest.mark.parametrize(("data", "content_type"), [
     (b"", None), (b"{}", "application/json"), (b" { }\n", "text/plain"),
 ])  # fmt: skip
-@pytest.mark.parametrize(("method", "path", "who", "status"), WITHOUT_BODY)
-def test_a_route_without_a_body_takes_none_or_an_empty_object(call, method, path, who, status, data, content_type):
+@pytest.mark.parametrize(("method", "path", "caller", "status"), WITHOUT_BODY)
+def test_a_route_without_a_body_takes_none_or_an_empty_object(call, method, path, caller, status, data, content_type):
     """It needs no Content-Type."""
-    assert call(method, path, who, data=data, content_type=content_type).status_code == status
+    assert call(method, path, caller, data=data, content_type=content_type).status_code == status
 
 
-@pytest.mark.parametrize(("method", "path", "who", "status"), WITHOUT_BODY)
-def test_a_route_without_a_body_takes_nothing_else(call, method, path, who, status):
+@pytest.mark.parametrize(("method", "path", "caller", "status"), WITHOUT_BODY)
+def test_a_route_without_a_body_takes_nothing_else(call, method, path, caller, status):
     """The refused requests had no effect: the route still succeeds afterwards."""
     for data, expected in {
         b'{"a": 1}': (422, "VALIDATION_ERROR"),
@@ -148,5 +148,5 @@ def test_a_route_without_a_body_takes_nothing_else(call, method, path, who, stat
         b"a=1": (400, "MALFORMED_JSON"),
         b"{}{}": (400, "MALFORMED_JSON"),
     }.items():
-        assert error_of(call(method, path, who, data=data, content_type="application/json")) == expected, data
-    assert call(method, path, who).status_code == status
+        assert error_of(call(method, path, caller, data=data, content_type="application/json")) == expected, data
+    assert call(method, path, caller).status_code == status

@@ -22,7 +22,7 @@ AUTH_ROUTES = {
 
 
 class Ticks:
-    """A monotonic clock in nanoseconds that stands still until it is told to go on."""
+    """A monotonic clock in nanoseconds that only `advance` moves."""
 
     def __init__(self):
         self.now = 10**15
@@ -56,7 +56,7 @@ def limited(settings, clock, ticks, wiring):
 
 @pytest.fixture
 def bcrypt_runs(api, ada, monkeypatch):
-    """What bcrypt is given from now on: an entry for each run."""
+    """The arguments of each bcrypt run from here on."""
     runs = []
     for name in ("hashpw", "checkpw"):
         real = getattr(bcrypt, name)
@@ -86,7 +86,7 @@ def test_the_headers_are_those_of_the_draft(limited):
 
 
 def test_past_the_limit_requests_are_refused_until_there_is_room_again(limited, ticks):
-    """`Retry-After` is whole seconds, at least 1, and keeps its word."""
+    """`Retry-After` is in whole seconds, at least 1; after that time a request passes."""
     api = limited(Limit(3, 60))
     assert [state(api.get("/products"))[1] for _ in range(3)] == [
         ['"default";r=2;t=20'], ['"default";r=1;t=40'], ['"default";r=0;t=60'],
@@ -104,7 +104,7 @@ def test_past_the_limit_requests_are_refused_until_there_is_room_again(limited, 
 
 
 def test_refused_requests_are_not_counted(limited, ticks):
-    """A client that keeps asking waits no longer for it."""
+    """A client that keeps sending requests does not have to wait longer."""
     api = limited(Limit(1, 60))
     assert [status(api.get("/products")) for _ in range(50)] == [200] + [429] * 49
     ticks.advance(60)
@@ -145,7 +145,7 @@ def test_every_counted_answer_says_so(limited, ada, method, path, rest, expected
 
 @pytest.mark.parametrize("path", ["//healthz", "//readyz"])
 def test_the_health_routes_are_not_limited(limited, path):
-    """So that a probe is never told to wait; nor do they use anything up."""
+    """A probe never gets 429, and probes use up no quota."""
     api = limited(Limit(1, 3600), Limit(1, 3600))
     answers = [api(method, path) for method in ("GET", "HEAD", "GET")]
     assert [(status(answer), *state(answer)) for answer in answers] == [(200, [], [])] * 3

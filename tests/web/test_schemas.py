@@ -36,7 +36,7 @@ def test_of_many_wrong_fields_fifty_are_reported(api, ada):
 
 
 def test_of_a_long_wrong_name_the_beginning_is_reported(api, ada, admin):
-    """Else the answer would be as long as the request."""
+    """Otherwise the answer would be as long as the request."""
     shown = details(sign_up(api, **{"x" * 60_000: 1}))
     assert shown == {"x" * 100: "unknown field"}
     items = [{"productId": ID, "quantity": 1, "y" * 1200: 1}] * 50
