@@ -62,9 +62,7 @@ SPECIAL = [
     Special(f"POST {API}/orders", 409, "CONFLICT", "owner", order("$product", 2).replace("]", '], "maxTotal": 1')),
     Special(f"POST {API}/orders", 422, "INSUFFICIENT_FUNDS", "owner", order("$dear_product", 1)),
     Special(f"POST {API}/orders", 422, "CURRENCY_MISMATCH", "owner", order("$dollar_product", 1)),
-    Special(
-        f"POST {API}/orders/{{id}}/cancel", 422, "INSUFFICIENT_FUNDS", "owner"
-    ),  # the shop account is empty by then
+    Special(f"POST {API}/orders/{{id}}/cancel", 422, "INSUFFICIENT_FUNDS", "owner"),  # the shop has no money
 ]
 
 

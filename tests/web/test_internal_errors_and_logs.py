@@ -99,7 +99,7 @@ def test_a_refusal_is_no_error_in_the_log(api, ada, program_log):
     assert [line for line in program_log() if line["level"] in ("ERROR", "WARNING")] == []
 
 
-def test_each_request_is_one_line_with_who_what_and_how_it_went(api, ada, access_lines):
+def test_each_request_is_one_line_with_user_path_and_outcome(api, ada, access_lines):
     """The route is the template, so that lines can be added up; `bytes` are the body's."""
     began = time.perf_counter()
     answer = api.get(f"/users/{ada.id}", ada, address="203.0.113.9", headers={"X-Request-ID": "mine-to-find"})
