@@ -66,16 +66,16 @@ def test_it_serves_delivers_events_logs_and_stops(tmp_path, database_path):
     assert paths == ["/readyz", "/api/v1/users"]
 
 
-def test_a_delivery_under_way_at_the_stop_is_finished_and_settled(tmp_path, database_path):
-    """So no other process repeats it."""
-    told = threading.Event()
+def test_a_delivery_under_way_at_the_stop_is_finished_and_written_down(tmp_path, database_path):
+    """So that no other process makes it again."""
+    stopping = threading.Event()
     with receiving() as (receiver, port_of_hook):
-        receiver.answer = lambda *_: told.wait(30) and (204, {})
+        receiver.answer = lambda *_: stopping.wait(30) and (204, {})
         with plain_gunicorn(tmp_path / "log", database_path, **webhooks(port_of_hook)) as (process, port):
             assert ask(port, "POST", "/api/v1/users", body=ADA)[0] == 201
             wait_until(lambda: bool(receiver.arrivals))
             process.send_signal(signal.SIGTERM)
-            told.set()
+            stopping.set()
             assert process.wait(30) == 0
     with contextlib.closing(sqlite3.connect(database_path)) as database:
         owed = database.execute("SELECT count(*) FROM deliveries WHERE subscriber LIKE 'webhook%'").fetchone()

@@ -1,6 +1,6 @@
-"""A guided tour of the API: three users, and a server of its own on a throw-away database.
+"""A tour of the API: three users of a server of their own, whose database is deleted at the end.
 
-It prints each request and its answer in short, and ends at the first unexpected answer.
+Each request and its answer are printed in short. The tour ends at the first answer that is not the expected one.
 """
 
 import http.client
@@ -21,7 +21,7 @@ PASSWORD = secrets.token_urlsafe(16)
 
 
 class Guide:
-    """Narrates the tour, and ends it at an unexpected answer."""
+    """Makes the requests and prints them; exits at an answer that is not the expected one."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -33,7 +33,7 @@ class Guide:
     def ask(
         self, user: str, method: str, path: str, expected: int, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[Any, dict[str, str]]:
-        """Make one request. Returns the answer's `data` (or `error`) and its headers."""
+        """One request; the answer's `data` or `error`, and its headers."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
         sent = {**(headers or {}), **({"Content-Type": "application/json"} if body is not None else {})}
         connection.request(method, path, None if body is None else json.dumps(body), sent)
@@ -50,7 +50,7 @@ class Guide:
 
 
 class Visitor:
-    """A user of the API, with tokens after `log_in`. `headers` are those of the last answer."""
+    """A user; requests carry the token once the user has logged in."""
 
     def __init__(self, guide: Guide, name: str) -> None:
         self._guide = guide
@@ -72,7 +72,7 @@ class Visitor:
 
 
 def run() -> None:
-    """The whole tour. At an unexpected answer, exits with 1 and a line that says why."""
+    """Run the tour. Exits with 1 and one line if an answer is not the expected one."""
     with tempfile.TemporaryDirectory() as folder, _server(Path(folder)) as port:
         guide = Guide(port)
         root, ada, grace = (Visitor(guide, name) for name in ("Root", "Ada", "Grace"))
@@ -89,7 +89,7 @@ def _people(guide: Guide, root: Visitor, ada: Visitor, grace: Visitor) -> None:
     guide.say("The service answers, and describes itself.")
     guide.ask("", "GET", "/healthz", 200)
     guide.ask("", "GET", "/openapi.json", 200)
-    guide.say("Ada and Grace sign up and log in; the command line has created the admin Root.")
+    guide.say("Ada and Grace sign up and log in. The command line has made Root, an admin.")
     for person in (ada, grace):
         person("POST", "/users", 201, {"email": person.email, "password": PASSWORD, "name": person.name})
         person.log_in()
@@ -100,7 +100,7 @@ def _people(guide: Guide, root: Visitor, ada: Visitor, grace: Visitor) -> None:
 
 
 def _shop(guide: Guide, root: Visitor) -> str:
-    guide.say("Root fills the shop; anyone may look.")
+    guide.say("Root adds a product, which is public.")
     product = {"sku": "TEA-1", "name": "Tea", "unitPrice": 250, "currency": "EUR", "stock": 10}
     made = root("POST", "/products", 201, product)
     root("POST", "/products", 409, product)
@@ -111,7 +111,7 @@ def _shop(guide: Guide, root: Visitor) -> str:
 
 
 def _money(guide: Guide, root: Visitor, ada: Visitor, grace: Visitor) -> str:
-    guide.say("Root deposits cash, Ada transfers some; a request repeated under one Idempotency-Key takes effect once.")
+    guide.say("A deposit brings money in, a transfer moves it. A request with an idempotency key takes effect once.")
     hers = str(ada("POST", "/accounts", 201, {"currency": "EUR"})["id"])
     other = grace("POST", "/accounts", 201, {"currency": "EUR"})["id"]
     root("POST", f"/accounts/{hers}/deposits", 201, {"amount": 2000, "memo": "cash"}, Idempotency_Key="cash-1")
@@ -123,12 +123,12 @@ def _money(guide: Guide, root: Visitor, ada: Visitor, grace: Visitor) -> str:
     grace("POST", "/transfers", 422, {**transfer, "fromAccountId": other, "toAccountId": hers, "amount": 9999})
     ada("GET", f"/accounts/{hers}/transactions?limit=1", 200)
     if ada("GET", f"/accounts/{hers}", 200)["balance"] != 1500:
-        sys.exit("the deposit under one key was made twice")
+        sys.exit("a deposit was repeated under its key")
     return hers
 
 
 def _orders(guide: Guide, root: Visitor, ada: Visitor, account: str, product: str) -> None:
-    guide.say("Ada orders: stock and payment in one transaction; cancelling gives both back.")
+    guide.say("Ada orders: stock and payment in one transaction. Cancelling returns both.")
     order = {"accountId": account, "items": [{"productId": product, "quantity": 2}]}
     first = ada("POST", "/orders", 201, order)
     ada("POST", "/orders", 409, {**order, "items": [{"productId": product, "quantity": 11}]})
@@ -141,11 +141,11 @@ def _orders(guide: Guide, root: Visitor, ada: Visitor, account: str, product: st
 
 
 def _sessions(guide: Guide, ada: Visitor) -> None:
-    guide.say("Ada's refresh token changes at each use; a refresh can be repeated for ten seconds.")
+    guide.say("Ada's refresh token changes at each use. For ten seconds a repeated request gets the same answer.")
     old = ada.tokens["refreshToken"]
     again = [ada("POST", "/auth/refresh", 200, {"refreshToken": old})["refreshToken"] for _ in range(2)]
     if again[0] != again[1]:
-        sys.exit("the second answer was not the first")
+        sys.exit("the repeated refresh got another token")
     ada("GET", "/auth/sessions", 200)
     ada("POST", "/auth/logout", 204, {"refreshToken": again[0]})
     ada("GET", "/users/me", 401)
@@ -153,8 +153,8 @@ def _sessions(guide: Guide, ada: Visitor) -> None:
 
 
 def _refusals(guide: Guide, ada: Visitor, grace: Visitor, account: str) -> None:
-    guide.say("Bad requests are refused: every invalid field is named, and nothing leaks.")
-    ada("POST", "/users", 422, {"email": "not an address", "password": "short", "roles": ["admin"]})
+    guide.say("Refusals: every wrong field is named, and other users' resources are 404.")
+    ada("POST", "/users", 422, {"email": "no-address", "password": "short", "roles": ["admin"]})
     grace("GET", f"/accounts/{account}", 404)
     grace("GET", "/users", 403)
     grace("GET", "/users/", 404)
@@ -164,9 +164,9 @@ def _refusals(guide: Guide, ada: Visitor, grace: Visitor, account: str) -> None:
 
 @contextmanager
 def _server(folder: Path) -> Iterator[int]:
-    """Run a server on a database in `folder` that has one admin. Yields the port.
+    """Run a server whose database is in `folder` and holds an admin; yields its port.
 
-    It inherits no setting of the caller: it must not post to the caller's webhooks or send mail.
+    It gets no setting of the caller's environment, so it posts to no webhook and sends no mail.
     """
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | {
         "DATABASE_URL": f"sqlite:///{folder}/demo.db", "BIND": "127.0.0.1:0", "ADMIN_PASSWORD": PASSWORD,

@@ -39,7 +39,7 @@ def main(create_app: CreateApp, unopened_app: CreateApp) -> None:
             lambda arguments, settings: users.run(create_app, settings, arguments.deactivate, arguments.activate),
             "list the users, or deactivate or activate one",
         ),
-        "demo": (lambda _, __: demo.run(), "a guided tour of the API, on a throw-away server"),
+        "demo": (lambda _, __: demo.run(), "a tour of the API against a temporary server"),
         "routes": (lambda _, settings: _routes(unopened_app, settings), "list the URL table"),
         "openapi": (lambda _, settings: _openapi(unopened_app, settings), "print the OpenAPI document"),
         "check": (lambda _, settings: _check(create_app, settings), "check settings, schema, file modes, ledger sums"),

@@ -47,10 +47,7 @@ def list_all(app: Any) -> None:
 
 
 def create_admin(create_app: CreateApp, settings: Settings, email: str, existing: bool) -> None:
-    """Create an admin, or if `existing`, make the user with this address one.
-
-    Without `existing` a taken address is refused: another person may have signed up with it.
-    """
+    """Make an admin. A taken address needs `existing`, for another person may have signed up with it."""
     wrong: FieldErrors = {}
     address = Email().check(email, "EMAIL", wrong) or ""
     if wrong:

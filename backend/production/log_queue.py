@@ -169,7 +169,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
     while data:
         try:
             data = data[os.write(descriptor, data) :]
-        except BlockingIOError:  # another process has made the pipe non-blocking
+        except BlockingIOError:  # another process that shares the pipe has made it non-blocking
             time.sleep(0.05)
         except OSError:  # closed: the error cannot be logged
             return

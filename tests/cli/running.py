@@ -34,14 +34,14 @@ def refused(done: "subprocess.CompletedProcess[str]") -> str:
 
 
 class DevelopmentServer:
-    """A running `serve`. `told` is the first line it printed, `port` the port in that line."""
+    """A running `serve`. `first_line` is what it prints first, `port` the port in it."""
 
     def __init__(self, process: "subprocess.Popen[str]", errors: Path) -> None:
         self.process = process
-        self.told = process.stdout.readline()
+        self.first_line = process.stdout.readline()
         self._errors = errors
-        match = re.fullmatch(r"Serving on http://.*:([0-9]+)\n", self.told)
-        assert match, self.told + self.errors()
+        match = re.fullmatch(r"Serving on http://.*:([0-9]+)\n", self.first_line)
+        assert match, self.first_line + self.errors()
         self.port = int(match[1])
 
     def errors(self) -> str:

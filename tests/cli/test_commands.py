@@ -84,8 +84,8 @@ def test_migrate_creates_an_absent_database_and_is_idempotent(tmp_path):
     ("command", "age"),
     [("check", "older"), ("create-admin", "older"), ("check", "newer"), ("migrate", "newer"), ("serve", "newer")],
 )
-def test_a_schema_of_another_version_than_the_code_is_refused(database_path, command, age):
-    """One line says which of the two is older and what to do. `migrate` and `serve` upgrade an older schema."""
+def test_another_schema_than_the_codes_is_refused(database_path, command, age):
+    """The one line says which of the two is older and what to do. `migrate` and `serve` migrate an older one."""
     change(database_path, AGE[age])
     arguments = ["ada@example.com"] if command == "create-admin" else []
     line = refused(run(database_path, command, *arguments, BIND="127.0.0.1:0", **GOOD))
@@ -103,23 +103,30 @@ def test_create_admin_makes_a_user_with_both_roles_who_can_log_in(database_path,
     assert (set(me["roles"]), me["active"]) == ({"user", "admin"}, True)
 
 
-def test_create_admin_waits_for_its_turn_beside_a_server_that_writes(database_path):
-    """It queues at the gate of production's writers; with SQLite's lock alone it could starve or overtake them."""
+@pytest.mark.parametrize(
+    "arguments", [["create-admin", "new@example.com"], ["users", "--deactivate", "ada@example.com"]]
+)
+def test_a_command_that_writes_waits_for_its_turn_beside_a_server_that_writes(
+    database_path, api, admin, ada, arguments
+):
+    """It takes the gate of production's writers: SQLite's own lock alone would let it pass between them at any time."""
+    api.app.close()
+    before = users_in(database_path)
     with write_gate(database_path):
         command = subprocess.Popen(
-            [*COMMAND, "create-admin", "root@example.com"], env=environment(database_path, **GOOD),
+            [*COMMAND, *arguments], env=environment(database_path, **GOOD),
             cwd=database_path.parent, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         )  # fmt: skip
         wait_until(lambda: command.poll() is not None or holds_gate(command.pid, database_path), 30)
         assert command.poll() is None
-        assert users_in(database_path) == []
+        assert users_in(database_path) == before
     command.communicate(timeout=60)
     assert command.returncode == 0
-    assert [email for email, *_ in users_in(database_path)] == ["root@example.com"]
+    assert users_in(database_path) != before
 
 
 def test_create_admin_refuses_an_address_that_exists(database_path, api, ada):
-    """In any case: the address may have been registered by a person other than the intended admin."""
+    """In any case of its letters: another person may have signed up with it."""
     before = users_in(database_path)
     line = refused(run(database_path, "create-admin", "ADA@example.com", ADMIN_PASSWORD="another pass word"))
     assert "ADA@example.com" in line and "--existing" in line
@@ -129,8 +136,8 @@ def test_create_admin_refuses_an_address_that_exists(database_path, api, ada):
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_create_admin_grants_the_role_to_an_existing_user_when_told_to(database_path, api, ada, times):
-    """The user's logins end, because they may be another person's; the password stays. The output says both."""
+def test_create_admin_grants_the_role_to_an_existing_user_with_existing(database_path, api, ada, times):
+    """That user's logins end, for they may be another person's; the password stays, and the command says both."""
     for _ in range(times):
         ada = api.log_in(ada.email)
         done = run(database_path, "create-admin", "--existing", "ADA@example.com", ADMIN_PASSWORD="another pass word")
@@ -157,8 +164,8 @@ def test_create_admin_finds_no_existing_user(database_path):
     assert users_in(database_path) == []
 
 
-def test_create_admin_creates_an_admin_or_no_user(database_path, make_api):
-    """A user left without the role would make the next attempt fail."""
+def test_create_admin_makes_no_user_if_the_role_cannot_be_given(database_path, make_api):
+    """A user without the role would make the next try fail."""
     change(
         database_path,
         "CREATE TRIGGER no_admins BEFORE UPDATE ON users BEGIN SELECT RAISE(ABORT, 'no admins today'); END",
@@ -168,9 +175,9 @@ def test_create_admin_creates_an_admin_or_no_user(database_path, make_api):
 
 
 @pytest.mark.parametrize(
-    ("email", "password", "told"),
+    ("email", "password", "named"),
     [
-        ("nobody", PASSWORD, "e-mail"),
+        ("no-address", PASSWORD, "e-mail"),
         ("=?utf-8?q?root?=@example.com", PASSWORD, "e-mail"),
         ("root@example.com", "short", "password"),
         ("root@example.com", "Password123", "password"),
@@ -178,10 +185,10 @@ def test_create_admin_creates_an_admin_or_no_user(database_path, make_api):
         ("root@example.com", "", "ADMIN_PASSWORD"),
     ],
 )
-def test_create_admin_refuses_invalid_addresses_and_passwords(database_path, email, password, told):
-    """One line says what is wrong, without the password. No user is created."""
+def test_create_admin_refuses_a_bad_address_or_password(database_path, email, password, named):
+    """A line that says what is wrong, without the password; no user is made."""
     line = refused(run(database_path, "create-admin", email, ADMIN_PASSWORD=password))
-    assert told in line and "{" not in line
+    assert named in line and "{" not in line
     assert not password or password not in line
     assert users_in(database_path) == []
 
@@ -207,8 +214,8 @@ def test_create_admin_prompts_on_a_terminal_without_echo(database_path, make_api
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_newline_after_the_password_is_not_part_of_it(database_path, make_api, end):
-    """Editors end a file with a newline, and on a terminal a newline ends the input."""
+def test_a_line_end_behind_the_password_does_not_count(database_path, make_api, end):
+    """A password that is read from a file often ends in one; on a terminal it ends the input."""
     done = run(database_path, "create-admin", "root@example.com", ADMIN_PASSWORD=f" {PASSWORD} {end}")
     assert (done.returncode, done.stderr) == (0, "")
     assert make_api().log_in("root@example.com", f" {PASSWORD} ")
@@ -221,8 +228,8 @@ def test_a_password_that_is_not_utf_8_is_refused(database_path):
     assert users_in(database_path) == []
 
 
-def test_a_user_that_signs_up_while_the_password_is_typed_gets_no_role(database_path, api):
-    """The command checks the address before it prompts, and again when it writes."""
+def test_a_user_signed_up_while_the_password_is_typed_gets_no_role(database_path, api):
+    """The command looks at the address before it asks, and again when it writes."""
     ours, terminal = os.openpty()
     command = [*COMMAND, "create-admin", "ADA@example.com"]
     pipes = {"stdin": terminal, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -240,8 +247,8 @@ def test_a_user_that_signs_up_while_the_password_is_typed_gets_no_role(database_
 
 
 @pytest.mark.parametrize(("key", "status"), [(b"\x03", 130), (b"\x04", 1)], ids=["Ctrl-C", "Ctrl-D"])
-def test_the_prompt_can_be_interrupted(database_path, key, status):
-    """No traceback, and no user is created."""
+def test_the_prompt_can_be_left(database_path, key, status):
+    """Without a traceback; no user is made."""
     ours, terminal = os.openpty()
     command = [*COMMAND, "create-admin", "root@example.com"]
     take_terminal = [sys.executable, "-c", TAKE_TERMINAL]
@@ -268,7 +275,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 def test_routes_prints_every_route_with_its_access(tmp_path, app):
-    """It needs no database and creates none."""
+    """Without a database, and without making one."""
     done = run(tmp_path / "absent.db", "routes")
     assert (done.returncode, done.stderr) == (0, "")
     printed = {tuple(line.split(maxsplit=2)) for line in done.stdout.splitlines()}
@@ -285,7 +292,7 @@ def test_openapi_prints_the_document_that_is_served(tmp_path, api):
 
 @pytest.mark.parametrize("told", UNBALANCED)
 def test_check_finds_a_ledger_that_does_not_add_up(database_path, api, admin, ada, told):
-    """The exit status is 0 if the ledger is right; otherwise the currency or account is named."""
+    """Exit status 0 while the sums are right; else the line names the currency or the account."""
     account = api.account(ada, balance=100, admin=admin)
     assert run(database_path, "check").returncode == 0
     change(database_path, UNBALANCED[told])
@@ -301,7 +308,7 @@ def test_check_finds_a_ledger_that_does_not_add_up(database_path, api, admin, ad
         ("migrate", "DATABASE_URL", "mysql://localhost/app"),
         ("serve", "RATE_LIMIT_AUTH", "many"),
         ("serve", "WEB_CONCURRENCY", "none"),
-        ("routes", "JWT_SECRETS", "too short to be told"),
+        ("routes", "JWT_SECRETS", "too short and not shown"),
         *((command, "BIND", "nonsense") for command in COMMANDS),
         ("check", "BIND", "127.0.0.1:99999"),
         ("check", "WEBHOOK_SECRET", "x"),
@@ -348,9 +355,8 @@ def unreadable(path: Path) -> Path:
 @pytest.mark.parametrize(
     "make", [folder, text, in_a_file, in_an_unwritable_folder, in_a_folder_that_cannot_be_made, unreadable]
 )
-def test_an_unusable_database_path_stops_every_command_with_one_line(tmp_path, command, make):
-    """The line has the variable, its value and the allowed values. Without a
-    file, `check` names the command that creates it."""
+def test_what_cannot_be_the_database_stops_every_command_with_one_line(tmp_path, command, make):
+    """It names the variable, what it was and what it may be; if there is no database yet, the line names `migrate`."""
     path = make(tmp_path / "place")
     line = refused(run_on(tmp_path / "app.db", command, DATABASE_URL=f"sqlite:///{path}"))
     assert str(path) in line
@@ -393,8 +399,8 @@ def test_a_command_line_that_cannot_be_read_is_a_usage_error(tmp_path):
         assert done.stderr.startswith("usage: ") and "Traceback" not in done.stderr
 
 
-def test_a_pipe_that_closes_early_is_no_error(tmp_path):
-    """`python app.py openapi | head -1`: the pipe closes before all output is written."""
+def test_a_reader_that_leaves_early_causes_no_message(tmp_path):
+    """`python app.py openapi | head -1`: the pipe is closed while much is still to be written."""
     ours, theirs = os.pipe()
     os.close(ours)
     done = subprocess.run(

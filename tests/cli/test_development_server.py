@@ -50,7 +50,7 @@ def server(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_migrates_and_serves_until_it_is_stopped(tmp_path, number):
+def test_it_migrates_and_answers_until_it_is_stopped(tmp_path, number):
     with development_server(tmp_path / "app.db", WEB_CONCURRENCY=" ") as server:
         assert ask(server.port, "GET", "/readyz")[0] == 200
         status, printed = server.end(number)
@@ -62,8 +62,8 @@ def test_it_migrates_and_serves_until_it_is_stopped(tmp_path, number):
 
 
 def test_it_prints_its_address_and_commands_that_can_be_pasted(server):
-    """It prints them once it listens. Port 0 means any free port."""
-    assert server.told == f"Serving on http://127.0.0.1:{server.port}\n"
+    """Once it listens. Port 0 is any that is free."""
+    assert server.first_line == f"Serving on http://127.0.0.1:{server.port}\n"
     socket.create_connection(("127.0.0.1", server.port), timeout=30).close()
     _, printed = server.end(signal.SIGINT)
     assert printed.splitlines()[1] == f"  curl -s http://127.0.0.1:{server.port}/healthz"
@@ -72,7 +72,7 @@ def test_it_prints_its_address_and_commands_that_can_be_pasted(server):
 @pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6")
 def test_an_ipv6_address_is_printed_as_urls_have_it(tmp_path):
     with development_server(tmp_path / "app.db", BIND="[::1]:0") as server:
-        assert server.told == f"Serving on http://[::1]:{server.port}\n"
+        assert server.first_line == f"Serving on http://[::1]:{server.port}\n"
         socket.create_connection(("::1", server.port), timeout=30).close()
 
 
@@ -194,15 +194,15 @@ def test_deliveries_left_by_another_process_are_made_without_a_request(tmp_path,
             wait_until(lambda: bool(receiver.arrivals))
 
 
-def test_a_delivery_under_way_at_the_stop_is_finished_and_settled(tmp_path):
-    """So no other process repeats it."""
-    told = threading.Event()
+def test_a_delivery_under_way_at_the_stop_is_finished_and_written_down(tmp_path):
+    """So that no other process makes it again."""
+    stopping = threading.Event()
     with receiving() as (receiver, port), development_server(tmp_path / "app.db", **webhooks(port)) as server:
-        receiver.answer = lambda *_: told.wait(30) and (204, {})
+        receiver.answer = lambda *_: stopping.wait(30) and (204, {})
         assert ask(server.port, "POST", "/api/v1/users", ADA, JSON)[0] == 201
         wait_until(lambda: bool(receiver.arrivals))
         server.process.send_signal(signal.SIGTERM)
-        told.set()
+        stopping.set()
         assert server.process.wait(60) == 0
         assert len(receiver.arrivals) == 1
     with contextlib.closing(sqlite3.connect(tmp_path / "app.db")) as database:
@@ -221,7 +221,7 @@ def checkout(tmp_path):
 
 
 def health(port):
-    """The status that `/healthz` tells."""
+    """The status that `/healthz` answers with."""
     return json.loads(ask(port, "GET", "/healthz")[2])["data"]["status"]
 
 
@@ -248,7 +248,9 @@ def test_changed_code_is_served_on_the_same_port_without_a_restart(tmp_path, che
         (checkout / "sql/sqlite/0999_notes.sql").write_text("CREATE TABLE notes (text TEXT) STRICT;\n")
         wait_until(lambda: newest_migration(tmp_path / "app.db") == 999, 60)
         lines = iter(server.process.stdout.readline, "")
-        assert [next(line for line in lines if line == server.told) for _ in range(2)]  # for each of the two changes
+        assert [
+            next(line for line in lines if line == server.first_line) for _ in range(2)
+        ]  # for each of the two changes
         status, printed = server.end(signal.SIGTERM)
         assert (status, printed) == (0, "Stopped\n")
     assert "newer" in refused(run(tmp_path / "app.db", "check"))

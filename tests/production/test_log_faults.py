@@ -1,4 +1,4 @@
-"""The reader of the server's log pauses or ends: requests are served, and dropped lines are counted."""
+"""The reader of the server's log may stop reading, or close the pipe: requests go on, and dropped lines are counted."""
 
 import fcntl
 import json
@@ -17,13 +17,12 @@ from tests.forked import Forked
 from tests.production.furnished_service import Service, furnished_service
 from tests.waiting import wait_until
 
-PIPE_BYTES = 4096  # the smallest pipe: some 15 lines
-REQUESTS = 200  # several times the lines that pipe and queue hold
-PROMPT = 2.0  # seconds; a request that waits for the log gets no answer
+PIPE_BYTES = 4096  # the least there is: some 15 lines
+REQUESTS = 200  # several times what pipe and queue take
 
 
 class Reader:
-    """Copies the bytes of a pipe into a file, until the test pauses or ends it."""
+    """Copies what comes through a pipe into a file. Can pause, and close the pipe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -74,9 +73,8 @@ def service(tmp_path: Path, api: Api, reader: Reader) -> Iterator[Service]:
 
 
 def ask_often(service: Service) -> None:
-    answers = [service.ask("GET", "/healthz") for _ in range(REQUESTS)]
-    assert {answer.status for answer in answers} == {200}
-    assert max(answer.seconds for answer in answers) < PROMPT
+    """Raises TimeoutError if a request waits for the log, which takes for ever."""
+    assert {service.ask("GET", "/healthz").status for _ in range(REQUESTS)} == {200}
 
 
 def replace_worker(service: Service) -> None:
@@ -84,13 +82,13 @@ def replace_worker(service: Service) -> None:
     (worker,) = service.server.workers()
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: service.server.workers() not in ([worker], []))
-    service.ask("GET", "/healthz")  # answered once the new worker is ready
+    service.ask("GET", "/healthz")  # waits until it is ready
 
 
-def test_an_unread_log_delays_no_request_and_later_counts_the_dropped_lines(
+def test_a_log_that_is_not_read_delays_no_request_and_later_counts_the_dropped_lines(
     service: Service, reader: Reader, tmp_path: Path
 ) -> None:
-    """Every line is in the log or in the count."""
+    """Each line is either there or counted."""
 
     def logged() -> list[dict[str, object]]:
         text = (tmp_path / "log").read_text()
@@ -114,8 +112,8 @@ def test_an_unread_log_delays_no_request_and_later_counts_the_dropped_lines(
     assert sum(seen_and_dropped()) == REQUESTS + 1  # the transfer, which came last, was dropped too
 
 
-def test_a_worker_that_dies_while_the_log_is_not_read_is_replaced(service: Service, reader: Reader) -> None:
-    """gunicorn writes to the same log, and must not wait for its reader either."""
+def test_a_worker_that_dies_while_the_log_is_not_read_has_a_successor(service: Service, reader: Reader) -> None:
+    """Gunicorn's master writes to the same log, and must not wait for its reader either."""
     reader.pause()
     ask_often(service)
     replace_worker(service)

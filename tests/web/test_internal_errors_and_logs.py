@@ -15,7 +15,7 @@ FIELDS = ["time", "level", "requestId", "method", "path", "route", "status", "ms
 
 
 class Unreadable:
-    """A body whose reading raises an unexpected exception."""
+    """A body that fails while it is read, with an unexpected error."""
 
     def read(self, size):
         raise RuntimeError("the cause: s3cret in /srv/app.db")
@@ -40,7 +40,7 @@ def access_lines(log_file):
 
 
 def fail(api, request_id, **rest):
-    """Two causes of unexpected exceptions."""
+    """Cause two unexpected errors."""
     headers = {"X-Request-ID": request_id}
     body = {"environ_overrides": {"wsgi.input": Unreadable(), "CONTENT_LENGTH": "2"}}
     return [
@@ -73,9 +73,9 @@ def test_a_500_is_always_the_same_sentence(broken):
 
 
 def test_the_cause_of_a_500_is_in_the_log_under_the_request_id(broken, program_log):
-    fail(broken, "request-1")
+    fail(broken, "the-failed-one")
     errors = [line for line in program_log() if line["level"] == "ERROR"]
-    assert [line["requestId"] for line in errors] == ["request-1", "request-1"]
+    assert [line["requestId"] for line in errors] == ["the-failed-one", "the-failed-one"]
     assert "the cause: s3cret" in errors[0]["exception"]
     assert "no such table" in errors[1]["exception"]
 
@@ -162,11 +162,11 @@ def test_a_line_has_the_path_as_it_was_sent(api, access_lines, log_file, target,
     assert "hidden" not in log_file.read_text()
 
 
-@pytest.mark.parametrize(("level", "told"), [("DEBUG", 1), ("INFO", 1), ("WARNING", 0), ("ERROR", 0)])
-def test_lines_of_requests_are_info(api, access_lines, level, told):
+@pytest.mark.parametrize(("level", "lines"), [("DEBUG", 1), ("INFO", 1), ("WARNING", 0), ("ERROR", 0)])
+def test_lines_of_requests_are_info(api, access_lines, level, lines):
     logging.getLogger("backend.access").setLevel(level)
     api.get("/products")
-    assert len(access_lines()) == told
+    assert len(access_lines()) == lines
 
 
 def test_a_line_outside_of_any_request_has_no_request_id(broken, program_log):
