@@ -184,6 +184,7 @@ def _server(folder: Path) -> Iterator[int]:
             yield int(line.rpartition(":")[2])
         finally:
             server.terminate()
+            server.wait()  # before its folder is deleted
 
 
 def _short(value: Any) -> str:
