@@ -107,6 +107,7 @@ def endpoint(route: Route, encode: Encode = to_json) -> Endpoint:
     """
     _check_declarations(route)
     takes, writes = signature_of(route), route.method != "GET"
+    no_query = takes.query()
 
     def call(request: Request) -> Response:
         _authorise(request, route.access)
@@ -116,7 +117,8 @@ def endpoint(route: Route, encode: Encode = to_json) -> Endpoint:
         sent = _sent(request, takes.body) if writes else None
         if "idempotent" in takes.parameters:
             given["idempotent"] = _idempotent(request)
-        given["query"] = read_query(takes.query, request.query_parameters())
+        sent_query = request.query_parameters()
+        given["query"] = read_query(takes.query, sent_query) if sent_query else no_query
         if writes:
             given["body"] = read_body(takes.body, sent)
         return _answer(request, route, encode, route.handler(**{name: given[name] for name in takes.parameters}))

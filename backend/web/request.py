@@ -1,7 +1,7 @@
 """One HTTP request: Werkzeug's, with the attributes that the middleware sets."""
 
+import random
 import re
-import secrets
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -42,7 +42,7 @@ class Request(WerkzeugRequest):
         if raw_path.startswith("//") or "%2F" in raw_path.upper():
             self.path = f"//{self.path}"  # servers drop slashes and decode %2F; no path matches a route because of that
         given = environ.get("HTTP_X_REQUEST_ID", "")
-        self.id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        self.id = given if REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"  # unique; no secret
         self.client = ""  # address, by client_addresses
         self.endpoint: Endpoint | None = None  # by routing
         self.path_id = ""  # the value of the path's `{id}`, by routing
@@ -76,6 +76,8 @@ class Request(WerkzeugRequest):
         No route has 100 parameters, so a longer query has an unknown or repeated one among the first 100.
         """
         raw = self.environ.get("QUERY_STRING", "")
+        if not raw:
+            return []
         try:
             sent = raw.encode("latin-1").decode("utf-8")  # PEP 3333 decodes raw bytes as Latin-1
             pairs = "&".join([pair for pair in sent.split("&") if pair][:MAX_PARAMETERS])
