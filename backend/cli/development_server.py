@@ -19,8 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,20 +55,19 @@ def serve(create_app: Callable[[Settings], Any], settings: Settings) -> None:
         app = create_app(replace(settings, development=True))
         host, port = listener.getsockname()[:2]
         server = make_server(host, port, app, threaded=True, request_handler=Handler, fd=listener.fileno())
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C
-        changed = threading.Event()
-        threading.Thread(target=_watch, args=(_versions(), changed, server.shutdown), daemon=True).start()
-        try:
-            with suppress(KeyboardInterrupt):
-                app.relay.start()
-                _tell(f"http://{f'[{host}]' if ':' in host else host}:{port}", settings)
-                server.serve_forever()
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):  # a second one ends the process at once
-                signal.signal(number, signal.SIG_DFL)
-            _finish_requests()
-            app.close()
-        if changed.is_set():
+        signals: list[int] = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # No KeyboardInterrupt, which can get lost where `threading` and `socketserver` handle errors.
+            signal.signal(number, lambda number, _: signals.append(number))
+        code = _versions()
+        app.relay.start()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        _tell(f"http://{f'[{host}]' if ':' in host else host}:{port}", settings)
+        _wait(code, signals)
+        server.shutdown()
+        _finish_requests()
+        app.close()
+        if not signals:
             _replace_process(listener)
     print("Stopped", flush=True)
 
@@ -130,13 +128,11 @@ def _tell(url: str, settings: Settings) -> None:
     print(f"Serving on {url}{things}", flush=True)
 
 
-def _watch(before: dict[Path, int], changed: threading.Event, shut_down: Callable[[], None]) -> None:
-    """Wait for a change after which the code still starts. Then set `changed` and shut the server down."""
-    while (now := _versions()) == before or not _starts():
-        before = now
+def _wait(code: dict[Path, int], signals: Sequence[int]) -> None:
+    """Return after a signal, or once the files are no longer those of `code` and the new ones start."""
+    while not signals and ((now := _versions()) == code or not _starts()):
+        code = now
         time.sleep(POLL_SECONDS)
-    changed.set()
-    shut_down()
 
 
 def _versions() -> dict[Path, int]:
@@ -152,9 +148,9 @@ def _starts() -> bool:
 
     If not, standard error says why, and the old code goes on serving.
     """
-    command = [sys.executable, sys.argv[0]]
-    return all(
-        subprocess.run([*command, step], stdout=subprocess.DEVNULL, check=False).returncode == 0
+    command, quiet = [sys.executable, sys.argv[0]], subprocess.DEVNULL
+    return all(  # in sessions of their own, where no Ctrl-C reaches them
+        subprocess.run([*command, step], stdout=quiet, start_new_session=True, check=False).returncode == 0
         for step in ("routes", "migrate")
     )
 
