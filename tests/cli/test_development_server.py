@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,19 @@ def test_it_migrates_and_answers_until_it_is_stopped(tmp_path, number):
     with pytest.raises(ProcessLookupError):
         os.killpg(server.process.pid, 0)  # no process is left
     assert run(tmp_path / "app.db", "check").returncode == 0
+
+
+def test_signals_that_repeat_while_connections_arrive_end_it_once(tmp_path):
+    """Without a message of a thread that one of them has interrupted."""
+    with development_server(tmp_path / "app.db") as server, ThreadPoolExecutor(4) as clients:
+        for _ in range(4):
+            clients.submit(lambda: [ask(server.port, "GET", "/healthz") for _ in range(1000)])  # until it is refused
+        wait_until(lambda: server.errors().count("/healthz") > 20)
+        for number in (signal.SIGINT, signal.SIGTERM) * 10:
+            server.process.send_signal(number)
+        status, printed = server.end(signal.SIGINT)
+        assert (status, printed.splitlines()[-1]) == (0, "Stopped")
+        assert "Traceback" not in server.errors()
 
 
 def test_it_prints_its_address_and_commands_that_can_be_pasted(server):
