@@ -5,9 +5,7 @@ import io
 import tokenize
 from pathlib import Path
 
-BETWEEN = {
-    tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER,
-}  # fmt: skip
+BETWEEN = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -19,8 +17,9 @@ def code_lines(path: Path) -> int:
 def _numbers(source: str) -> set[int]:
     docstrings = {
         number
-        for node in ast.walk(ast.parse(source)) if isinstance(node, DOCUMENTED) and ast.get_docstring(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node)
         for number in range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)
-    }  # fmt: skip
+    }
     code = [token for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type not in BETWEEN]
     return {number for token in code for number in range(token.start[0], token.end[0] + 1)} - docstrings

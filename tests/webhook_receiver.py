@@ -16,9 +16,10 @@ from typing import Any
 def webhooks(port: int) -> dict[str, str]:
     """Environment variables of a service that sends its events to a receiver at this port of loopback."""
     return {
-        "WEBHOOK_URLS": f"http://127.0.0.1:{port}/", "WEBHOOK_SECRET": f"whsec_{'test' * 8}",
+        "WEBHOOK_URLS": f"http://127.0.0.1:{port}/",
+        "WEBHOOK_SECRET": f"whsec_{'test' * 8}",
         "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
-    }  # fmt: skip
+    }
 
 
 @dataclass(frozen=True)

@@ -38,23 +38,26 @@ class Template(NamedTuple):
 
 
 PASSWORD_CHANGED = Template(
-    "password changed", "Your password was changed",
+    "password changed",
+    "Your password was changed",
     "The password of your account was changed. If you did not change it, reset it at once, and tell us.",
-)  # fmt: skip
+)
 EMAIL_CHANGED = Template(
-    "e-mail changed", "Your e-mail address was changed",
+    "e-mail changed",
+    "Your e-mail address was changed",
     "The e-mail address of your account was changed. If you did not change it, tell us at once.",
-)  # fmt: skip
+)
 TEMPLATES = {
     "password.reset_requested": Template(
-        "password reset", "Reset your password",
+        "password reset",
+        "Reset your password",
         "A new password was requested for your account. If you did not request it, ignore this mail.",
     ),
     "password.changed": PASSWORD_CHANGED,
     "password.reset": PASSWORD_CHANGED,
     "user.updated": EMAIL_CHANGED,  # this and the next one only if the e-mail has changed
     "user.deactivated": EMAIL_CHANGED,
-}  # fmt: skip
+}
 
 log = logging.getLogger(__name__)
 

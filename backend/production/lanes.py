@@ -19,9 +19,7 @@ INLINE = {
     "get_current_user", "get_user", "list_products", "get_product", "list_accounts", "get_account",
     "list_account_transactions", "get_transaction", "list_orders", "get_order", "get_health",
 }  # fmt: skip
-PASSWORDS = {
-    "create_user", "update_current_user", "update_user", "log_in", "change_password", "confirm_password_reset",
-}  # fmt: skip
+PASSWORDS = {"create_user", "update_current_user", "update_user", "log_in", "change_password", "confirm_password_reset"}
 # A query that may ask for more rows than the default of 20: 100 orders of 50 items take 30 ms. `%` may hide a `limit`.
 MAYBE_LONG = re.compile(r"limit=(?!(1?\d|20)(&|\Z))|%")
 MAX_PATH = 256  # characters; a longer path names no resource, even if each of its characters is written as %XX

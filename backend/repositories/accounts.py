@@ -22,8 +22,9 @@ def internal_account(tx: Tx, currency: str, kind: AccountKind) -> Account:
     row = tx.row(
         # `kind <> 'user'` tells SQLite that it may use the partial index.
         f"SELECT {COLUMNS} FROM accounts WHERE currency = :currency AND kind = :kind AND kind <> 'user'",
-        currency=currency, kind=kind,
-    )  # fmt: skip
+        currency=currency,
+        kind=kind,
+    )
     if row:
         return Account(*row)
     account = Account(new_id(), None, currency, 0, created_at=tx.now)

@@ -27,5 +27,6 @@ def prune(tx: Tx, until: int, batch: int) -> None:
     tx.run(
         """DELETE FROM idempotency_keys WHERE (user_id, key) IN
            (SELECT user_id, key FROM idempotency_keys WHERE created_at <= :until ORDER BY created_at LIMIT :batch)""",
-        until=until, batch=batch,
-    )  # fmt: skip
+        until=until,
+        batch=batch,
+    )

@@ -134,9 +134,10 @@ def release(tx: Tx, subscriber: str, aggregate: str) -> bool:
         tx.run(
             f"""UPDATE deliveries SET due_at = 0 WHERE subscriber = :subscriber AND due_at = {WAITING} AND seq =
                 (SELECT min(seq) FROM deliveries WHERE subscriber = :subscriber AND aggregate = :aggregate)""",
-            subscriber=subscriber, aggregate=aggregate,
+            subscriber=subscriber,
+            aggregate=aggregate,
         )
-    )  # fmt: skip
+    )
 
 
 def others_owed(tx: Tx, subscribers: Collection[str]) -> Sequence[str]:
@@ -159,8 +160,9 @@ def give_up(tx: Tx, subscriber: str, batch: int) -> None:
         """UPDATE deliveries SET due_at = NULL, aggregate = NULL WHERE subscriber = :subscriber AND seq IN
            (SELECT seq FROM deliveries WHERE subscriber = :subscriber AND due_at IS NOT NULL
             ORDER BY due_at, seq LIMIT :batch)""",
-        subscriber=subscriber, batch=batch,
-    )  # fmt: skip
+        subscriber=subscriber,
+        batch=batch,
+    )
 
 
 def prune(tx: Tx, before: int, after: int, batch: int) -> int:

@@ -16,8 +16,9 @@ def open_by_id(tx: Tx, reset_id: str, since: int) -> str | None:
     """The id of the reset's user, if the reset is open and was created after `since`."""
     row = tx.row(
         "SELECT user_id FROM password_resets WHERE id = :id AND ended_at IS NULL AND created_at > :since",
-        id=reset_id, since=since,
-    )  # fmt: skip
+        id=reset_id,
+        since=since,
+    )
     return row[0] if row else None
 
 
@@ -25,13 +26,15 @@ def open_of(tx: Tx, user_id: str, since: int) -> str | None:
     """The id of the user's open reset, if it was created after `since`. A user has at most one."""
     row = tx.row(
         "SELECT id FROM password_resets WHERE user_id = :user_id AND ended_at IS NULL AND created_at > :since",
-        user_id=user_id, since=since,
-    )  # fmt: skip
+        user_id=user_id,
+        since=since,
+    )
     return row[0] if row else None
 
 
 def end_all(tx: Tx, user_id: str) -> None:
     tx.run(
         "UPDATE password_resets SET ended_at = :now WHERE user_id = :user_id AND ended_at IS NULL",
-        user_id=user_id, now=tx.now,
-    )  # fmt: skip
+        user_id=user_id,
+        now=tx.now,
+    )

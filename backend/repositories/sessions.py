@@ -134,8 +134,9 @@ def erase_origins(tx: Tx, user_id: str, limit: int) -> int:
     return tx.run(
         """UPDATE sessions SET user_agent = '', ip = '', network = '' WHERE id IN
            (SELECT id FROM sessions WHERE user_id = :user_id AND (user_agent <> '' OR ip <> '') LIMIT :limit)""",
-        user_id=user_id, limit=limit,
-    )  # fmt: skip
+        user_id=user_id,
+        limit=limit,
+    )
 
 
 def insert_token(tx: Tx, token: RefreshToken) -> None:

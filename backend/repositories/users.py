@@ -62,8 +62,9 @@ def active_of_session(tx: Tx, session_id: str) -> User | None:
     row = tx.row(
         f"""SELECT {COLUMNS} FROM users WHERE active = 1 AND id =
             (SELECT user_id FROM sessions WHERE sessions.id = :id AND ended_at IS NULL AND expires_at > :now)""",
-        id=session_id, now=tx.now,
-    )  # fmt: skip
+        id=session_id,
+        now=tx.now,
+    )
     return _user(row) if row else None
 
 

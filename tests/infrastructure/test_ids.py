@@ -52,7 +52,7 @@ def test_the_first_48_bits_are_the_milliseconds(fresh):
 @pytest.mark.parametrize(
     ("nanoseconds", "fraction"),
     [(0, 0), (244, 0), (245, 1), (500_000, 2048), (999_755, 4094), (999_756, 4095), (999_999, 4095)],
-)  # fmt: skip
+)
 def test_the_next_12_bits_are_the_fraction_of_the_millisecond(fresh, nanoseconds, fraction):
     """RFC 9562, method 3: 4096 steps of a quarter of a microsecond."""
     milliseconds, _, bits, _, _ = parts(new_id(lambda: MOMENT + nanoseconds))

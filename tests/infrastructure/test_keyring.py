@@ -135,9 +135,10 @@ def test_a_file_that_other_users_can_access_is_refused(tmp_path, mode):
 def test_anything_but_a_file_is_refused(tmp_path, kind):
     path = tmp_path / "jwt-secret"
     {
-        "folder": path.mkdir, "pipe": lambda: os.mkfifo(path, 0o600),
+        "folder": path.mkdir,
+        "pipe": lambda: os.mkfifo(path, 0o600),
         "dangling link": lambda: path.symlink_to(tmp_path / "gone"),
-    }[kind]()  # fmt: skip
+    }[kind]()
     refused(path)
     assert list(tmp_path.iterdir()) == [path]
 

@@ -11,10 +11,7 @@ ONE, TWO = "one secret of at least 32 bytes, first", "two secret of at least 32 
 LIFETIMES = {"access": 900, "refresh": 3600}
 ISSUED = 1_000_000
 OF_BOTH = {"sub": "user", "sid": "session", "jti": "id"}
-CLAIMS = {
-    "access": {**OF_BOTH, "email": "e@example.com", "roles": ["user"], "ver": 0},
-    "refresh": OF_BOTH,
-}  # fmt: skip
+CLAIMS = {"access": {**OF_BOTH, "email": "e@example.com", "roles": ["user"], "ver": 0}, "refresh": OF_BOTH}
 
 
 def tokens_at(now, secrets=(ONE,), access_seconds=LIFETIMES["access"]):
@@ -42,9 +39,7 @@ def result(tokens, kind, token):
 
 
 @pytest.mark.parametrize("kind", LIFETIMES)
-@pytest.mark.parametrize(
-    ("age", "expected"), [(-1, "invalid"), (-0.001, "invalid"), (0, "good"), (1, "good")]
-)  # fmt: skip
+@pytest.mark.parametrize(("age", "expected"), [(-1, "invalid"), (-0.001, "invalid"), (0, "good"), (1, "good")])
 def test_a_token_from_the_future_is_invalid_without_leeway(kind, age, expected):
     assert result(tokens_at(ISSUED + age), kind, issued(kind)) == expected
 

@@ -56,7 +56,7 @@ def test_a_wrong_current_password_is_one_line_in_the_log_with_the_users_id(api, 
     assert api.post("/auth/password", ada, body).status_code == 401
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", f"wrong current password: user {ada.id}")
-    ] * 2  # fmt: skip
+    ] * 2
 
 
 def test_a_change_of_case_alone_needs_the_password_too(api, ada):

@@ -21,9 +21,10 @@ def test_a_replay_needs_the_role_that_its_route_needs(api, ada, admin):
     order = {"accountId": account, "items": [{"productId": api.product(admin, price=1), "quantity": 1}]}
     order_id = api.post("/orders", ada, order).json["data"]["id"]
     requests = [
-        (f"/accounts/{account}/deposits", {"amount": 1}), (f"/accounts/{account}/withdrawals", {"amount": 1}),
+        (f"/accounts/{account}/deposits", {"amount": 1}),
+        (f"/accounts/{account}/withdrawals", {"amount": 1}),
         (f"/orders/{order_id}/fulfil", None),
-    ]  # fmt: skip
+    ]
     firsts = [api.post(path, deputy, body, key=f"{n}") for n, (path, body) in enumerate(requests)]
     assert [first.status_code for first in firsts] == [201, 201, 200]
     api.patch(f"/users/{deputy.id}", admin, {"roles": ["user"]})

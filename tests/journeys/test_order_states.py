@@ -141,10 +141,11 @@ def test_neither_route_takes_a_body_or_needs_a_content_type(api, admin, placed, 
     ("body", "refused"),
     [
         ({"json": {"reason": "late"}}, (422, "VALIDATION_ERROR", {"reason"})),
-        ({"json": []}, (422, "VALIDATION_ERROR", {"body"})), ({"data": b"{"}, (400, "MALFORMED_JSON", set())),
+        ({"json": []}, (422, "VALIDATION_ERROR", {"body"})),
+        ({"data": b"{"}, (400, "MALFORMED_JSON", set())),
         ({"query_string": "reason=late"}, (422, "VALIDATION_ERROR", {"reason"})),
     ],
-)  # fmt: skip
+)
 def test_a_body_with_fields_is_refused(api, admin, placed, action, body, refused):
     assert refusal(api("POST", f"/orders/{placed['id']}/{action}", admin, **body)) == refused
     assert api.get(f"/orders/{placed['id']}", admin).json["data"] == placed

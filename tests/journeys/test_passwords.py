@@ -39,8 +39,9 @@ def choose(request, api, settings):
     token = Mailbox(settings.database_path.parent / "outbox").reset_token(api, mary.email)
     body = {"token": token}
     return lambda password: (
-        api.post("/auth/password-reset/confirm", json={**body, "newPassword": password}), "newPassword"
-    )  # fmt: skip
+        api.post("/auth/password-reset/confirm", json={**body, "newPassword": password}),
+        "newPassword",
+    )
 
 
 @pytest.mark.parametrize(

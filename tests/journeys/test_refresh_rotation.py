@@ -140,10 +140,9 @@ def test_two_generations_at_once_make_no_second_family(api, ada):
 
 
 def test_a_refresh_that_races_a_logout_leaves_no_valid_token(api, ada):
-    answers = at_once([
-        lambda: api.post("/auth/logout", json={"refreshToken": ada.refresh}),
-        lambda: refresh(api, ada.refresh),
-    ])  # fmt: skip
+    answers = at_once(
+        [lambda: api.post("/auth/logout", json={"refreshToken": ada.refresh}), lambda: refresh(api, ada.refresh)]
+    )
     assert answers[0].status_code == 204
     if answers[1].status_code == 200:
         pair = answers[1].json["data"]

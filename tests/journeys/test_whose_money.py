@@ -117,8 +117,9 @@ def test_a_user_lists_own_accounts_and_an_admin_all(api, ada, grace, admin):
     everything = api.get("/accounts", admin).json["data"]
     assert [account["id"] for account in everything] == sorted((a["id"] for a in everything), reverse=True)
     house = {(account["ownerId"], account["currency"], account["balance"]) for account in everything} - {
-        (ada.id, "EUR", 9), (grace.id, "EUR", 0),
-    }  # fmt: skip
+        (ada.id, "EUR", 9),
+        (grace.id, "EUR", 0),
+    }
     assert house == {(None, "EUR", -10), (None, "EUR", 1)}
     assert len(everything) == 4
 

@@ -19,9 +19,10 @@ def test_every_event_of_an_answered_write_arrives_although_workers_are_killed(ap
     api.app.close()  # only the server delivers
     with receiving() as (receiver, port):
         environment = {
-            "WEBHOOK_URLS": f"http://127.0.0.1:{port}/hook", "WEBHOOK_SECRET": f"whsec_{'test' * 8}",
+            "WEBHOOK_URLS": f"http://127.0.0.1:{port}/hook",
+            "WEBHOOK_SECRET": f"whsec_{'test' * 8}",
             "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
-        }  # fmt: skip
+        }
         with service(tmp_path / "log", database_path, **environment) as server:
             answered = 0
             for number in range(RENAMINGS):

@@ -56,8 +56,9 @@ DISTINCT = {
 }  # fmt: skip
 MODULES = [
     importlib.import_module(f"{repositories.__name__}.{path.stem}")
-    for path in sorted(Path(repositories.__path__[0]).glob("*.py")) if path.stem != "__init__"
-]  # fmt: skip
+    for path in sorted(Path(repositories.__path__[0]).glob("*.py"))
+    if path.stem != "__init__"
+]
 FUNCTIONS = [
     function
     for module in MODULES

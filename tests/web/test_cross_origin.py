@@ -88,9 +88,7 @@ def test_a_preflight_is_valid_for_ten_minutes(shared, path):
     methods = set(allowed["Access-Control-Allow-Methods"].split(", "))
     assert methods >= {"GET", "POST", "PATCH", "DELETE"}
     headers = {name.lower() for name in allowed["Access-Control-Allow-Headers"].split(", ")}
-    assert headers >= {
-        "authorization", "content-type", "if-match", "if-none-match", "idempotency-key", "x-request-id",
-    }  # fmt: skip
+    assert headers >= {"authorization", "content-type", "if-match", "if-none-match", "idempotency-key", "x-request-id"}
     assert "Access-Control-Allow-Credentials" not in allowed
 
 

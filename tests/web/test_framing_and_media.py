@@ -127,9 +127,9 @@ def call(api, admin, ada, order):
     return send
 
 
-@pytest.mark.parametrize(("data", "content_type"), [
-    (b"", None), (b"{}", "application/json"), (b" { }\n", "text/plain"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "content_type"), [(b"", None), (b"{}", "application/json"), (b" { }\n", "text/plain")]
+)
 @pytest.mark.parametrize(("method", "path", "caller", "status"), WITHOUT_BODY)
 def test_a_route_without_a_body_takes_none_or_an_empty_object(call, method, path, caller, status, data, content_type):
     """It needs no Content-Type."""

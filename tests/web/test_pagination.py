@@ -107,8 +107,9 @@ def test_a_page_past_the_end_is_empty(api, admin, crowd, page, size):
     answer = api.get(f"/users?page={page}&pageSize={size}", admin)
     pages = -(-12 // size)
     assert (ids(answer), answer.json["meta"]["pagination"]) == (
-        [], {"page": page, "pageSize": size, "total": 12, "totalPages": pages},
-    )  # fmt: skip
+        [],
+        {"page": page, "pageSize": size, "total": 12, "totalPages": pages},
+    )
     assert links(answer).keys() == {"first", "prev", "last"}
     assert links(answer)["prev"] == links(answer)["last"] == f"/api/v1/users?page={pages}&pageSize={size}"
 
@@ -116,8 +117,9 @@ def test_a_page_past_the_end_is_empty(api, admin, crowd, page, size):
 def test_an_empty_list_has_no_pages(api, admin):
     answer = api.get("/users?q=no-such-user", admin)
     assert (ids(answer), answer.json["meta"]["pagination"]) == (
-        [], {"page": 1, "pageSize": 20, "total": 0, "totalPages": 0},
-    )  # fmt: skip
+        [],
+        {"page": 1, "pageSize": 20, "total": 0, "totalPages": 0},
+    )
     assert not links(answer).keys() & {"next", "prev"}
 
 

@@ -117,9 +117,7 @@ def current_user(
     session: OpenSession, credentials: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]
 ) -> shop.User:
     try:
-        claims = jwt.decode(
-            credentials.credentials, SECRET, algorithms=["HS256"], audience="shop", issuer="shop"
-        )  # fmt: skip
+        claims = jwt.decode(credentials.credentials, SECRET, algorithms=["HS256"], audience="shop", issuer="shop")
     except jwt.InvalidTokenError:
         raise HTTPException(401) from None
     user = session.get(shop.User, claims["sub"])
@@ -151,9 +149,7 @@ def list_orders(session: OpenSession, user: CurrentUser, limit: Limit = 20) -> o
 @app.post("/api/v1/transfers", response_model=Envelope[TransactionOut], status_code=201)
 def transfer(body: TransferIn, session: OpenSession, user: CurrentUser) -> object:
     try:
-        moved = shop.transfer(
-            session, user.id, body.from_account_id, body.to_account_id, body.amount, body.memo
-        )  # fmt: skip
+        moved = shop.transfer(session, user.id, body.from_account_id, body.to_account_id, body.amount, body.memo)
     except shop.Refused as error:
         raise HTTPException(422, str(error)) from None
     return {"data": moved}

@@ -144,9 +144,10 @@ def transfer(
     """Move money and commit. Raises Refused."""
     session.commit()  # ends what the user was read in: a read that becomes a write cannot wait for the lock
     session.connection(execution_options={"begin": "BEGIN IMMEDIATE"})
-    found = {account.id: account for account in session.scalars(
-        select(Account).where(Account.id.in_([source_id, target_id]))
-    )}  # fmt: skip
+    found = {
+        account.id: account
+        for account in session.scalars(select(Account).where(Account.id.in_([source_id, target_id])))
+    }
     source, target = found.get(source_id), found.get(target_id)
     if source is None or target is None or source.owner_id != user_id:
         raise Refused("no such account")
