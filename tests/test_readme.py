@@ -22,32 +22,24 @@ def tour(port: int) -> str:
     return script.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace(".venv/bin/python", sys.executable)
 
 
-@pytest.fixture
-def run(database_path):
-    """A function that runs the tour against `make run` with the default limits, and returns its output."""
+def take_tour(database_path: Path, port: int) -> None:
+    """Run the tour against the server at `port`, which has the default limits, and check what it prints."""
+    environ = {"PATH": "/usr/bin:/bin"} | environment(database_path)
+    command = ["bash", "-c", tour(port)]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    assert STATUS.findall(done.stdout) == ["201", "201", "200", "404"]
+    assert done.stdout.count("Idempotency-Replayed: true") == 1
+    assert re.search(r'^Link: <[^>]+>; rel="next"', done.stdout, re.MULTILINE)
+    assert '"status":"cancelled"' in done.stdout
+    for field in ("sku", "name", "unitPrice", "currency", "stock", "colour"):
+        assert re.search(rf'"details":{{[^}}]*"{field}":', done.stdout), field
+
+
+def test_the_tour_shows_the_stated_results_and_can_be_repeated(database_path):
     with development_server(database_path) as server:
-        script = tour(server.port)
-
-        def once() -> str:
-            command = ["bash", "-c", script]
-            done = subprocess.run(
-                command, cwd=ROOT, env={"PATH": "/usr/bin:/bin"} | environment(database_path), capture_output=True,
-                text=True, timeout=60, check=False,
-            )  # fmt: skip
-            assert done.stderr == ""
-            return done.stdout
-
-        yield once
-
-
-def test_the_tour_shows_the_stated_results_and_can_be_repeated(run):
-    for said in (run(), run()):
-        assert STATUS.findall(said) == ["201", "201", "200", "404"]
-        assert said.count("Idempotency-Replayed: true") == 1
-        assert re.search(r'^Link: <[^>]+>; rel="next"', said, re.MULTILINE)
-        assert '"status":"cancelled"' in said
-        for field in ("sku", "name", "unitPrice", "currency", "stock", "colour"):
-            assert re.search(rf'"details":{{[^}}]*"{field}":', said), field
+        for _ in range(2):
+            take_tour(database_path, server.port)
 
 
 def reading_lists():
