@@ -11,6 +11,7 @@ import pytest
 from backend.production.write_gate import WriteGate
 from tests.at_once import asleep, at_once
 from tests.forked import Forked, Signal
+from tests.production.held_gate import held_by_a_child
 from tests.waiting import wait_until
 from tests.watching import descriptors_of
 
@@ -26,22 +27,6 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def gate(path: Path) -> WriteGate:
     return WriteGate(path)
-
-
-def held_by_a_child(path: Path, until: Signal) -> Forked:
-    """A process that holds the gate until the signal."""
-    has = Signal()
-
-    def work() -> None:
-        gate = WriteGate(path)
-        assert gate.acquire(5)
-        has.say()
-        until.wait()
-        gate.release()
-
-    child = Forked(work)
-    has.wait()
-    return child
 
 
 def in_line(child: Forked) -> None:

@@ -17,6 +17,7 @@ from backend.production.database import GroupCommitDatabase
 from backend.production.write_gate import WriteGate
 from tests.at_once import asleep, at_once, deleting
 from tests.forked import Forked, Signal
+from tests.production.held_gate import held_by_a_child
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
 
@@ -83,20 +84,11 @@ def test_a_gate_can_be_passed_on_after_its_file_was_deleted(path: Path) -> None:
 
 def test_processes_exclude_each_other_again_from_the_first_turn_after_the_deletion(path: Path) -> None:
     """A process that used the deleted file takes the new one of a process that started later."""
-    gate, leave, has = WriteGate(path), Signal(), Signal()
+    gate, leave = WriteGate(path), Signal()
     assert gate.acquire(0)
     gate.release()
     file_of(path).unlink()
-
-    def hold() -> None:
-        later = WriteGate(path)
-        assert later.acquire(5)
-        has.say()
-        leave.wait()
-        later.release()
-
-    child = Forked(hold)
-    has.wait()
+    child = held_by_a_child(path, until=leave)
     assert not gate.acquire(0.05)
     leave.say()
     child.result()
@@ -206,17 +198,8 @@ NO_LOCKS = OSError(errno.ENOLCK, "No locks available")
 def test_a_failed_wait_for_the_lock_fails_the_threads_in_line_and_none_after_them(
     path: Path, monkeypatch, error
 ) -> None:
-    gate, leave, has, failing = WriteGate(path), Signal(), Signal(), FailingFlock(waits, error)
-
-    def hold() -> None:
-        other = WriteGate(path)
-        assert other.acquire(5)
-        has.say()
-        leave.wait()
-        other.release()
-
-    child = Forked(hold)
-    has.wait()
+    gate, leave, failing = WriteGate(path), Signal(), FailingFlock(waits, error)
+    child = held_by_a_child(path, until=leave)
     monkeypatch.setattr(write_gate, "flock", failing)
     with pytest.raises(OSError, match="gate"):
         gate.acquire(30)
