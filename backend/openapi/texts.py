@@ -25,8 +25,8 @@ for a user by id, `no-cache` for products, which are public, `no-store` otherwis
 
 **Mails.** A reset token is valid for 30 minutes; another request in that time sends the same token again, and the
 response never reveals whether the address is a user's. A new password is announced by mail, a new e-mail address by
-mail to the old one. A mailbox gets at most three mails of a kind an hour. Callers who change their own e-mail address
-must send `currentPassword` (missing: 422, wrong: 401 `credentials`), which other changes ignore.
+mail to the old one. A mailbox gets at most three mails of a kind an hour. A change of the caller's own e-mail
+address takes `currentPassword` (missing: 422, wrong: 401 `credentials`), which other changes ignore.
 
 **Limits.** Two policies count requests. `default` counts all requests, by user, or by address without a token. `auth`
 counts login, sign-up, password reset and changes of the caller's password or e-mail, by address. By e-mail it also

@@ -77,7 +77,7 @@ class Users:
     ) -> User:  # fmt: skip
         """Change a profile. Values that stay the same are no change.
 
-        Callers who change their own e-mail must give `current_password`: raises ValidationFailed without it,
+        A change of the caller's own e-mail takes `current_password`: raises ValidationFailed without it,
         Unauthorized `credentials` if it is wrong (`wrong` counts that), RateLimited if that count is full, Unavailable
         if too many passwords wait. Raises Forbidden, NotFound, PreconditionFailed, and Conflict for an e-mail that is
         taken or the last active admin.
