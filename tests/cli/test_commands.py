@@ -193,22 +193,29 @@ def test_create_admin_refuses_a_bad_address_or_password(database_path, email, pa
     assert users_in(database_path) == []
 
 
-def test_create_admin_prompts_on_a_terminal_without_echo(database_path, make_api):
+@contextlib.contextmanager
+def create_admin_on_a_terminal(database_path, email, *launcher):
+    """The process of `create-admin`, and our end of the terminal that is its standard input."""
     ours, terminal = os.openpty()
-    command = [*COMMAND, "create-admin", "root@example.com"]
+    command = [*launcher, *COMMAND, "create-admin", email]
     pipes = {"stdin": terminal, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=environment(database_path), start_new_session=True, **pipes) as process:
         os.close(terminal)
+        yield process, ours
+    os.close(ours)
+
+
+def test_create_admin_prompts_on_a_terminal_without_echo(database_path, make_api):
+    with create_admin_on_a_terminal(database_path, "root@example.com") as (process, ours):
         asked = b""
         while not asked.endswith(b": "):
             asked += os.read(process.stderr.fileno(), 100) or pytest.fail(f"ended with {asked!r}")
         os.write(ours, PASSWORD.encode() + b"\n")
         shown, _ = process.communicate(timeout=60)
         assert process.returncode == 0
-    os.set_blocking(ours, False)
-    with contextlib.suppress(OSError):  # nothing was echoed, and the other end is closed
-        shown += os.read(ours, 1000)
-    os.close(ours)
+        os.set_blocking(ours, False)
+        with contextlib.suppress(OSError):  # nothing was echoed, and the other end is closed
+            shown += os.read(ours, 1000)
     assert PASSWORD.encode() not in shown
     assert make_api().log_in("root@example.com", PASSWORD)
 
@@ -230,17 +237,12 @@ def test_a_password_that_is_not_utf_8_is_refused(database_path):
 
 def test_a_user_signed_up_while_the_password_is_typed_gets_no_role(database_path, api):
     """The command looks at the address before it asks, and again when it writes."""
-    ours, terminal = os.openpty()
-    command = [*COMMAND, "create-admin", "ADA@example.com"]
-    pipes = {"stdin": terminal, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment(database_path), start_new_session=True, **pipes) as process:
-        os.close(terminal)
+    with create_admin_on_a_terminal(database_path, "ADA@example.com") as (process, ours):
         assert process.stderr.read(1)  # the prompt, or a warning that the input cannot be hidden
         ada = api.sign_up("Ada")
         os.write(ours, b"another pass word\n")
         _, told = process.communicate(timeout=60)
         assert (process.returncode, b"--existing" in told.splitlines()[-1]) == (1, True)
-    os.close(ours)
     assert users_in(database_path) == [("ada@example.com", "user", 1)]
     assert api.get("/users/me", ada).status_code == 200
     assert api.log_in("ada@example.com", PASSWORD)
@@ -249,21 +251,14 @@ def test_a_user_signed_up_while_the_password_is_typed_gets_no_role(database_path
 @pytest.mark.parametrize(("key", "status"), [(b"\x03", 130), (b"\x04", 1)], ids=["Ctrl-C", "Ctrl-D"])
 def test_the_prompt_can_be_left(database_path, key, status):
     """Without a traceback; no user is made."""
-    ours, terminal = os.openpty()
-    command = [*COMMAND, "create-admin", "root@example.com"]
-    take_terminal = [sys.executable, "-c", TAKE_TERMINAL]
-    pipes = {"stdin": terminal, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(
-        [*take_terminal, *command], env=environment(database_path), start_new_session=True, **pipes
-    ) as process:
-        os.close(terminal)
+    launcher = (sys.executable, "-c", TAKE_TERMINAL)
+    with create_admin_on_a_terminal(database_path, "root@example.com", *launcher) as (process, ours):
         shown = b""
         while b"Password: " not in shown:
             shown += os.read(ours, 1000)
         os.write(ours, key)
         assert process.wait(60) == status
         assert b"Traceback" not in process.stderr.read() + process.stdout.read()
-    os.close(ours)
     assert users_in(database_path) == []
 
 
