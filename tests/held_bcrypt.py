@@ -4,9 +4,10 @@ import threading
 
 
 class HeldBcrypt:
-    """bcrypt whose runs end only when the test lets them; it counts concurrent runs."""
+    """bcrypt whose runs end when the test lets them, or after `seconds`; it counts concurrent runs."""
 
-    def __init__(self):
+    def __init__(self, seconds=10):
+        self.seconds = seconds
         self.may_end, self.one_runs, self.two_run = threading.Event(), threading.Event(), threading.Event()
         self.lock = threading.Lock()
         self.running = self.most = 0
@@ -18,7 +19,7 @@ class HeldBcrypt:
             self.one_runs.set()
             if self.running == 2:
                 self.two_run.set()
-        self.may_end.wait(10)
+        self.may_end.wait(self.seconds)
         with self.lock:
             self.running -= 1
         return True

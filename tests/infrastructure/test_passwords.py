@@ -6,7 +6,6 @@ A test that has to hold bcrypt back does so at bcrypt's own function.
 import base64
 import hashlib
 import hmac
-import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
@@ -182,22 +181,11 @@ def test_a_full_queue_refuses_the_next_call_at_once_and_no_waiting_one(kind, hel
 
 def test_of_many_concurrent_calls_no_more_run_than_there_are_slots(kind, monkeypatch):
     """Short runs, which end while other calls join the line."""
-    lock, running, most = threading.Lock(), 0, 0
-
-    def counted(password, salt):
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        time.sleep(0.001)
-        with lock:
-            running -= 1
-        return True
-
-    monkeypatch.setattr(bcrypt, "checkpw", counted)
+    runs = HeldBcrypt(seconds=0.001)
+    monkeypatch.setattr(bcrypt, "checkpw", runs)
     passwords = kind(4, 2)
     assert at_once([lambda: passwords.matches("x", None)] * 40) == [False] * 40
-    assert most == 2
+    assert runs.most == 2
 
 
 def test_a_call_that_waits_too_long_leaves_the_queue(kind, held, threads):

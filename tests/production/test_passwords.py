@@ -131,23 +131,12 @@ def test_workers_share_the_slots_of_the_machine(held):
 
 def test_of_many_simultaneous_calls_no_more_run_than_there_are_slots(monkeypatch):
     """The runs are short and end while other calls join the line."""
-    lock, running, most = threading.Lock(), 0, 0
-
-    def counted(password, salt):
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        time.sleep(0.001)
-        with lock:
-            running -= 1
-        return True
-
-    monkeypatch.setattr(bcrypt, "checkpw", counted)
+    runs = HeldBcrypt(seconds=0.001)
+    monkeypatch.setattr(bcrypt, "checkpw", runs)
     locks = ByteLocks()
     workers = [SharedPasswords(4, 2, locks) for _ in range(2)]
     assert at_once([lambda worker=worker: worker.matches("x", None) for worker in workers * 20]) == [False] * 40
-    assert most == 2
+    assert runs.most == 2
 
 
 def test_a_thread_that_is_delayed_while_it_joins_does_not_run_beside_a_later_one(held, line, monkeypatch):
