@@ -106,8 +106,8 @@ def endpoint(route: Route, encode: Encode = to_json) -> Endpoint:
     Raises TypeError, at start-up, for a route that does not say all it must.
     """
     _check_declarations(route)
-    takes, writes = signature_of(route), route.method != "GET"
-    no_query = takes.query()
+    contract, takes, validated = contract_of(route), signature_of(route), is_validated(route)
+    writes, no_query = route.method != "GET", takes.query()
 
     def call(request: Request) -> Response:
         _authorise(request, route.access)
@@ -121,7 +121,8 @@ def endpoint(route: Route, encode: Encode = to_json) -> Endpoint:
         given["query"] = read_query(takes.query, sent_query) if sent_query else no_query
         if writes:
             given["body"] = read_body(takes.body, sent)
-        return _answer(request, route, encode, route.handler(**{name: given[name] for name in takes.parameters}))
+        result = route.handler(**{name: given[name] for name in takes.parameters})
+        return _answer(request, contract, validated, encode, result)
 
     return Endpoint(route, call)
 
@@ -178,14 +179,12 @@ def _idempotent(request: Request) -> IdempotentRequest:
     return IdempotentRequest(request.idempotency_key(), what.digest())
 
 
-def _answer(request: Request, route: Route, encode: Encode, result: Any) -> Response:
+def _answer(request: Request, contract: Contract, validated: bool, encode: Encode, result: Any) -> Response:
     """The response for the handler's result, with the headers that its contract promises."""
     if isinstance(result, Response):
         return result
-    contract = contract_of(route)
     if contract.status == 204:
         return Response(204)
-    validated = is_validated(route)
     unchanged = validated and request.method in ("GET", "HEAD") and request.is_known_version(result.version)
     response = Response(304) if unchanged else _enveloped(request, contract, encode, result)
     if contract.etag:
