@@ -53,7 +53,7 @@ test: setup  ## all tests, over both wirings; one area: make test AREA=web
 	$(PYTEST) tests/$(AREA)
 
 test-core: setup  ## the core's tests over the core's wiring, in less than a minute
-	$(PYTEST) --wiring=core --ignore=tests/production --ignore=tests/bench
+	$(PYTEST) --wiring=core --ignore=tests/production --ignore=tests/operations --ignore=tests/bench
 
 check: setup  ## style, types, house rules
 	$(BIN)/ruff check .

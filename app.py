@@ -8,9 +8,9 @@ application with the core's tools, which are textbook versions. Production's `cr
 import atexit
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from backend.delivery.mailer import Mailer
 from backend.delivery.relay import Relay
@@ -49,6 +49,7 @@ from backend.settings import Settings
 from backend.web.cross_origin import cross_origin
 from backend.web.handler import endpoint
 from backend.web.middleware import (
+    Middleware,
     access_log,
     authentication,
     chain,
@@ -68,6 +69,16 @@ StartResponse = Callable[..., Any]
 READINESS_SECONDS = 1.0  # for which the result of the readiness checks is kept
 
 
+class Background(Protocol):
+    """Threads that work beside the requests."""
+
+    def start(self) -> None:
+        """Start them. Idempotent."""
+
+    def stop(self) -> None:
+        """End them within a second or two. Idempotent."""
+
+
 @dataclass(frozen=True)
 class Tools:
     """The mechanisms of an application. Wirings choose for each the textbook version or production's."""
@@ -80,6 +91,10 @@ class Tools:
     passwords: Passwords
     log_request: Callable[[Mapping[str, object]], None] = logs.log_request
     to_json: Callable[[dict[str, Any]], str] = to_json  # of envelopes
+    # What optional rooms add to the application.
+    routes: Sequence[Route] = ()
+    middleware: Sequence[Middleware] = ()  # outermost
+    background: Sequence[Background] = ()
 
 
 class App:
@@ -108,6 +123,7 @@ class App:
         self.relay = Relay(self.database, subscribers)
         events.subscribe(*subscribers)
         events.listen(self.relay.wake)
+        self._background = [self.relay, *tools.background]
 
         # Routes: the URLs, and which callers each admits.
         limits = RateLimits(tools.limiter, settings.rate_limit_default, settings.rate_limit_auth, self.logins.is_known)
@@ -176,11 +192,13 @@ class App:
             Route("GET", "/healthz", service.get_health, ANYONE),
             Route("GET", "/readyz", service.get_readiness, ANYONE),
             Route("GET", "/openapi.json", service.get_open_api, ANYONE),
+            *tools.routes,
         ]
 
         # The middleware, outermost first.
         self.router = Router(endpoint(route, tools.to_json) for route in self.routes)
         self.middleware = [
+            *tools.middleware,
             request_ids,
             client_addresses(settings.trusted_proxies),
             access_log(tools.log_request),
@@ -195,12 +213,18 @@ class App:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         if not self.relay.started:
-            self.relay.start()
+            self.start()
         return self._handle(Request(environ))(environ, start_response)
 
+    def start(self) -> None:
+        """Start the threads that work beside the requests; at the latest the first request does. Idempotent."""
+        for each in self._background:
+            each.start()
+
     def close(self) -> None:
-        """Stop the relay and close this thread's connections."""
-        self.relay.stop()
+        """Stop the threads that work beside the requests, and close this thread's connections."""
+        for each in self._background:
+            each.stop()
         self.database.close()
 
 

