@@ -11,7 +11,7 @@ test-core: PROCESSES = $(shell expr $(CORES) + 2)
 PYTEST = $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
 unexport PYTHONDONTWRITEBYTECODE  # else each of these processes, and each server under test, compiles all files again
 
-.PHONY: help setup run serve migrate demo test test-core check contract bench bench-quick
+.PHONY: help setup run serve migrate demo test test-core check audit contract bench bench-quick
 
 help:  ## list these commands; `make` alone does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ check: setup  ## style, types, house rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_house_rules.py
+
+audit: setup  ## look the packages in .venv up among the known vulnerabilities; needs the network
+	$(BIN)/python -m backend.operations.audit
 
 $(CONTRACT_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[contract]'
