@@ -2,10 +2,10 @@
 
 The host name is resolved once, its addresses are checked, and the connection goes to one that passed. So a name that
 resolves to another address the next time (DNS rebinding) gains nothing. The Host header and the name that TLS verifies
-stay the URL's. Two kinds of addresses pass: public unicast addresses, and those in `allowed` except the metadata
-servers of cloud providers. All others are refused: loopback, private, link-local, multicast, reserved, and IPv6
-addresses that stand for an IPv4 address (mapped, NAT64, 6to4, Teredo, ISATAP). No redirect is followed, no proxy is
-used, and only the head of the response is read.
+stay the URL's. Two kinds of addresses pass: public unicast addresses, for `https` only, and those in `allowed` except
+the metadata servers of cloud providers. All others are refused: loopback, private, link-local, multicast, reserved, and
+IPv6 addresses that stand for an IPv4 address (mapped, NAT64, 6to4, Teredo, ISATAP). No redirect is followed, no proxy
+is used, and only the head of the response is read.
 
 One deadline covers everything: a timer shuts the connection down, even if single bytes keep arriving. Only the
 system's resolver has time-outs of its own; nothing is sent if it returns after the deadline.
@@ -44,7 +44,7 @@ Resolve = Callable[..., list[Any]]  # as socket.getaddrinfo
 
 
 class AddressRefused(OSError):
-    """The host name has no address that may be connected to."""
+    """The host name has no address that this URL may lead to."""
 
 
 def post(
@@ -57,7 +57,7 @@ def post(
     secure, host = parts.scheme == "https", parts.hostname or ""
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
     connection = kind(host, parts.port)  # makes the Host header; it never connects by itself
-    stream = _connected(resolve(host, connection.port, type=socket.SOCK_STREAM), allowed, end)
+    stream = _connected(resolve(host, connection.port, type=socket.SOCK_STREAM), secure, allowed, end)
     if secure:
         stream = tls_context().wrap_socket(stream, server_hostname=host, do_handshake_on_connect=False)
     with contextlib.closing(stream), _shut_at(end, stream):
@@ -81,11 +81,11 @@ def is_public(address: str) -> bool:
     return ip in GLOBAL_UNICAST and ip.sixtofour is None and int(ip) >> 32 & 0xFCFF_FFFF != ISATAP
 
 
-def _connected(found: list[Any], allowed: Networks, end: float) -> socket.socket:
-    """Connect to the first address that is allowed and accepts."""
-    problem: OSError = AddressRefused("not a public address")
+def _connected(found: list[Any], secure: bool, allowed: Networks, end: float) -> socket.socket:
+    """Connect to the first address that may be connected to and accepts."""
+    problem: OSError = AddressRefused("no address that may be connected to")
     for family, kind, protocol, _, address in found:
-        if not is_public(address[0]) and (address[0] not in allowed or address[0] in METADATA_SERVERS):
+        if not (secure and is_public(address[0])) and (address[0] not in allowed or address[0] in METADATA_SERVERS):
             continue
         stream = socket.socket(family, kind, protocol)
         try:

@@ -107,10 +107,18 @@ def test_a_metadata_server_is_refused_within_an_allowed_network_too(address):
         "[::]",
     ],
 )
-def test_loopback_is_refused_however_it_is_written(receiver, host):
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_loopback_is_refused_however_it_is_written(receiver, host, scheme):
     """Nothing arrives there."""
     with pytest.raises((AddressRefused, socket.gaierror)):
-        post(f"http://{host}:{receiver.port}/", b"", {}, Networks(), 5)
+        post(f"{scheme}://{host}:{receiver.port}/", b"", {}, Networks(), 5)
+    assert receiver.arrivals == []
+
+
+def test_nothing_goes_to_a_public_address_unencrypted(receiver, monkeypatch):
+    monkeypatch.setattr(outbound_post, "is_public", lambda address: True)
+    with pytest.raises(AddressRefused):
+        post(receiver.url, b"", {}, Networks(), 5)
     assert receiver.arrivals == []
 
 
