@@ -38,6 +38,9 @@ WHITE = (  # trimmed from both ends; str.strip() without it would also trim the 
     " \t\n\v\f\r\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005"
     "\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 )
+# NFC makes at most four characters into one, so a text with more is too long without normalising it. That takes seconds
+# for 64 KiB of combining marks, because they are sorted by insertion, and no other thread runs meanwhile.
+COMPOSED = 4
 DIGITS = re.compile(r"[0-9]{1,19}")
 # The WHATWG's pattern for <input type=email>, with at least two labels in the domain and no encoded word (RFC 2047):
 # mail software may decode one into another address.
@@ -62,8 +65,9 @@ class Text:
         if not isinstance(value, str):
             wrong[path] = "must be a string"
             return None
-        text = value if value.isascii() else unicodedata.normalize("NFC", value)
-        text = text if self.verbatim else text.strip(WHITE)
+        text = value if self.verbatim else value.strip(WHITE)
+        if len(text) <= COMPOSED * self.high and not text.isascii():
+            text = unicodedata.normalize("NFC", text)
         if not self.low <= len(text) <= self.high:
             wrong[path] = f"must have {self.low} to {self.high} characters"
         elif "\0" in text or (not self.verbatim and CONTROL.search(text)):
@@ -84,6 +88,27 @@ class Text:
         visible = ", at least one of them visible" if self.low else ""
         description = f"{self.low} to {self.high} characters after trimming{visible}."
         return {"type": "string", "description": description, "pattern": pattern}
+
+
+@dataclass(frozen=True)
+class Token:
+    """A string of 1 to `high` characters that this service has made. It is not normalised: one spelling is valid."""
+
+    high: int
+
+    def check(self, value: object, path: str, wrong: FieldErrors) -> str | None:
+        if not isinstance(value, str):
+            wrong[path] = "must be a string"
+        elif not 1 <= len(value) <= self.high:
+            wrong[path] = f"must have 1 to {self.high} characters"
+        elif "\0" in value:
+            wrong[path] = "must not contain control characters"
+        else:
+            return value
+        return None
+
+    def schema(self) -> Schema:
+        return Text(1, self.high, verbatim=True).schema()
 
 
 @dataclass(frozen=True)
@@ -200,4 +225,4 @@ EmailAddress = Annotated[str, Email()]
 Name = Annotated[str, Text(1, 100)]
 Money = Annotated[int, Integer(1, MAX_AMOUNT)]
 Reference = Annotated[str, Id()]
-Secret = Annotated[str, Text(1, 4096, verbatim=True)]  # a token, which is compared and never chosen
+Secret = Annotated[str, Token(4096)]

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from backend.errors import ValidationFailed
 from backend.infrastructure.json_encoder import camel_case
 from backend.infrastructure.keyring import Keyring
-from backend.web.constraints import Integer, Text
+from backend.web.constraints import Integer, Token
 from backend.web.request import Request
 from backend.web.router import Access
 
@@ -28,7 +28,7 @@ class CursorQuery:
     """`?limit=&cursor=`; a list with filters adds its own fields."""
 
     limit: Annotated[int, Integer(1, 100)] = 20
-    cursor: Annotated[str, Text(1, 200, verbatim=True)] | None = None
+    cursor: Annotated[str, Token(200)] | None = None
 
 
 @dataclass(frozen=True)

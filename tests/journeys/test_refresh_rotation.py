@@ -177,9 +177,12 @@ def test_a_login_that_is_not_refreshed_for_7_days_is_over(api, ada, clock):
 @pytest.mark.parametrize("used", [False, True], ids=["unused", "used"])
 def test_a_token_that_is_not_byte_for_byte_one_that_was_issued_revokes_nothing(api, ada, clock, used):
     """401 `invalid`, also if its signature is good, and also after the grace of the token that it resembles."""
+    while "K" not in ada.refresh:
+        ada = api.log_in(ada.email)
     newest = rotate(api, ada.refresh) if used else ada.refresh
     clock.advance(GRACE + 1)
-    others = [*respelt(ada.refresh), signed_anew(ada.refresh), signed_anew(ada.refresh, jti="0" * 64)]
+    kelvin = ada.refresh.replace("K", "\N{KELVIN SIGN}")  # equal once it is NFC-normalised
+    others = [kelvin, *respelt(ada.refresh), signed_anew(ada.refresh), signed_anew(ada.refresh, jti="0" * 64)]
     assert [reason(refresh(api, token)) for token in others] == ["invalid"] * len(others)
     assert rotate(api, newest)
 
