@@ -78,18 +78,20 @@ class Mailer:
         return Subscriber("mailer", self.deliver, wants=_has_mail)
 
     def deliver(self, event: Event) -> None:
-        """Send the mail that follows the event, if there is one. A reset that is no longer open is not mailed.
+        """Send the mail that follows the event, if there is one. A token goes to the user's present address only.
 
         Raises DeliveryFailed, OSError or smtplib.SMTPException.
         """
         with self._database.snapshot() as tx:
             address = mails.address_of(tx, event.id)
+        if not address:
+            return
         what, subject, text = TEMPLATES[event.name]
         if event.name == "password.reset_requested":
-            token = self._credentials.open_token(event.resource_id)
-            text = f"{text}\n\n{self._reset_text.replace('{token}', token)}" if token else ""
-        if not address or not text:
-            return
+            token = self._credentials.open_token(event.resource_id, address)
+            if token is None:
+                return
+            text = f"{text}\n\n{self._reset_text.replace('{token}', token)}"
         message = self._message(event, address, subject, text)
         if self._url:
             send(self._url, self._sender, address, message)

@@ -80,14 +80,15 @@ class UserCredentials:
                 password_resets.insert(tx, new_id(), found.user.id)
             self._publish(tx, "password.reset_requested", found.user, cause=event)
 
-    def open_token(self, user_id: str) -> str | None:
-        """The token of the user's open reset, or None.
+    def open_token(self, user_id: str, email: str) -> str | None:
+        """The token of the user's open reset; None if there is none, or if `email` is not the user's any more.
 
         It is derived from the reset's id and stored nowhere. Webhooks get the event, so not even that id is in it.
         """
         with self._database.snapshot() as tx:
+            user = users.by_id(tx, user_id)
             reset_id = password_resets.open_of(tx, user_id, tx.now - RESET_LIFETIME)
-        return self.reset_token(reset_id) if reset_id else None
+        return self.reset_token(reset_id) if reset_id and user and user.email == email else None
 
     def reset_token(self, reset_id: str) -> str:
         return f"{reset_id}.{self._keyring.sign(RESET_LABEL, reset_id.encode()).hex()}"
