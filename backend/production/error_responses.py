@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Sequence
 
 from backend.errors import AppError
-from backend.infrastructure.logs import path_of, request_id
+from backend.infrastructure.logs import path_of, request_id, trace_id, trace_id_of
 from backend.production.request_reader import REQUEST_LINE
 from backend.production.wsgi import render
 from backend.web.cross_origin import EXPOSED
@@ -30,10 +30,11 @@ def refusal(
     """
     sent_id = header(head, b"x-request-id")
     identifier = sent_id.decode() if REQUEST_ID.fullmatch(sent_id) else secrets.token_hex(16)
-    token = request_id.set(identifier)
+    ids = request_id.set(identifier), trace_id.set(trace_id_of(header(head, b"traceparent").decode("latin-1")))
     level = logging.ERROR if error.status >= 500 else logging.INFO
     log.log(level, "refused %s: %d %s%s", peer or "unix", error.status, error.code, _asked(head), exc_info=cause)
-    request_id.reset(token)
+    request_id.reset(ids[0])
+    trace_id.reset(ids[1])
     return b"".join(_answer(error, head, identifier, origins))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from backend.domain import Caller
 from backend.errors import AppError, InternalError, Unauthorized
-from backend.infrastructure.logs import path_of, request_id
+from backend.infrastructure.logs import path_of, request_id, trace_id, trace_id_of
 from backend.settings import Networks
 from backend.web.client_address import client_address
 from backend.web.request import Request
@@ -31,14 +31,15 @@ def chain(middleware: Sequence[Middleware], last: Handle) -> Handle:
 
 
 def request_ids(next_handler: Handle) -> Handle:
-    """Put the request's id on every response and log line, and forbid content sniffing."""
+    """Put the request's id on every response and log line, its trace id on log lines; forbid content sniffing."""
 
     def handle(request: Request) -> Response:
-        token = request_id.set(request.id)
+        ids = request_id.set(request.id), trace_id.set(trace_id_of(request.environ.get("HTTP_TRACEPARENT", "")))
         try:
             response = next_handler(request)
         finally:
-            request_id.reset(token)
+            request_id.reset(ids[0])
+            trace_id.reset(ids[1])
         response.headers += request.answer_headers
         response.headers += (("X-Request-ID", request.id), ("X-Content-Type-Options", "nosniff"))
         return response

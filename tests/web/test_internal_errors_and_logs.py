@@ -180,6 +180,16 @@ def test_a_line_outside_of_any_request_has_no_request_id(broken, program_log):
     assert lines == [("before", "-"), ("after", "-")]
 
 
+def test_every_line_of_a_request_within_a_trace_has_the_trace_id(broken, access_lines, program_log):
+    """The id comes from the header `traceparent`; a request without it has none, on the same thread too."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    broken.get("/products", headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+    broken.get("/products", headers={"traceparent": f"00-{trace.upper()}-00f067aa0ba902b7-01"})
+    broken.get("/products")
+    for lines in (access_lines(), [line for line in program_log() if line["level"] == "ERROR"]):
+        assert [line.get("traceId", "none") for line in lines] == [trace, "none", "none"]
+
+
 def test_a_500_has_its_line_too(broken, access_lines):
     fail(broken, "logged-as-500")
     broken.get("/nowhere", headers={"X-Request-ID": "the-next-one"})
