@@ -77,7 +77,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TerminalFormatter(logging.Formatter):
-    """A record as a line for people: time, what happened, request id, trace id. A traceback follows on lines of its own."""
+    """A record as a line for people: time, what happened, ids. A traceback follows on lines of its own."""
 
     def __init__(self, colour: bool) -> None:
         """`colour=False` leaves out the escape sequences (https://no-color.org)."""

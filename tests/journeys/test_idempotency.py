@@ -1,5 +1,6 @@
 """Idempotency keys over HTTP: a repeated request has no second effect and gets the first answer."""
 
+import hashlib
 import json
 import sqlite3
 from contextlib import closing
@@ -203,7 +204,15 @@ def test_a_key_lives_24_hours_by_the_clock(api, ada, clock):
     clock.advance(DAY)
     api.post("/accounts", api.log_in(ada.email), {"currency": "EUR"}, key="another")
     with api.app.database.snapshot() as tx:
-        assert tx.rows("SELECT key FROM idempotency_keys") == [("another",)]
+        [(key,)] = tx.rows("SELECT key FROM idempotency_keys")
+    assert key == hashlib.sha256(f"{ada.id} another".encode()).digest()
+
+
+def test_the_database_holds_no_key_as_it_was_sent(attempt, database_path):
+    """A client may put an address or a token into one."""
+    attempt("accounts", key="lin@example.com")
+    files = [database_path, database_path.with_name("app.db-wal")]
+    assert not any(b"lin@example.com" in file.read_bytes() for file in files)
 
 
 @pytest.mark.parametrize("key", ["k", "!", "~", "0" * 255, '"quoted;=key"'])

@@ -1,5 +1,6 @@
 """Idempotency keys live 24 hours, and the cost of a keyed write does not depend on the number of expired keys."""
 
+import hashlib
 import sqlite3
 import time
 from contextlib import closing
@@ -26,15 +27,21 @@ def clock() -> Stopped:
     return Stopped()
 
 
+def stored(user_id, key):
+    """What the database holds of a key."""
+    return hashlib.sha256(f"{user_id} {key}".encode()).digest()
+
+
 @pytest.fixture
-def keys(database_path):
-    """The stored keys. `keys(old=20)` first adds as many expired ones of Ada, the oldest first."""
+def keys(database_path, ada):
+    """Ada's stored keys by name. `keys(ada.id, old=20)` first adds as many expired ones, the oldest first."""
+    names = {stored(ada.id, name): name for name in ["k", *(f"old-{n}" for n in range(2000))]}
 
     def keys(user_id="", old=0, created_at=0):
         with closing(sqlite3.connect(database_path)) as connection, connection:
-            rows = ((user_id, f"old-{n}", b"f" * 32, "{}", created_at + n) for n in range(old))
+            rows = ((user_id, stored(user_id, f"old-{n}"), b"f" * 32, "{}", created_at + n) for n in range(old))
             connection.executemany("INSERT INTO idempotency_keys VALUES (?, ?, ?, ?, ?)", rows)
-            return [key for (key,) in connection.execute("SELECT key FROM idempotency_keys ORDER BY created_at")]
+            return [names[key] for (key,) in connection.execute("SELECT key FROM idempotency_keys ORDER BY created_at")]
 
     return keys
 
