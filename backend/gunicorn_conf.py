@@ -18,6 +18,7 @@ from backend.errors import Unavailable
 from backend.infrastructure.keyring import signing_secrets
 from backend.infrastructure.migrations import SchemaMismatch, check_database
 from backend.infrastructure.private_files import loose_modes
+from backend.operations.start_line import log_start
 from backend.production import log_queue
 from backend.production.passwords import shared_password_locks
 from backend.production.rate_limiter import shared_limiter
@@ -83,6 +84,7 @@ def on_starting(server: Any) -> None:
         signing_secrets(settings)
         for loose in loose_modes(settings.database_path):
             server.log.warning(str(loose))
+        log_start(settings)
     except (SettingsError, SchemaMismatch, Unavailable) as error:
         raise SystemExit(str(error)) from None
     finally:

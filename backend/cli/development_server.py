@@ -29,6 +29,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from backend.errors import BadRequest, HeadersTooLarge, UriTooLong
 from backend.infrastructure.migrations import migrate
+from backend.operations.start_line import log_start
 from backend.settings import Settings, SettingsError
 from backend.web.response import error_response
 
@@ -63,6 +64,7 @@ def serve(create_app: Callable[[Settings], Any], settings: Settings) -> None:
         app.relay.start()
         threading.Thread(target=server.serve_forever, daemon=True).start()
         _tell(f"http://{f'[{host}]' if ':' in host else host}:{port}", settings)
+        log_start(settings)
         _wait(code, signals)
         server.shutdown()
         _finish_requests()

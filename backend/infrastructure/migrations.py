@@ -62,6 +62,11 @@ def check_schema(path: Path, directory: Path = DIRECTORY) -> None:
         raise SchemaMismatch(f"the schema of {path} is newer than the code: deploy the newer code")
 
 
+def schema_version(directory: Path = DIRECTORY) -> int:
+    """The version of the newest file of `directory`, which `check_schema` demands. Raises SchemaMismatch if none is."""
+    return max(_files(directory))
+
+
 def gate_of(path: Path) -> Path:
     """The file that production's writers lock with `flock` before they write to the database at `path`."""
     return path.with_name(f"{path.name}-gate")
