@@ -83,7 +83,7 @@ class Settings:
         """Read VARIABLES. A variable that is unset or blank leaves its default. Raises SettingsError."""
         values: dict[str, object] = {}
         for name, (attribute, parse, meaning) in VARIABLES.items():
-            text = environment.get(name, "").strip()
+            text = text_of(name, environment)
             try:
                 if text:
                     values[attribute] = parse(text)
@@ -94,6 +94,11 @@ class Settings:
         if "webhook_urls" in values and "webhook_secret" not in values:
             raise SettingsError(f"WEBHOOK_SECRET was empty; with WEBHOOK_URLS it must be {WHSEC}")
         return cls(**values)  # type: ignore[arg-type]  # the table pairs each attribute with its parser
+
+
+def text_of(name: str, environment: Mapping[str, str]) -> str:
+    """What is given for this variable, stripped; "" if it is unset or blank."""
+    return environment.get(name, "").strip()
 
 
 def jwt_secret(text: str) -> str:

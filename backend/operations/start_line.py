@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 
 from backend import __version__
 from backend.infrastructure.migrations import schema_version
-from backend.settings import SECRET, VARIABLES, Settings
+from backend.settings import SECRET, VARIABLES, Settings, text_of
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +41,6 @@ def start_line(settings: Settings, environment: Mapping[str, str]) -> str:
 def _changed(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
     defaults = Settings()
     for name, (attribute, *_) in VARIABLES.items():
-        value, text = getattr(settings, attribute), environment.get(name, "").strip()
-        if name in SECRET:
-            if value:
-                yield f"{name}=set"
-        elif text and value != getattr(defaults, attribute):
-            yield f"{name}={shlex.quote(text)}"
+        text = text_of(name, environment)
+        if text and getattr(settings, attribute) != getattr(defaults, attribute):
+            yield f"{name}={'set' if name in SECRET else shlex.quote(text)}"
