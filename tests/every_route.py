@@ -1,7 +1,6 @@
 """One valid request for every route, and a filled database in which it succeeds: for tests of all routes."""
 
 import sqlite3
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -13,6 +12,7 @@ from app import App
 from backend.settings import Settings
 from backend.web.router import ADMIN, ANYONE, SELF_OR_ADMIN, USER, Access, Route
 from tests.conftest import PASSWORD, SECRET, Api, Person
+from tests.waiting import wait_until
 from tests.wirings import make_app
 
 API = "/api/v1"
@@ -128,8 +128,8 @@ def build_world(path: Path) -> World:
     names = _filled_with_things(api, admin, people["owner"], people["stranger"])
     api.post("/auth/password-reset", json={"email": people["owner"].email})
     connection = sqlite3.connect(path)
-    while connection.execute("SELECT 1 FROM deliveries").fetchone():
-        time.sleep(0.01)  # otherwise the relays of the copies would deliver them
+    # Otherwise the relays of the copies would deliver them.
+    wait_until(lambda: not connection.execute("SELECT 1 FROM deliveries").fetchone())
     [(reset_id,)] = connection.execute("SELECT id FROM password_resets").fetchall()
     [(names["shop"],)] = connection.execute("SELECT id FROM accounts WHERE kind = 'shop' AND balance > 0").fetchall()
     names["reset_token"] = app.credentials.reset_token(reset_id)

@@ -180,7 +180,7 @@ def test_a_request_refused_by_a_rule_leaves_no_key(api, ada, grace, admin, purse
 
 def test_a_request_that_was_answered_503_leaves_no_key(make_api, database_path):
     """While another program holds the database; afterwards the same request has its effect."""
-    api = make_api(busy_timeout_seconds=0.05)
+    api = make_api(busy_timeout_seconds=1)
     ada = api.sign_up("Ada")
     with closing(sqlite3.connect(database_path, isolation_level=None)) as outsider:
         outsider.execute("BEGIN IMMEDIATE")

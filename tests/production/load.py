@@ -1,7 +1,6 @@
 """Clients that keep a server busy with transfers and record the answers."""
 
 import threading
-import time
 from itertools import count
 
 from tests.conftest import Person
@@ -19,7 +18,6 @@ class Load:
         self.name, self.over = name, False
         self.acknowledged: dict[str, str] = {}
         self.refused: list[str] = []
-        self.last = 0.0  # time of the last answer (monotonic clock)
         self._server, self._ada, self._accounts = server, ada, accounts
         self._threads = [threading.Thread(target=self._transfer, args=[number]) for number in range(clients)]
         for thread in self._threads:
@@ -40,7 +38,6 @@ class Load:
                 except LOST:
                     caller.http.close()  # the next call opens another
                     continue
-                self.last = time.monotonic()
                 if reply.status == 201:
                     self.acknowledged[memo] = reply.data["id"]
                 else:
@@ -51,5 +48,5 @@ class Load:
 
     def join(self) -> None:
         for thread in self._threads:
-            thread.join(20)
+            thread.join(60)
             assert not thread.is_alive()

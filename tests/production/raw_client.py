@@ -33,7 +33,7 @@ class Answer(NamedTuple):
 class Client:
     """One connection. Answers are read one by one; bytes after an answer are kept for the next."""
 
-    def __init__(self, stream: socket.socket, seconds: float = 10) -> None:
+    def __init__(self, stream: socket.socket, seconds: float = 30) -> None:
         self.stream = stream
         self.stream.settimeout(seconds)
         self._buffer = b""
@@ -117,6 +117,7 @@ def closed(clients: list[Client]) -> list[Client]:
     """The clients whose connection the server has closed."""
 
     def is_closed(client: Client) -> bool:
+        before = client.stream.gettimeout()
         client.stream.setblocking(False)
         try:
             return not client.stream.recv(1, socket.MSG_PEEK)
@@ -125,6 +126,6 @@ def closed(clients: list[Client]) -> list[Client]:
         except ConnectionResetError:
             return True
         finally:
-            client.stream.settimeout(10)
+            client.stream.settimeout(before)
 
     return [client for client in clients if is_closed(client)]

@@ -244,7 +244,7 @@ def test_wrong_credentials_are_challenged_without_an_error(api):
 
 
 def test_a_busy_database_is_a_503_that_says_when_to_retry(make_api, ada, database_path):
-    api = make_api(busy_timeout_seconds=0.05)
+    api = make_api(busy_timeout_seconds=1)
     outsider = sqlite3.connect(database_path, isolation_level=None)
     outsider.execute("BEGIN IMMEDIATE")
     answer = api.patch("/users/me", ada, {"name": "Other"})
