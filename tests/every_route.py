@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from werkzeug.test import TestResponse
 
 from app import App
+from backend.openapi.page import SWAGGER_UI
 from backend.settings import Settings
 from backend.web.router import ADMIN, ANYONE, SELF_OR_ADMIN, USER, Access, Route
 from tests.conftest import PASSWORD, SECRET, Api, Person
@@ -73,6 +74,11 @@ VALID = {
     "GET /healthz": Valid(ANYONE),
     "GET /readyz": Valid(ANYONE),
     "GET /openapi.json": Valid(ANYONE),
+    "GET /docs": Valid(ANYONE),
+    "GET /docs/page.js": Valid(ANYONE),
+    "GET /docs/page.css": Valid(ANYONE),
+    f"GET /docs/{SWAGGER_UI}.js": Valid(ANYONE),
+    f"GET /docs/{SWAGGER_UI}.css": Valid(ANYONE),
 }
 
 

@@ -20,8 +20,9 @@ parameters are refused. Operations without a request body accept an empty one or
 write reads session, user and role again before it commits: if the right is gone, it is 401 or 403, and nothing is
 written.
 
-**Every response** carries `X-Request-ID`, `X-Content-Type-Options: nosniff` and `Cache-Control`: `private, no-cache`
-for a user by id, `no-cache` for products, which are public, `no-store` otherwise.
+**Every response** carries `X-Request-ID`, `X-Content-Type-Options: nosniff`, a `Content-Security-Policy` and
+`Cache-Control`: `private, no-cache` for a user by id, `no-cache` for products, which are public, `no-store` otherwise;
+only the files of `/docs` may be kept longer.
 
 **Mails.** A reset token is valid for 30 minutes; another request in that time sends the same token again, and the
 response never reveals whether the address is a user's. A new password is announced by mail, a new e-mail address by
@@ -60,6 +61,7 @@ TAGS = {
     "orders": "Orders: placed, then cancelled or fulfilled.",
     "audit": "The audit log: actions with their actor and request.",
     "service": "The service itself: health, readiness, this document.",
+    "docs": "The page that shows this document, and its files.",
 }
 
 TEXT = {"type": "string"}

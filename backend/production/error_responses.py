@@ -48,12 +48,7 @@ def _asked(head: Sequence[bytes]) -> str:
 
 def _answer(error: AppError, head: Sequence[bytes], identifier: str, origins: frozenset[str]) -> list[bytes]:
     response = error_response(error, identifier)
-    headers = [
-        *response.headers,
-        ("Cache-Control", response.cache_control),
-        ("X-Content-Type-Options", "nosniff"),
-        ("X-Request-ID", identifier),
-    ]
+    headers = [*response.all_headers(), ("X-Request-ID", identifier)]
     origin = header(head, b"origin").decode("latin-1")
     if origins:
         headers.append(("Vary", "Origin"))

@@ -132,7 +132,7 @@ class Request(WerkzeugRequest):
             raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters without a comma.")
         return key
 
-    def is_known_version(self, version: int) -> bool:
+    def is_known_version(self, version: int | str) -> bool:
         """Whether `If-None-Match` matches this version (weak comparison, RFC 9110 §13.1.2)."""
         return matches_weakly(self.environ.get("HTTP_IF_NONE_MATCH", ""), version)
 

@@ -73,7 +73,7 @@ class DevelopmentServer:
         self.process = process
         self.first_line = process.stdout.readline()
         self._errors = errors
-        match = re.fullmatch(r"Serving on http://.*:([0-9]+)\n", self.first_line)
+        match = re.fullmatch(r"Read and try the API on http://.*:([0-9]+)/docs\n", self.first_line)
         assert match, self.first_line + self.errors()
         self.port = int(match[1])
 

@@ -82,9 +82,9 @@ def test_signals_that_repeat_while_connections_arrive_end_it_once(tmp_path):
         assert "Traceback" not in server.errors()
 
 
-def test_it_prints_its_address_and_commands_that_can_be_pasted(server):
+def test_it_prints_the_address_of_its_page_and_commands_that_can_be_pasted(server):
     """Once it listens. Port 0 is any that is free."""
-    assert server.first_line == f"Serving on http://127.0.0.1:{server.port}\n"
+    assert server.first_line == f"Read and try the API on http://127.0.0.1:{server.port}/docs\n"
     socket.create_connection(("127.0.0.1", server.port), timeout=30).close()
     _, printed = server.end(signal.SIGINT)
     assert printed.splitlines()[1] == f"  curl -s http://127.0.0.1:{server.port}/healthz"
@@ -93,7 +93,7 @@ def test_it_prints_its_address_and_commands_that_can_be_pasted(server):
 @pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6")
 def test_an_ipv6_address_is_printed_as_urls_have_it(tmp_path):
     with development_server(tmp_path / "app.db", BIND="[::1]:0") as server:
-        assert server.first_line == f"Serving on http://[::1]:{server.port}\n"
+        assert server.first_line == f"Read and try the API on http://[::1]:{server.port}/docs\n"
         socket.create_connection(("::1", server.port), timeout=30).close()
 
 
@@ -188,6 +188,7 @@ def test_a_head_that_cannot_be_parsed_or_routed_gets_an_envelope(shared, request
     envelope = json.loads(body)
     assert envelope["error"]["code"] == code
     assert f"X-Request-ID: {envelope['meta']['requestId']}".encode() in answered
+    assert b"Content-Security-Policy: default-src 'none'" in answered
     assert ask(shared.port, "GET", "/healthz")[0] == 200
     assert "Traceback" not in shared.errors()
     assert all(json.loads(line) for line in shared.errors().splitlines())

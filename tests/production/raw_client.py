@@ -20,6 +20,7 @@ class Answer(NamedTuple):
         assert self.headers["content-type"] == "application/json"
         assert self.headers["cache-control"] == "no-store"
         assert self.headers["x-content-type-options"] == "nosniff"
+        assert self.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
         assert self.headers["connection"] == "close"
         envelope = json.loads(self.body)
         assert set(envelope) == {"error", "meta"}
