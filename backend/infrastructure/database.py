@@ -16,6 +16,7 @@ all processes form a queue and share commits (production/database.py).
 
 import logging
 import math
+import os
 import sqlite3
 import threading
 import time
@@ -210,16 +211,33 @@ class PerThread(threading.local):
         self.connections = _Connections()
 
 
+def file_at(path: Path) -> tuple[int, int] | None:
+    """Device and inode of the file; None if there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - Path.stat takes twice as long
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def connect(path: Path, query_only: bool) -> sqlite3.Connection:
-    """Raises sqlite3.OperationalError if there is no file at `path`, and creates none (`mode=rw`)."""
+    """A connection to the file at `path`, which it creates in no case (`mode=rw`).
+
+    In WAL mode the connection keeps SQLite's shared lock from its first read on, so a program that takes the exclusive
+    lock before it replaces the file cannot replace it under an open connection. Raises Unavailable if the file was
+    replaced before that first read; sqlite3.OperationalError if there is none.
+    """
+    before = file_at(path)
     file = f"file:{quote(str(path))}?mode=rw"
     connection = sqlite3.connect(
         file, uri=True, isolation_level=None, cached_statements=STATEMENTS, check_same_thread=False
     )
     try:
-        for pragma in (*PRAGMAS, f"query_only = {query_only}"):
-            connection.execute(f"PRAGMA {pragma}")
-    except sqlite3.Error:
+        for pragma in (*PRAGMAS, f"query_only = {query_only}", "schema_version"):  # the last one reads, and so locks
+            connection.execute(f"PRAGMA {pragma}").fetchone()
+        if file_at(path) != before:
+            raise Unavailable("The database file was replaced.")
+    except (sqlite3.Error, Unavailable):
         connection.close()
         raise
     return connection

@@ -61,7 +61,7 @@ class GroupCommitDatabase(Database):
         self, path: Path, busy_timeout: float = 5.0, clock: Callable[[], float] = time.time, max_waiters: int = 4
     ) -> None:
         super().__init__(path, busy_timeout, clock)
-        self._file, self._max_waiters = _file_at(path), max_waiters
+        self._file, self._max_waiters = core.file_at(path), max_waiters
         self._begin_process()
         after_fork = WeakMethod(self._after_fork)
         os.register_at_fork(after_in_child=lambda: (method := after_fork()) and method())
@@ -213,7 +213,7 @@ class GroupCommitDatabase(Database):
 
         Writes to a deleted file would be lost, and a file in its place would be read with the `-wal` of the old one.
         """
-        if _file_at(self._path) != self._file:
+        if core.file_at(self._path) != self._file:
             raise Unavailable("The database file is not the one that was there at the start.")
 
     def _begin_process(self) -> None:
@@ -248,12 +248,3 @@ class _Group:
             raise Unavailable(UNAVAILABLE) from self.lost
         if self.lost is not None:
             raise self.lost
-
-
-def _file_at(path: Path) -> tuple[int, int] | None:
-    """Device and inode of the file; None if there is none."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - Path.stat takes twice as long
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
