@@ -53,17 +53,14 @@ def backup(
     `progress` is called after each step with the number of pages that remain and of all pages.
     """
     database, file = database.resolve(), file.resolve()
-    with faults_as_one_line(database):
-        _check_target(database, file)
-        if not database.exists():
-            raise BackupError(f"there is no database at {database}")
-        with closing(connect(database, query_only=True)) as source, _draft(file) as draft:
-            moment = Timestamp(int(clock() * 1000))  # before the snapshot, which then has all that was answered by now
-            source.execute("BEGIN")
-            source.execute("SELECT 1 FROM schema_migrations").fetchone()  # takes the snapshot
-            users, transactions = _copy(source, draft, progress)
-            seal(draft, moment)
-            return Backup(iso_time(moment), draft.stat().st_size, users, transactions)
+    _check_target(database, file)
+    if not database.exists():
+        raise BackupError(f"there is no database at {database}")
+    moment = Timestamp(int(clock() * 1000))  # before the snapshot, which then has all that was answered by now
+    with _snapshot(database) as source, _draft(file) as draft:
+        users, transactions = _copy(source, draft, progress)
+        seal(draft, moment)
+        return Backup(iso_time(moment), draft.stat().st_size, users, transactions)
 
 
 @contextmanager
@@ -90,8 +87,18 @@ def _check_target(database: Path, file: Path) -> None:
     """Raises BackupError for a file that a backup must not replace. A link to the live database is such a file, too."""
     if file in [database.with_name(f"{database.name}{suffix}") for suffix in COMPANIONS]:
         raise BackupError(f"{file} belongs to the live database")
-    if file.exists() and sealed_at(file) is None:
-        raise BackupError(f"{file} exists and is no backup: it is not replaced")
+    with faults_as_one_line(file):
+        if file.exists() and sealed_at(file) is None:
+            raise BackupError(f"{file} exists and is no backup: it is not replaced")
+
+
+@contextmanager
+def _snapshot(database: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that reads one state of the database until the end of the block."""
+    with faults_as_one_line(database), closing(connect(database, query_only=True)) as connection:
+        connection.execute("BEGIN")
+        connection.execute("SELECT 1 FROM schema_migrations").fetchone()  # only a read takes the snapshot
+        yield connection
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def restore(file: Path, database: Path, clock: Callable[[], float] = time.time) 
     """
     gate_beside, database = database, database.resolve()
     with faults_as_one_line(database):
-        _require_good(file)
+        _require_none(verify(file).problems, file)
         make_folder(database.parent)
         _require_unused(database)
         with write_gate(gate_beside), _folder(database) as folder:
@@ -75,9 +75,9 @@ def restore(file: Path, database: Path, clock: Callable[[], float] = time.time) 
     return aside
 
 
-def _require_good(file: Path) -> None:
-    if problems := verify(file).problems:
-        raise BackupError(f"{file} has problems: {'; '.join(problems)}")
+def _require_none(problems: list[str], file: Path) -> None:
+    if problems:
+        raise BackupError(f"{file} has {len(problems)} problems, and `verify` lists them; the first: {problems[0]}")
 
 
 def _require_unused(database: Path) -> None:
@@ -125,9 +125,7 @@ def _prepare(file: Path, draft: Path, clock: Callable[[], float]) -> None:
     migrate(draft)
     _make_safe_for_clients(Database(draft, clock=clock))
     with closing(connect(draft, query_only=True)) as connection:
-        problems = problems_of(connection)
-    if problems:
-        raise BackupError(f"{file} has problems once it is migrated: {'; '.join(problems)}")
+        _require_none(problems_of(connection), file)
     sync(draft)
 
 

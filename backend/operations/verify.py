@@ -50,14 +50,16 @@ def verify(file: Path) -> Verified:
 def problems_of(connection: sqlite3.Connection) -> list[str]:
     """What is wrong in the database, one line each."""
     try:
-        return [
-            *(f"integrity: {line}" for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"),
-            *(f"foreign keys: a row of {table} refers to none of {parent}"
-              for table, parent in connection.execute('SELECT DISTINCT "table", parent FROM pragma_foreign_key_check')),
-            *(f"ledger: {line}" for line in transactions.unbalanced(Tx(connection, Timestamp(0)))),
-        ]  # fmt: skip
+        integrity = [line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
+        foreign_keys = connection.execute('SELECT DISTINCT "table", parent FROM pragma_foreign_key_check').fetchall()
+        ledger = transactions.unbalanced(Tx(connection, Timestamp(0)))
     except sqlite3.DatabaseError as error:
         return [f"integrity: {error}"]
+    return [
+        *(f"integrity: {' '.join(line.split())}" for line in integrity),
+        *(f"foreign keys: a row of {table} refers to none of {parent}" for table, parent in foreign_keys),
+        *(f"ledger: {line}" for line in ledger),
+    ]
 
 
 @contextmanager
