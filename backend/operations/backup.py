@@ -1,11 +1,15 @@
 """Back up: copy one moment of the database into one file, while the service writes.
 
 A plain copy loses data in silence. The newest writes are in the `-wal`: `cp var/app.db` under a running server brought
-0 of 3 users back. SQLite's online backup, used plainly, begins again after each commit of another process. FIGURE.
-`VACUUM INTO` FIGURE.
+0 of 3 users back. SQLite's online backup, used plainly, begins again after each commit of another process: under load
+97,599 of 98,099 pages were left after 15 s. `VACUUM INTO` ends, but shows no progress and takes half as long again.
 
 Here the source connection holds a read snapshot, and the online backup copies that snapshot step by step. In WAL mode a
-snapshot delays no writer, and no commit makes the copy begin again.
+snapshot delays no writer, and no commit makes the copy begin again. Each step is on disk before the next: one fsync of
+340 MB at the end would make a writer wait for it.
+
+Measured with 16 clients at 760 transfers a second on two workers, 340 MB and a million transactions: 5.6 s, and no
+transfer took longer than 124 ms (135 to 222 ms without a backup; 351 ms with one fsync at the end).
 
 Promised:
 - The copy is one moment. It has every write that was answered before that moment, and no part of a later transaction.
@@ -13,8 +17,9 @@ Promised:
   same name stays until the new one takes its place. Only a backup is ever replaced.
 - FILE is one file of mode 0600 that needs no `-wal`: its journal mode is DELETE.
 
-The price: SQLite cannot reset the `-wal` while a snapshot is held, so it grows by what is written meanwhile. FIGURE.
-After a SIGKILL the temporary file stays: `.FILE.…partial`.
+The price: SQLite cannot reset the `-wal` while a snapshot is held, so it grows by what is written meanwhile (to 69 MB
+above), and returns to its limit of 64 MB. Not promised: that a killed backup (SIGKILL) leaves nothing. It leaves
+`.FILE.….partial`.
 """
 
 import os
@@ -68,7 +73,7 @@ def faults_as_one_line(place: Path) -> Iterator[None]:
     """Raises BackupError for errors of SQLite and the operating system in the block; `place` is what it works on."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: SQLite's message has a damaged name in it
         raise BackupError(f"{place}: {error}") from error
     except OSError as error:
         raise BackupError(f"{place}: {error.strerror or error}") from error
@@ -121,7 +126,7 @@ def _copy(source: sqlite3.Connection, file: Path, progress: Callable[[int, int],
     """Copy the source's snapshot. Returns the numbers of users and transactions."""
 
     def step(_: int, remaining: int, total: int) -> None:
-        sync(file)  # as it goes: one fsync of the whole at the end lets a writer wait for 350 ms, each of these for 120
+        sync(file)  # as it goes: no writer has to wait until the disk has all of it
         progress(remaining, total)
 
     with closing(sqlite3.connect(file, isolation_level=None)) as target:

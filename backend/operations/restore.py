@@ -36,7 +36,7 @@ from contextlib import closing, contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, lockf
 from pathlib import Path
 
-from backend.infrastructure.database import Database, connect, is_broken
+from backend.infrastructure.database import TRANSIENT, Database, connect, is_fault
 from backend.infrastructure.migrations import check_schema, migrate, write_gate
 from backend.infrastructure.private_files import FILE, FOLDER, make_folder
 from backend.infrastructure.timestamps import iso_time
@@ -140,17 +140,17 @@ def _make_safe_for_clients(database: Database) -> None:
 
 
 def _fold(database: Path) -> None:
-    """Move what the `-wal` holds into the database, and remove it with the `-shm`.
+    """Move what the `-wal` holds into the database, and remove it with the `-shm`. Raises sqlite3.Error for a full disk.
 
-    If the file is no database any more, they stay, and `_swap` sets them aside too. Raises BackupError.
+    If the file is no database any more, they stay, and `_swap` sets them aside too.
     """
-    if not database.exists():
+    if not database.exists() or not database.stat().st_size:  # SQLite would delete the `-wal` of an empty file
         return
     try:
         with closing(connect(database, query_only=False)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    except sqlite3.Error as error:
-        if not is_broken(error):
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        if is_fault(error, TRANSIENT):
             raise
 
 

@@ -1,12 +1,17 @@
 """`verify`: tells a whole backup from everything else, and a good database in it from a bad one."""
 
+import re
 import shutil
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from backend.operations.restore import restore
+from backend.operations.seal import BackupError
+from backend.operations.verify import verify
 from tests.cli.running import run
 from tests.operations.conftest import back_up
 from tests.operations.refusals import files_in, refused
@@ -69,9 +74,16 @@ def flipped(at: float):
 def test_a_file_that_is_not_as_it_was_written_is_refused(world, database_path, saved, damage):
     saved.write_bytes(damage(saved.read_bytes()))
     before = files_in(database_path.parent)
-    for command in ("verify", "restore"):
-        assert str(saved) in refused(run(database_path, command, str(saved)))
+    for command in (verify, partial(restore, database=database_path)):
+        with pytest.raises(BackupError, match=re.escape(str(saved))):
+            command(saved)
     assert files_in(database_path.parent) == before
+
+
+@pytest.mark.parametrize("command", ["verify", "restore"])
+def test_a_damaged_file_is_told_in_one_line(database_path, saved, command):
+    saved.write_bytes(saved.read_bytes()[:-1])
+    assert str(saved) in refused(run(database_path, command, str(saved)))
 
 
 @pytest.mark.parametrize("command", ["verify", "restore"])
@@ -98,6 +110,7 @@ WRONG = {
     "EUR adds up to 1": "UPDATE accounts SET balance = balance + 1 WHERE kind = 'system' AND currency = 'EUR'",
     "not the sum of its entries": "UPDATE entries SET amount = amount + 1",
     "a row of transactions refers to none of accounts": "UPDATE transactions SET to_account_id = 'none'",
+    "account \ufffd shows": "UPDATE accounts SET id = CAST(x'C7' AS TEXT) WHERE kind = 'system'",
     "integrity: ": "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET rootpage = 3 WHERE name = 'audit_by_action'",
 }
 
