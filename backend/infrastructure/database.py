@@ -233,8 +233,8 @@ def connect(path: Path, query_only: bool) -> sqlite3.Connection:
         file, uri=True, isolation_level=None, cached_statements=STATEMENTS, check_same_thread=False
     )
     try:
-        for pragma in (*PRAGMAS, f"query_only = {query_only}", "schema_version"):  # the last one reads, and so locks
-            connection.execute(f"PRAGMA {pragma}").fetchone()
+        for pragma in (*PRAGMAS, f"query_only = {query_only}"):  # the first one reads the schema, and so takes the lock
+            connection.execute(f"PRAGMA {pragma}")
         if file_at(path) != before:
             raise Unavailable("The database file was replaced.")
     except (sqlite3.Error, Unavailable):

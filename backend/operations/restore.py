@@ -37,7 +37,7 @@ from fcntl import LOCK_EX, LOCK_NB, lockf
 from pathlib import Path
 
 from backend.infrastructure.database import TRANSIENT, Database, connect, is_fault
-from backend.infrastructure.migrations import check_schema, migrate, write_gate
+from backend.infrastructure.migrations import check_schema, gate_of, migrate, write_gate
 from backend.infrastructure.private_files import FILE, FOLDER, make_folder
 from backend.infrastructure.timestamps import iso_time
 from backend.operations.backup import faults_as_one_line, sync
@@ -62,12 +62,14 @@ def restore(file: Path, database: Path, clock: Callable[[], float] = time.time) 
     """
     gate_beside, database = database, database.resolve()
     with faults_as_one_line(database):
+        _require_unused(database)
         _require_none(verify(file).problems, file)
         make_folder(database.parent)
-        _require_unused(database)
         with write_gate(gate_beside), _folder(database) as folder:
             draft = folder / database.name
             _prepare(file, draft, clock)
+            for path in (draft, gate_of(gate_beside)):
+                _give_to_owner_of_folder(path, database.parent)
             _fold(database)
             with _locked(database):
                 aside = _swap(draft, database, _file_name_of(clock()))
@@ -129,6 +131,13 @@ def _prepare(file: Path, draft: Path, clock: Callable[[], float]) -> None:
     sync(draft)
 
 
+def _give_to_owner_of_folder(path: Path, folder: Path) -> None:
+    """If root runs the command, the service's user must be able to open the file."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
 def _make_safe_for_clients(database: Database) -> None:
     """End what clients could go on with, and raise every version above all that were ever given out."""
     with database.transaction() as tx:
@@ -140,7 +149,7 @@ def _make_safe_for_clients(database: Database) -> None:
 
 
 def _fold(database: Path) -> None:
-    """Move what the `-wal` holds into the database, and remove it with the `-shm`. Raises sqlite3.Error for a full disk.
+    """Move what the `-wal` holds into the database, and remove `-wal` and `-shm`. Raises sqlite3.Error on a full disk.
 
     If the file is no database any more, they stay, and `_swap` sets them aside too.
     """

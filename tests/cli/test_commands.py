@@ -60,7 +60,7 @@ def test_help_lists_the_commands(tmp_path):
     done = run(tmp_path / "app.db", "--help")
     assert done.returncode == 0
     listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("    ")]
-    assert set(COMMANDS) <= set(listed)
+    assert {*COMMANDS, "backup", "verify", "restore"} <= set(listed)
 
 
 def test_version_is_that_of_the_package(tmp_path):
@@ -395,6 +395,8 @@ def test_a_command_line_that_cannot_be_read_is_a_usage_error(tmp_path):
         ["users", "--activate", "a@example.com", "--deactivate", "a@example.com"],
         ["users", "--activate", os.fsdecode(b"\xff@example.com")],
         ["users", "--deactivate", os.fsdecode(b"\xff@example.com")],
+        ["backup"],
+        ["restore", os.fsdecode(b"\xff.db")],
     ):
         done = run_here(tmp_path / "app.db", *arguments)
         assert done.returncode == 2

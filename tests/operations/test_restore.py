@@ -88,12 +88,21 @@ def test_what_a_lost_database_has_left_does_not_get_into_the_new_one(database_pa
 
 
 def test_on_a_new_machine_the_folder_is_made(tmp_path, saved):
-    """The database is a link to a file that is not there yet, as one on another disk may be."""
     database = tmp_path / "service" / "app.db"
     done = run(tmp_path / "app.db", "restore", str(saved), DATABASE_URL=f"sqlite:///{database}")
     assert (done.returncode, done.stderr) == (0, "")
     assert "no database before" in done.stdout
     assert stat.S_IMODE(database.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can write files of another user")
+def test_root_restores_for_the_user_of_the_service(database_path, saved):
+    for path in (database_path.parent, database_path):
+        os.chown(path, 4711, 4712)
+    command = [*COMMAND, "restore", str(saved)]  # by `run` it would not have root's privileges
+    subprocess.run(command, env=environment(database_path), stdout=subprocess.DEVNULL, check=True, timeout=60)
+    for path in (database_path, database_path.with_name("app.db-gate"), *set_aside(database_path)):
+        assert (path.stat().st_uid, path.stat().st_gid) == (4711, 4712)
 
 
 def test_behind_a_link_the_file_itself_is_replaced(database_path, tmp_path, saved):
@@ -209,6 +218,13 @@ def test_killed_at_any_step_it_leaves_the_old_or_the_new_database_and_can_be_run
     assert left == [["old"]] * swapped + [[]] * (len(left) - swapped)
     assert swapped > 20
     assert len(left) - swapped > 1
+
+
+@pytest.mark.parametrize("command", ["backup", "verify", "restore"])
+def test_a_bad_setting_is_one_line(database_path, saved, command):
+    before = files_in(database_path.parent)
+    assert refused(run(database_path, command, str(saved), BIND="nonsense")).startswith("BIND")
+    assert files_in(database_path.parent) == before
 
 
 def test_a_killed_restore_does_not_stand_in_the_way_of_the_next(database_path, saved):
