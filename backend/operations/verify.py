@@ -51,13 +51,13 @@ def verify(file: Path) -> Verified:
 def problems_of(connection: sqlite3.Connection) -> list[str]:
     """What is wrong in the database, one line each."""
     try:
-        integrity = [line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
+        integrity = [line for (text,) in connection.execute("PRAGMA integrity_check") for line in text.splitlines()]
         foreign_keys = connection.execute('SELECT DISTINCT "table", parent FROM pragma_foreign_key_check').fetchall()
         ledger = transactions.unbalanced(Tx(connection, Timestamp(0)))
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter: a message with a damaged name
         return [f"integrity: {error}"]
     return [
-        *(f"integrity: {' '.join(line.split())}" for line in integrity),
+        *(f"integrity: {line}" for line in integrity if line not in ("ok", "*** in database main ***")),
         *(f"foreign keys: a row of {table} refers to none of {parent}" for table, parent in foreign_keys),
         *(f"ledger: {line}" for line in ledger),
     ]
