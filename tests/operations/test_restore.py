@@ -62,7 +62,9 @@ DAMAGES = {
     "no header": lambda content: b"x" * 5000,
     "unknown format": lambda content: content[:47] + b"\x63" + content[48:],
     "a malformed schema": lambda content: content.replace(b"CREATE TABLE", b"CREATE TABEL"),
-    "a name that is not UTF-8": lambda content: content.replace(b"CREATE TABLE users", b"CREATE TABLE \xc7\xc7\xc7 (s"),
+    "a malformed name that is not UTF-8": lambda content: content.replace(
+        b"tableusersusers", b"table" + b"\xc7" * 5 + b"users"
+    ).replace(b"TABLE users", b"TABEL users"),
     "nothing": lambda content: b"",
 }
 
