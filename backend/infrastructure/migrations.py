@@ -64,7 +64,7 @@ def check_schema(path: Path, directory: Path = DIRECTORY) -> None:
 
 def schema_version(directory: Path = DIRECTORY) -> int:
     """The version of the newest file of `directory`, which `check_schema` demands. Raises SchemaMismatch if none is."""
-    return max(_files(directory))
+    return max(migration_files(directory))
 
 
 def gate_of(path: Path) -> Path:
