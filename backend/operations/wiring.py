@@ -1,9 +1,36 @@
 """Puts operations into the application: threads, routes and middleware beside the application's own."""
 
-from app import Tools
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.util import find_spec
+
+from app import Background, Tools
+from backend.operations.slow_writes import current_request, log_long_write
 from backend.settings import Settings
+from backend.web.middleware import Middleware
+from backend.web.router import ANYONE, Route
 
 
-def with_operations(settings: Settings, tools: Tools) -> Tools:
-    """The tools of one worker, with what operations add. Call it after the fork."""
-    return tools
+def with_operations(settings: Settings, tools: Tools, refused: Mapping[int, int]) -> Tools:
+    """The tools of one worker, with what operations add. Call it after the fork.
+
+    `refused` is kept by the server: how many requests it has refused before the application saw them, by status.
+    """
+    routes: list[Route] = []
+    middleware: list[Middleware] = [current_request]
+    background: list[Background] = []
+    tools.database.on_write.append(log_long_write)
+    if has_metrics():
+        from backend.operations.metrics import Metrics  # here, because prometheus_client may be missing
+
+        metrics = Metrics(settings, tools, refused)
+        routes.append(Route("GET", "/metrics", metrics.get_metrics, ANYONE))
+        middleware.insert(0, metrics.middleware)
+        background.append(metrics)
+        tools.database.on_write.append(metrics.count_write)
+    return replace(tools, routes=routes, middleware=middleware, background=background)
+
+
+def has_metrics() -> bool:
+    """Whether the package that `/metrics` needs is installed."""
+    return find_spec("prometheus_client") is not None
