@@ -4,9 +4,9 @@ A counter in one worker is wrong on two: a scrape reaches either, and the graph 
 prometheus_client therefore keeps each worker's numbers in memory-mapped files and adds them up at a scrape. But to
 count one request in them (a counter, a histogram, in flight) takes 14 µs, a ninth of a cached read.
 
-Here a request only adds to tallies of its process, for 1.5 µs. Once in PUBLISH_SECONDS one thread of each worker adds
-them to prometheus_client's files (`metrics_folder.py`), with what caches and server have counted meanwhile. A scrape
-publishes for its own worker, adds up the files, and samples what nothing counts (`metrics_samples.py`).
+Here a request only appends its facts to a queue. Every PUBLISH_SECONDS one thread of each worker counts them and adds
+the sums to prometheus_client's files (`metrics_folder.py`), with what caches and server have counted meanwhile. A
+scrape publishes for its own worker, adds up the files, and samples what nothing counts (`metrics_samples.py`).
 
 Promised:
 - Counters never go back while the master, or one that it was upgraded to by SIGUSR2, lives; for scrapes at least
@@ -20,20 +20,23 @@ Without PROMETHEUS_MULTIPROC_DIR, which `backend/gunicorn_conf.py` sets, the cou
 """
 
 import logging
-import struct
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from app import Tools
-from backend.errors import Unauthorized
+from backend.errors import AppError, RateLimited, Unauthorized
 from backend.infrastructure.cache import LruCache
 from backend.infrastructure.recent import Recent
+from backend.operations.in_flight import InFlight
 from backend.operations.metrics_folder import metrics_folder
 from backend.operations.metrics_samples import Samples
 from backend.settings import Settings
@@ -41,8 +44,13 @@ from backend.web.handler import responds
 from backend.web.middleware import Handle
 from backend.web.request import Request
 from backend.web.response import Response
+from backend.web.router import Endpoint
 
-PUBLISH_SECONDS = 1.0
+PUBLISH_SECONDS = 0.25
+QUEUED = (
+    50_000  # requests or writes, ten times what a worker does in a second: if its thread fails, the oldest are lost
+)
+STOP_SECONDS = 1.0
 KEPT_SECONDS = 1.0  # for which the text of a scrape is sent again
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 METHODS = {"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT"}
@@ -54,7 +62,7 @@ if metrics_folder().worker:  # the default names files by process id
 
 
 class Tally:
-    """Observations since the last publication: how many in each bucket, and their sum."""
+    """Durations that are published together: how many in each bucket, and their sum."""
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BOUNDS) + 1)
@@ -75,50 +83,57 @@ class TalliedHistogram(Histogram):
                 bucket.inc(count)
 
 
+class AllWorkers:
+    """A collector of prometheus_client: the sums over the files of all workers, living and dead."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        """Leaves out a file that is still empty, since a worker has just made it: the library fails on it."""
+        files = [str(file) for file in self._folder.glob("*.db") if _size(file)]
+        merged: Iterable[Metric] = MultiProcessCollector.merge(files)
+        return merged
+
+
 class Metrics:
     """Thread-safe. Made in the worker, after the fork. Its thread runs from `start()` to `stop()`."""
 
-    def __init__(self, settings: Settings, tools: Tools, refused: Mapping[int, int]) -> None:
-        self._cache, self._refused = tools.cache, refused
-        self._lock = threading.Lock()  # guards the tallies and `_open`
-        self._requests: dict[tuple[str, str, int], Tally] = {}  # by method, route and status
-        self._waits, self._holds = Tally(), Tally()
-        self._open = 0  # requests in flight
-        self._publishing = threading.Lock()  # guards `_published`
+    def __init__(self, settings: Settings, tools: Tools, in_flight: InFlight, refused: Mapping[int, int]) -> None:
+        self._cache, self._open, self._refused = tools.cache, in_flight, refused
+        self._answered: deque[tuple[str, Endpoint | None, int, float]] = deque(maxlen=QUEUED)
+        self._written: deque[tuple[float, float]] = deque(maxlen=QUEUED)
+        self._publishing = threading.Lock()  # guards `_published`, and only its holder takes from the queues
         self._published: dict[Counter, int] = {}  # how much of each total
         self._own = CollectorRegistry()
         self._make_metrics(self._own)
         self._exposed = CollectorRegistry()
-        self._exposed.register(MultiProcessCollector(None) if metrics_folder().path() else self._own)
+        folder = metrics_folder().path()
+        self._exposed.register(AllWorkers(folder) if folder else self._own)
         self._exposed.register(Samples(settings.database_path, tools.database, tools.passwords))
-        self._recent_text = Recent(self._text, KEPT_SECONDS, time.monotonic)
+        self._recent_text = Recent(self._text, KEPT_SECONDS, tools.clock)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._publish_often, name="metrics", daemon=True)
 
     # What the application calls.
 
     def middleware(self, next_handler: Handle) -> Handle:
-        """Count each request. The outermost middleware, so that it counts every answer."""
+        """Count each request."""
+        answered = self._answered.append
 
         def handle(request: Request) -> Response:
             began = time.perf_counter()
-            with self._lock:
-                self._open += 1
-            try:
-                response = next_handler(request)
-            finally:
-                with self._lock:
-                    self._open -= 1
-            self._count(request, response.status, time.perf_counter() - began)
+            response = next_handler(request)
+            answered((request.method, request.endpoint, response.status, time.perf_counter() - began))
+            if request.error is not None:
+                self._count_refusal(request, request.error)
             return response
 
         return handle
 
     def count_write(self, waited: float, held: float) -> None:
         """A listener of `Database.on_write`, in seconds. Raises nothing."""
-        with self._lock:
-            self._waits.add(waited)
-            self._holds.add(held)
+        self._written.append((waited, held))
 
     @responds(200, media="text/plain")
     def get_metrics(self, request: Request) -> Response:
@@ -135,7 +150,7 @@ class Metrics:
         """Publish what is left. Idempotent."""
         self._stopping.set()
         if self._thread.ident is not None:
-            self._thread.join(PUBLISH_SECONDS)
+            self._thread.join(STOP_SECONDS)
 
     # How it counts.
 
@@ -170,22 +185,13 @@ class Metrics:
             self._auth_refusals.labels(reason)
         for policy in ("default", "auth"):
             self._limit_refusals.labels(policy)
+        for status in (400, 408, 411, 413, 414, 431, 500, 503):
+            self._server_refusals.labels(str(status))
 
-    def _count(self, request: Request, status: int, seconds: float) -> None:
-        endpoint, method = request.endpoint, request.method
-        key = (method if method in METHODS else "other", endpoint.route.path if endpoint else "none", status)
-        with self._lock:
-            tally = self._requests.get(key)
-            if tally is None:
-                tally = self._requests[key] = Tally()
-            tally.add(seconds)
-        if request.error is not None:
-            self._count_refusal(request, status)
-
-    def _count_refusal(self, request: Request, status: int) -> None:
-        if isinstance(request.error, Unauthorized):
-            self._auth_refusals.labels(request.error.details["reason"]).inc()
-        if status == 429:
+    def _count_refusal(self, request: Request, error: AppError) -> None:
+        if isinstance(error, Unauthorized):
+            self._auth_refusals.labels(error.details["reason"]).inc()
+        if isinstance(error, RateLimited):
             for policy in {count.policy.name for count in request.counts if count.result and not count.result.allowed}:
                 self._limit_refusals.labels(policy).inc()
 
@@ -202,19 +208,31 @@ class Metrics:
 
     def _publish(self) -> None:
         with self._publishing:
-            with self._lock:
-                requests, waits, holds = self._requests, self._waits, self._holds
-                self._requests, self._waits, self._holds = {}, Tally(), Tally()
-                in_flight = self._open
-            for (method, route, status), tally in requests.items():
-                self._answers.labels(method, route, str(status)).inc(sum(tally.counts))
-                self._durations.labels(method, route).add(tally)
-            self._lock_waits.add(waits)
-            self._lock_holds.add(holds)
-            self._in_flight.set(in_flight)
+            self._publish_requests()
+            self._publish_writes()
+            self._in_flight.set(len(self._open))
             for counter, total in self._totals():
                 counter.inc(total - self._published.get(counter, 0))
                 self._published[counter] = total
+
+    def _publish_requests(self) -> None:
+        tallies: defaultdict[tuple[str, str, int], Tally] = defaultdict(Tally)
+        for _ in range(len(self._answered)):
+            method, endpoint, status, seconds = self._answered.popleft()
+            route = endpoint.route.path if endpoint else "none"
+            tallies[method if method in METHODS else "other", route, status].add(seconds)
+        for (method, route, status), tally in tallies.items():
+            self._answers.labels(method, route, str(status)).inc(sum(tally.counts))
+            self._durations.labels(method, route).add(tally)
+
+    def _publish_writes(self) -> None:
+        waits, holds = Tally(), Tally()
+        for _ in range(len(self._written)):
+            waited, held = self._written.popleft()
+            waits.add(waited)
+            holds.add(held)
+        self._lock_waits.add(waits)
+        self._lock_holds.add(holds)
 
     def _totals(self) -> Iterator[tuple[Counter, int]]:
         """What others count in this process, and how far they have counted."""
@@ -228,8 +246,12 @@ class Metrics:
 
     def _text(self) -> bytes:
         self._publish()
-        try:
-            return generate_latest(self._exposed)
-        except struct.error:  # a worker has just made its file, which is empty for some microseconds
-            time.sleep(0.01)
-            return generate_latest(self._exposed)
+        return generate_latest(self._exposed)
+
+
+def _size(file: Path) -> int:
+    """In bytes; 0 for a file that was removed meanwhile, since its worker is dead."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0

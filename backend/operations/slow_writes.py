@@ -12,11 +12,8 @@ held, or for another program that holds it.
 
 import logging
 import threading
-from contextvars import ContextVar
 
-from backend.web.middleware import Handle
-from backend.web.request import Request
-from backend.web.response import Response
+from backend.operations.in_flight import InFlight
 
 # A writer without a waiting place of its own gives up after a tenth of BUSY_TIMEOUT_SECONDS, 0.5 s by default: from
 # here on a holder makes others fail. A usual transaction takes one or two milliseconds.
@@ -24,31 +21,21 @@ LONG_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
 
-current: ContextVar[Request | None] = ContextVar("current", default=None)  # the thread's request, for the log only
 
+class SlowWrites:
+    """Logs the long holders. Thread-safe."""
 
-def current_request(next_handler: Handle) -> Handle:
-    """Remember the request while its thread works for it."""
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
 
-    def handle(request: Request) -> Response:
-        token = current.set(request)
-        try:
-            return next_handler(request)
-        finally:
-            current.reset(token)
+    def heed(self, waited: float, held: float) -> None:
+        """A listener of `Database.on_write`, in seconds. Raises nothing."""
+        if held >= LONG_SECONDS:
+            log.warning("held the write lock for %.2f s: %s", held, self._holder())
 
-    return handle
-
-
-def log_long_write(waited: float, held: float) -> None:
-    """A listener of `Database.on_write`, in seconds. Raises nothing."""
-    if held >= LONG_SECONDS:
-        log.warning("held the write lock for %.2f s: %s", held, _holder())
-
-
-def _holder() -> str:
-    """Method and route, or the name of a thread that works for no request."""
-    request = current.get()
-    if request is None or request.endpoint is None:
-        return f"thread {threading.current_thread().name}"
-    return f"{request.method} {request.endpoint.route.path}"
+    def _holder(self) -> str:
+        """Method and route, or the name of a thread that answers no request."""
+        request = self._in_flight.current()
+        if request is None or request.endpoint is None:
+            return f"thread {threading.current_thread().name}"
+        return f"{request.method} {request.endpoint.route.path}"

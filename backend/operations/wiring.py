@@ -5,7 +5,8 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 from app import Background, Tools
-from backend.operations.slow_writes import current_request, log_long_write
+from backend.operations.in_flight import InFlight
+from backend.operations.slow_writes import SlowWrites
 from backend.settings import Settings
 from backend.web.middleware import Middleware
 from backend.web.router import ANYONE, Route
@@ -16,18 +17,19 @@ def with_operations(settings: Settings, tools: Tools, refused: Mapping[int, int]
 
     `refused` is kept by the server: how many requests it has refused before the application saw them, by status.
     """
+    in_flight = InFlight()
+    tools.database.on_write.append(SlowWrites(in_flight).heed)
     routes: list[Route] = []
-    middleware: list[Middleware] = [current_request]
+    middleware: list[Middleware] = [in_flight.middleware]
     background: list[Background] = []
-    tools.database.on_write.append(log_long_write)
     if has_metrics():
         from backend.operations.metrics import Metrics  # here, because prometheus_client may be missing
 
-        metrics = Metrics(settings, tools, refused)
-        routes.append(Route("GET", "/metrics", metrics.get_metrics, ANYONE))
-        middleware.insert(0, metrics.middleware)
-        background.append(metrics)
+        metrics = Metrics(settings, tools, in_flight, refused)
         tools.database.on_write.append(metrics.count_write)
+        routes.append(Route("GET", "/metrics", metrics.get_metrics, ANYONE))
+        middleware.append(metrics.middleware)
+        background.append(metrics)
     return replace(tools, routes=routes, middleware=middleware, background=background)
 
 
