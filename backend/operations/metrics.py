@@ -5,12 +5,13 @@ prometheus_client therefore keeps each worker's numbers in memory-mapped files a
 count one request in them (a counter, a histogram, in flight) takes 14 µs, a ninth of a cached read.
 
 Here a request only appends its facts to a queue. Every PUBLISH_SECONDS one thread of each worker counts them and adds
-the sums to prometheus_client's files (`metrics_folder.py`), with what caches and server have counted meanwhile. A
-scrape publishes for its own worker, adds up the files, and samples what nothing counts (`metrics_samples.py`).
+the sums to prometheus_client's files (`metrics_folder.py`), with what cache and server have counted meanwhile. Both
+together take 1 µs a request. A scrape publishes for its own worker, adds up the files, and samples what nothing counts
+(`metrics_samples.py`).
 
 Promised:
-- Counters never go back while the master, or one that it was upgraded to by SIGUSR2, lives; for scrapes at least
-  KEPT_SECONDS apart. A killed worker loses PUBLISH_SECONDS of its counts.
+- Counters never go back until the last master ends, for scrapes at least KEPT_SECONDS apart: also not when workers are
+  reloaded or killed, or the master is upgraded (SIGUSR2). A killed worker loses the counts of its last PUBLISH_SECONDS.
 - The number of series does not depend on clients: a label is a route's template, a known method, or a constant of this
   code. Other methods count as `other`, requests that match no route as `none`.
 - A scrape never waits for the write lock. A flood of scrapes costs one scrape in KEPT_SECONDS.
@@ -22,12 +23,12 @@ Without PROMETHEUS_MULTIPROC_DIR, which `backend/gunicorn_conf.py` sets, the cou
 import logging
 import threading
 import time
-from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -37,6 +38,7 @@ from backend.errors import AppError, RateLimited, Unauthorized
 from backend.infrastructure.cache import LruCache
 from backend.infrastructure.recent import Recent
 from backend.operations.in_flight import InFlight
+from backend.operations.metrics_families import Families, Tally
 from backend.operations.metrics_folder import metrics_folder
 from backend.operations.metrics_samples import Samples
 from backend.settings import Settings
@@ -46,41 +48,15 @@ from backend.web.request import Request
 from backend.web.response import Response
 from backend.web.router import Endpoint
 
+T = TypeVar("T")
+
 PUBLISH_SECONDS = 0.25
-QUEUED = (
-    50_000  # requests or writes, ten times what a worker does in a second: if its thread fails, the oldest are lost
-)
+QUEUED = 50_000  # requests, or writes: ten times what a worker does in a second; beyond it the oldest are lost
 STOP_SECONDS = 1.0
 KEPT_SECONDS = 1.0  # for which the text of a scrape is sent again
-BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 METHODS = {"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT"}
 
 log = logging.getLogger(__name__)
-
-if metrics_folder().worker:  # the default names files by process id
-    values.ValueClass = values.MultiProcessValue(lambda: metrics_folder().worker)
-
-
-class Tally:
-    """Durations that are published together: how many in each bucket, and their sum."""
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
-        self.total = 0.0
-
-    def add(self, seconds: float) -> None:
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
-        self.total += seconds
-
-
-class TalliedHistogram(Histogram):
-    """A histogram that takes many observations at once: `observe` takes one, and writes twice for it."""
-
-    def add(self, tally: Tally) -> None:
-        self._sum.inc(tally.total)
-        for bucket, count in zip(self._buckets, tally.counts, strict=True):
-            if count:
-                bucket.inc(count)
 
 
 class AllWorkers:
@@ -102,14 +78,14 @@ class Metrics:
     def __init__(self, settings: Settings, tools: Tools, in_flight: InFlight, refused: Mapping[int, int]) -> None:
         self._cache, self._open, self._refused = tools.cache, in_flight, refused
         self._answered: deque[tuple[str, Endpoint | None, int, float]] = deque(maxlen=QUEUED)
+        self._refusals: deque[tuple[Counter, str]] = deque(maxlen=QUEUED)  # the family and its label
         self._written: deque[tuple[float, float]] = deque(maxlen=QUEUED)
         self._publishing = threading.Lock()  # guards `_published`, and only its holder takes from the queues
         self._published: dict[Counter, int] = {}  # how much of each total
-        self._own = CollectorRegistry()
-        self._make_metrics(self._own)
+        own, folder = CollectorRegistry(), metrics_folder().path()
+        self._families = Families(own)
         self._exposed = CollectorRegistry()
-        folder = metrics_folder().path()
-        self._exposed.register(AllWorkers(folder) if folder else self._own)
+        self._exposed.register(AllWorkers(folder) if folder else own)
         self._exposed.register(Samples(settings.database_path, tools.database, tools.passwords))
         self._recent_text = Recent(self._text, KEPT_SECONDS, tools.clock)
         self._stopping = threading.Event()
@@ -144,7 +120,10 @@ class Metrics:
         """Publish from now on. Idempotent."""
         with self._publishing:
             if self._thread.ident is None:
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except (RuntimeError, MemoryError):  # this worker then publishes only when it is scraped
+                    log.exception("cannot start the thread that publishes metrics")
 
     def stop(self) -> None:
         """Publish what is left. Idempotent."""
@@ -154,46 +133,12 @@ class Metrics:
 
     # How it counts.
 
-    def _make_metrics(self, registry: CollectorRegistry) -> None:
-        labels = ["method", "route"]
-        self._answers = Counter("http_requests", "Requests answered.", [*labels, "status"], registry=registry)
-        self._durations = TalliedHistogram(
-            "http_request_duration_seconds", "Time to answer, without that for reading and sending.", labels,
-            buckets=BOUNDS, registry=registry,
-        )  # fmt: skip
-        self._in_flight = Gauge(
-            "http_requests_in_flight", "Requests being answered.", registry=registry, multiprocess_mode="livesum"
-        )
-        self._server_refusals = Counter(
-            "http_server_refusals", "Requests that the server refused before routing.", ["status"], registry=registry
-        )
-        self._auth_refusals = Counter("auth_refusals", "401s by reason.", ["reason"], registry=registry)
-        self._limit_refusals = Counter("rate_limit_refusals", "429s by policy.", ["policy"], registry=registry)
-        self._lookups = Counter("cache_lookups", "Lookups in the cache.", ["result"], registry=registry)
-        self._refused_fills = Counter(
-            "cache_refused_fills", "Loads not stored: a write overtook them.", registry=registry
-        )
-        self._coalesced = Counter("cache_coalesced_loads", "Misses that shared another's load.", registry=registry)
-        self._lock_waits, self._lock_holds = (
-            TalliedHistogram(f"write_lock_{what}_seconds", text, buckets=BOUNDS, registry=registry)
-            for what, text in (
-                ("wait", "Time that transactions waited for the write lock, those that got it."),
-                ("hold", "Time that transactions held the write lock."),
-            )
-        )
-        for reason in Unauthorized.REASONS:  # a series that begins at 1 has no increase
-            self._auth_refusals.labels(reason)
-        for policy in ("default", "auth"):
-            self._limit_refusals.labels(policy)
-        for status in (400, 408, 411, 413, 414, 431, 500, 503):
-            self._server_refusals.labels(str(status))
-
     def _count_refusal(self, request: Request, error: AppError) -> None:
         if isinstance(error, Unauthorized):
-            self._auth_refusals.labels(error.details["reason"]).inc()
+            self._refusals.append((self._families.auth_refusals, error.details["reason"]))
         if isinstance(error, RateLimited):
-            for policy in {count.policy.name for count in request.counts if count.result and not count.result.allowed}:
-                self._limit_refusals.labels(policy).inc()
+            refused = {count.policy.name for count in request.counts if count.result and not count.result.allowed}
+            self._refusals.extend((self._families.limit_refusals, policy) for policy in refused)
 
     # How it publishes.
 
@@ -210,43 +155,48 @@ class Metrics:
         with self._publishing:
             self._publish_requests()
             self._publish_writes()
-            self._in_flight.set(len(self._open))
+            self._families.in_flight.set(len(self._open))
             for counter, total in self._totals():
                 counter.inc(total - self._published.get(counter, 0))
                 self._published[counter] = total
 
     def _publish_requests(self) -> None:
         tallies: defaultdict[tuple[str, str, int], Tally] = defaultdict(Tally)
-        for _ in range(len(self._answered)):
-            method, endpoint, status, seconds = self._answered.popleft()
+        for method, endpoint, status, seconds in _taken(self._answered):
             route = endpoint.route.path if endpoint else "none"
             tallies[method if method in METHODS else "other", route, status].add(seconds)
         for (method, route, status), tally in tallies.items():
-            self._answers.labels(method, route, str(status)).inc(sum(tally.counts))
-            self._durations.labels(method, route).add(tally)
+            self._families.requests.labels(method, route, str(status)).inc(sum(tally.counts))
+            self._families.durations.labels(method, route).add(tally)
+        for family, label in _taken(self._refusals):
+            family.labels(label).inc()
 
     def _publish_writes(self) -> None:
         waits, holds = Tally(), Tally()
-        for _ in range(len(self._written)):
-            waited, held = self._written.popleft()
+        for waited, held in _taken(self._written):
             waits.add(waited)
             holds.add(held)
-        self._lock_waits.add(waits)
-        self._lock_holds.add(holds)
+        self._families.lock_waits.add(waits)
+        self._families.lock_holds.add(holds)
 
     def _totals(self) -> Iterator[tuple[Counter, int]]:
         """What others count in this process, and how far they have counted."""
         if isinstance(self._cache, LruCache):
-            yield self._lookups.labels("hit"), self._cache.hits
-            yield self._lookups.labels("miss"), self._cache.misses
-            yield self._refused_fills, self._cache.refused
-            yield self._coalesced, self._cache.coalesced
+            yield self._families.lookups.labels("hit"), self._cache.hits
+            yield self._families.lookups.labels("miss"), self._cache.misses
+            yield self._families.refused_fills, self._cache.refused
+            yield self._families.coalesced, self._cache.coalesced
         for status, count in dict(self._refused).items():
-            yield self._server_refusals.labels(str(status)), count
+            yield self._families.server_refusals.labels(str(status)), count
 
     def _text(self) -> bytes:
         self._publish()
         return generate_latest(self._exposed)
+
+
+def _taken(queue: "deque[T]") -> list[T]:
+    """Take out what is in the queue now; others may append meanwhile."""
+    return [queue.popleft() for _ in range(len(queue))]
 
 
 def _size(file: Path) -> int:
