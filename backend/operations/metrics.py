@@ -6,7 +6,7 @@ count one request in them (a counter, a histogram, in flight) takes 14 µs, a ni
 
 Here a request only appends its facts to a queue. Every PUBLISH_SECONDS one thread of each worker counts them and adds
 the sums to prometheus_client's files (`metrics_folder.py`), with what cache and server have counted meanwhile. Both
-together take 1 µs a request. A scrape publishes for its own worker, adds up the files, and samples what nothing counts
+together take 2 µs a request. A scrape publishes for its own worker, adds up the files, and samples what nothing counts
 (`metrics_samples.py`).
 
 Promised:
