@@ -48,12 +48,21 @@ def make_api(settings: Settings, clock: Clock, refused: Counter[int]) -> Iterato
 
 
 @pytest.fixture
-def scrape(api: Api, clock: Clock) -> Callable[[], Scrape]:
-    """A scrape of the test's application that shows what has been counted until now."""
+def scrape_of(clock: Clock) -> Callable[[Api], Callable[[], Scrape]]:
+    """Scrapes of an application that show what has been counted until now."""
 
-    def scrape() -> Scrape:
-        clock.advance(2)  # so that the last text is too old
-        answer = api.get("//metrics")
-        return Scrape(answer.status_code, {name.lower(): value for name, value in answer.headers}, answer.text)
+    def scrape_of(api: Api) -> Callable[[], Scrape]:
+        def scrape() -> Scrape:
+            clock.advance(2)  # so that the last text is too old
+            answer = api.get("//metrics")
+            return Scrape(answer.status_code, {name.lower(): value for name, value in answer.headers}, answer.text)
 
-    return scrape
+        return scrape
+
+    return scrape_of
+
+
+@pytest.fixture
+def scrape(scrape_of: Callable[[Api], Callable[[], Scrape]], api: Api) -> Callable[[], Scrape]:
+    """Scrapes of the test's application."""
+    return scrape_of(api)

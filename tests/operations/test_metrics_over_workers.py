@@ -25,7 +25,7 @@ PRODUCTS = {"route": "/api/v1/products"}
 
 @pytest.fixture
 def server(tmp_path: Path, database_path: Path) -> Iterator[Server]:
-    with service(tmp_path / "log", database_path) as server:
+    with service(tmp_path / "log", database_path, BUSY_TIMEOUT_SECONDS="60") as server:
         yield server
 
 
