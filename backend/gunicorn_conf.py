@@ -18,9 +18,8 @@ from backend.errors import Unavailable
 from backend.infrastructure.keyring import signing_secrets
 from backend.infrastructure.migrations import SchemaMismatch, check_database
 from backend.infrastructure.private_files import loose_modes
-from backend.operations.metrics_folder import VARIABLE, metrics_folder
+from backend.operations.metrics_folder import VARIABLE, has_metrics, metrics_folder
 from backend.operations.start_line import log_start
-from backend.operations.wiring import has_metrics
 from backend.production import log_queue
 from backend.production.passwords import shared_password_locks
 from backend.production.rate_limiter import shared_limiter

@@ -15,7 +15,7 @@ from backend.errors import AppError
 from backend.infrastructure.migrations import SchemaMismatch, check_schema, migrate
 from backend.infrastructure.private_files import loose_modes
 from backend.openapi.document import openapi_document
-from backend.operations.wiring import has_metrics
+from backend.operations.metrics_folder import has_metrics
 from backend.repositories import transactions
 from backend.settings import NOT_TEXT, Settings, SettingsError
 

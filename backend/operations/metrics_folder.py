@@ -21,6 +21,7 @@ import tempfile
 from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # which prometheus_client reads when it is imported
@@ -71,6 +72,11 @@ class MetricsFolder:
             with suppress(OSError):
                 flock(self._lock, LOCK_EX | LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def has_metrics() -> bool:
+    """Whether the package that `/metrics` needs is installed."""
+    return find_spec("prometheus_client") is not None
 
 
 @cache

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.util import find_spec
 
 from app import Background, Tools
 from backend.operations.in_flight import InFlight
+from backend.operations.metrics_folder import has_metrics
 from backend.operations.slow_writes import SlowWrites
 from backend.settings import Settings
 from backend.web.middleware import Middleware
@@ -31,8 +31,3 @@ def with_operations(settings: Settings, tools: Tools, refused: Mapping[int, int]
         middleware.append(metrics.middleware)
         background.append(metrics)
     return replace(tools, routes=routes, middleware=middleware, background=background)
-
-
-def has_metrics() -> bool:
-    """Whether the package that `/metrics` needs is installed."""
-    return find_spec("prometheus_client") is not None
