@@ -42,6 +42,7 @@ KEPT_TO = {
     "bcrypt": {"infrastructure"},
     "werkzeug": {"web", "cli"},
     "gunicorn": {"production"},
+    "prometheus_client": {"operations"},
 }
 WIRING = ("app.py", "__init__")  # the whole application on one page; its length is not limited
 NEED_PRODUCTION = ("tests/production/", "tests/operations/", "tests/bench/", "tests/contract/", "tests/wirings.py")
@@ -50,6 +51,7 @@ SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|PRAGMA|BEGIN|COMMIT)\
 STATUSES = {error.status for error in vars(errors).values() if hasattr(error, "status")}
 IMPORT_ALL = """
 import importlib, pkgutil, sys
+import prometheus_client  # not ours: it reads the time of boot from /proc
 def watch(event, arguments):
     if event == "open" and not str(arguments[0]).endswith((".py", ".pyc", ".so")) or event in WATCHED:
         raise SystemExit(f"importing {name}: {event} {arguments[:1]}")

@@ -17,6 +17,7 @@ from backend.errors import AppError
 from backend.infrastructure.migrations import SchemaMismatch, check_schema, migrate
 from backend.infrastructure.private_files import loose_modes
 from backend.openapi.document import openapi_document
+from backend.operations.metrics_folder import has_metrics
 from backend.operations.seal import BackupError
 from backend.repositories import transactions
 from backend.settings import NOT_TEXT, Settings, SettingsError
@@ -177,5 +178,6 @@ def _check(create_app: CreateApp, settings: Settings) -> None:
     if problems:
         sys.exit("ledger: " + "; ".join(problems))
     print("ledger: every currency adds up to 0, every balance to its entries")
+    print("metrics: good" if has_metrics() else "metrics: /metrics answers 404 until `pip install '.[metrics]'`")
     if exposed := [str(mode) for mode in loose if mode.exposes]:
         sys.exit("modes: " + "; ".join(exposed))

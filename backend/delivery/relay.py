@@ -81,7 +81,7 @@ class Relay:
         work = [self._give_up, *(partial(self._serve, subscriber) for subscriber in self._subscribers)]
         with self._start:
             for each in work[len(self._threads) :]:
-                thread = threading.Thread(target=self._repeat, args=[each], daemon=True)
+                thread = threading.Thread(target=self._repeat, args=[each], name="relay", daemon=True)
                 try:
                     thread.start()
                 except (RuntimeError, MemoryError):

@@ -100,11 +100,16 @@ class Tx:
 
 
 class Database:
-    """Thread-safe. `busy_timeout` is in seconds; `clock` returns Unix time in seconds."""
+    """Thread-safe. `busy_timeout` is in seconds; `clock` returns Unix time in seconds.
+
+    After each transaction, its thread calls every function of `on_write` with the seconds that it waited for the write
+    lock, and those that it held it. They must not raise: the transaction may be committed.
+    """
 
     def __init__(self, path: Path, busy_timeout: float = 5.0, clock: Callable[[], float] = time.time) -> None:
         self._path, self._busy_timeout, self._clock = path, busy_timeout, clock
         self._thread, self._write_lock = PerThread(), threading.Lock()
+        self.on_write: list[Callable[[float, float], None]] = []
 
     def now(self) -> Timestamp:
         """Milliseconds since 1970."""
@@ -137,16 +142,24 @@ class Database:
 
     @contextmanager
     def _write(self, seconds: float) -> Iterator[Tx]:
-        end = time.monotonic() + seconds
+        asked, began = time.monotonic(), math.inf
         if not self._write_lock.acquire(timeout=seconds):
             raise Unavailable("Too many requests are waiting to write.")
         try:
             connection = self._connection(query_only=False)
-            set_busy_timeout(connection, end)
+            set_busy_timeout(connection, asked + seconds)
             with self._begun(connection, "BEGIN IMMEDIATE") as tx:
+                began = time.monotonic()
                 yield tx
         finally:
             self._write_lock.release()
+            if began < math.inf:
+                self._tell_listeners(asked, began)
+
+    def _tell_listeners(self, asked: float, began: float) -> None:
+        held = time.monotonic() - began
+        for listener in self.on_write:
+            listener(began - asked, held)
 
     @contextmanager
     def _begun(self, connection: sqlite3.Connection, begin: str) -> Iterator[Tx]:

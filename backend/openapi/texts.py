@@ -34,8 +34,8 @@ counts login, sign-up, password reset and changes of the caller's password or e-
 counts resets and, separately, wrong passwords: a right password costs nothing, but once that count is full, it is
 refused too. Wrong passwords from an address from which the user has logged in within 30 days count under that address
 alone. Every counted response carries `RateLimit-Policy` and `RateLimit`; of several counts under one policy, those of
-the count nearest its end. `/healthz` and `/readyz` are not counted, nor are requests that the server refuses itself
-(408, 411, 413, 414, 431, and 400 for the framing), which closes the connection.
+the count nearest its end. `/healthz`, `/readyz` and `/metrics` are not counted, nor are requests that the server
+refuses itself (408, 411, 413, 414, 431, and 400 for the framing), which closes the connection.
 
 **Retries.** After a 503, nothing was written. A request with an `Idempotency-Key` may be repeated for 24 h: the first
 response is replayed, with `Idempotency-Replayed: true`; a failed attempt stores no key.

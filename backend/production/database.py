@@ -101,13 +101,16 @@ class GroupCommitDatabase(Database):
 
     @contextmanager
     def _write(self, seconds: float) -> Iterator[Tx]:
+        asked = time.monotonic()
         group = self._join(seconds)
+        began = time.monotonic()
         try:
             with self._member(group) as tx:
                 yield tx
         finally:
             if not (group.is_open() and self._gate.pass_on()):
                 self._settle(group)
+            self._tell_listeners(asked, began)
             group.wait()
 
     def _join(self, seconds: float) -> "_Group":

@@ -7,6 +7,8 @@ end the connection, since it is not known where the next request would begin.
 import logging
 import re
 import secrets
+import threading
+from collections import Counter
 from collections.abc import Sequence
 
 from backend.errors import AppError
@@ -18,6 +20,9 @@ from backend.web.response import STATUS_LINES, error_response
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 
+refused: Counter[int] = Counter()  # how many answers this process has made here, by status
+_lock = threading.Lock()  # guards it
+
 log = logging.getLogger("backend.production")
 
 
@@ -28,6 +33,8 @@ def refusal(
 
     `peer` is the client's address, `origins` those of CORS, `cause` the exception whose traceback the log gets.
     """
+    with _lock:
+        refused[error.status] += 1
     sent_id = header(head, b"x-request-id")
     identifier = sent_id.decode() if REQUEST_ID.fullmatch(sent_id) else secrets.token_hex(16)
     ids = request_id.set(identifier), trace_id.set(trace_id_of(header(head, b"traceparent").decode("latin-1")))

@@ -80,10 +80,11 @@ def error_answers(next_handler: Handle) -> Handle:
         try:
             return next_handler(request)
         except AppError as error:
-            return error_response(error, request.id)
+            request.error = error
         except Exception:
             log.exception("unexpected error")
-            return error_response(InternalError(), request.id)
+            request.error = InternalError()
+        return error_response(request.error, request.id)
 
     return handle
 

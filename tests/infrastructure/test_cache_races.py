@@ -83,7 +83,7 @@ def test_a_load_under_way_when_the_cache_is_cleared_is_not_stored(worker, slow_r
     worker.cache.clear()
     slow.go_on.set()
     assert slow.result.result(30) is None
-    assert (worker.stock("a"), worker.loads) == (None, 2)
+    assert (worker.stock("a"), worker.loads, worker.cache.refused) == (None, 2, 1)
 
 
 def test_concurrent_misses_of_a_key_share_one_load(worker, slow_reader):
@@ -99,6 +99,7 @@ def test_concurrent_misses_of_a_key_share_one_load(worker, slow_reader):
     for thread in others:
         thread.join()
     assert (slow.result.result(30), seen, worker.loads) == (1, [1] * 7, 1)
+    assert (worker.cache.misses, worker.cache.coalesced, worker.cache.refused) == (8, 7, 0)
 
 
 def test_a_load_that_fails_fails_for_every_waiting_thread_and_stores_nothing(worker):

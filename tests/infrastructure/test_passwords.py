@@ -17,6 +17,7 @@ from backend.infrastructure.rate_limiter import Policy, RateLimiter
 from backend.web.counts import Count
 from tests.at_once import at_once
 from tests.held_bcrypt import HeldBcrypt
+from tests.waiting import wait_until
 from tests.wirings import passwords_class
 
 CONTEXT = b"reference-backend password v1"
@@ -178,6 +179,16 @@ def test_a_full_queue_refuses_the_next_call_at_once_and_no_waiting_one(kind, hel
     assert [one.result(30) for one in others] == [False] * (slots + max_waiting)
     assert held.most == slots
     assert passwords.matches("x", None) is False
+
+
+def test_the_queue_tells_how_many_calls_run_and_how_many_wait(kind, held, threads):
+    passwords = kind(4, 2)
+    assert passwords.queue() == (0, 0)
+    asked = [threads.submit(passwords.matches, "x", None) for _ in range(5)]
+    wait_until(lambda: passwords.queue() == (2, 3))
+    held.may_end.set()
+    wait(asked)
+    assert passwords.queue() == (0, 0)
 
 
 def test_of_many_concurrent_calls_no_more_run_than_there_are_slots(kind, monkeypatch):
