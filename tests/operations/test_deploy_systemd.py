@@ -112,6 +112,7 @@ def test_the_block_makes_a_bare_machine_a_service(machine, tmp_path):
         a_restart_loses_no_request(machine, tmp_path / "certificate.pem")
     each_request_is_logged(machine)
     the_nightly_backup_runs(machine)
+    a_backup_is_restored(machine)
     a_killed_server_comes_back(machine)
 
 
@@ -159,6 +160,14 @@ def the_nightly_backup_runs(machine: Machine) -> None:
     (copy,) = machine.run("cd /var/lib/reference-backend && ls backups/*").split()
     machine.run(f"reference-backend verify {copy}")
     assert "reference-backend-backup.timer" in machine.run("systemctl list-timers --no-pager")
+
+
+def a_backup_is_restored(machine: Machine) -> None:
+    """The live database is lost; the user who was in it comes back."""
+    machine.run("systemctl stop reference-backend-server.socket; rm /var/lib/reference-backend/app.db*")
+    machine.run("cd /var/lib/reference-backend; reference-backend restore backups/*.db")
+    machine.run(f"systemctl start {SERVER}")
+    assert "root@example.org" in machine.run("reference-backend users")
 
 
 def a_killed_server_comes_back(machine: Machine) -> None:
