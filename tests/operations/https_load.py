@@ -10,7 +10,7 @@ from tests.conftest import Person
 from tests.operations.real_nginx import SECONDS, Nginx
 from tests.waiting import wait_until
 
-CLIENTS = 8
+CLIENTS = 4  # a worker lets half of its 8 threads wait to write, and answers 503 to a fifth writer
 
 
 @contextlib.contextmanager
@@ -20,7 +20,7 @@ def nothing_lost(nginx: Nginx, person: Person, accounts: list[str]) -> Iterator[
         load.wait_for_more()
         yield load
         load.wait_for_more()
-    assert load.failed == []
+    assert not load.failed, load.failed
     assert nginx.call("GET", f"/accounts/{accounts[1]}", person).data["balance"] == load.transferred
 
 
