@@ -1,4 +1,4 @@
-"""Settings: one frozen dataclass, read from the environment. A bad value stops the start with a line that names it."""
+"""Settings: one frozen dataclass, read from environment and credentials. A bad value stops the start and is named."""
 
 import base64
 import ipaddress
@@ -97,8 +97,19 @@ class Settings:
 
 
 def text_of(name: str, environment: Mapping[str, str]) -> str:
-    """What is given for this variable, stripped; "" if it is unset or blank."""
-    return environment.get(name, "").strip()
+    """The variable, or the file of its name in CREDENTIALS_DIRECTORY, stripped; "" if it is unset or blank.
+
+    systemd makes that folder for LoadCredential. Raises SettingsError for a file that cannot be read.
+    """
+    if text := environment.get(name, "").strip():
+        return text
+    try:
+        return Path(environment["CREDENTIALS_DIRECTORY"], name).read_text(encoding="utf-8").strip()
+    except (KeyError, FileNotFoundError):
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise SettingsError(f"{name} in CREDENTIALS_DIRECTORY cannot be read ({reason})") from None
 
 
 def jwt_secret(text: str) -> str:
