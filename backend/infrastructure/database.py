@@ -60,9 +60,9 @@ class Tx:
         """Run one statement and return the number of rows that it changed. Raises Duplicate."""
         return self._run(self._connection.execute, sql, parameters).rowcount
 
-    def run_each(self, sql: str, parameters: Iterable[Mapping[str, object]]) -> None:
-        """Run one statement for each set of parameters. Raises Duplicate."""
-        self._run(self._connection.executemany, sql, parameters)
+    def run_each(self, sql: str, parameters: Iterable[Mapping[str, object]]) -> int:
+        """Run one statement for each set of parameters, and return as `run` for all together. Raises Duplicate."""
+        return self._run(self._connection.executemany, sql, parameters).rowcount
 
     def row(self, sql: str, **parameters: object) -> Row | None:
         """The first row, or None. Raises Duplicate."""

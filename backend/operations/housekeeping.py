@@ -54,7 +54,7 @@ from backend.settings import Settings
 
 ROUND_SECONDS = 60.0
 LOOK_SECONDS = 2.0  # between two tries to become the one that works
-BATCH = 100  # rows
+BATCH = 50  # rows
 PAUSE_SECONDS = 0.02  # between two batches, for other writers
 STOP_SECONDS = 1.0
 DAY = 86_400_000  # milliseconds

@@ -175,9 +175,12 @@ def prune(tx: Tx, until: int, after: int, batch: int) -> tuple[int, int]:
         "SELECT seq, created_at FROM outbox WHERE seq > :after ORDER BY seq LIMIT :batch", after=after, batch=batch
     )
     old = [seq for seq, created_at in events if created_at <= until]
-    unless_owed = """DELETE FROM outbox WHERE seq = :seq
-        AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.seq = outbox.seq AND due_at IS NOT NULL)"""
-    return sum(tx.run(unless_owed, seq=seq) for seq in old), old[-1] if old else 0
+    deleted = tx.run_each(
+        """DELETE FROM outbox WHERE seq = :seq
+           AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.seq = outbox.seq AND due_at IS NOT NULL)""",
+        ({"seq": seq} for seq in old),
+    )
+    return deleted, old[-1] if old else 0
 
 
 def _deliveries(tx: Tx, subscriber: str, which: str, limit: int, **parameters: object) -> Sequence[Delivery]:

@@ -27,7 +27,7 @@ DAY = 86_400_000  # milliseconds
 START = 1_700_000_000_000
 AUDIT_KEEP_DAYS = 30
 ID = "printf('%012x%012x', {time}, {number})"  # sorts by time
-FIRST = ID.format(time=":now", number=0)  # of the day
+OF_THE_DAY = f"id BETWEEN {ID.format(time=':now', number='0')} AND {ID.format(time=':now', number=':transfers')}"
 NUMBERS = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {count} - 1)"
 
 USERS = f"""
@@ -59,11 +59,11 @@ UPDATE sessions SET last_used_at = :now, expires_at = refreshes.expires_at * 100
     SELECT {ID.format(time=":now", number="i")}, 'transfer', 'au' || ((i * 7 + :day) % :users),
            'au' || ((i * 7 + :day + 1) % :users), 100, 'EUR', NULL, NULL, :now
     FROM n;
-INSERT INTO entries SELECT from_account_id, id, -amount FROM transactions WHERE id >= {FIRST};
-INSERT INTO entries SELECT to_account_id, id, amount FROM transactions WHERE id >= {FIRST};
+INSERT INTO entries SELECT from_account_id, id, -amount FROM transactions WHERE {OF_THE_DAY};
+INSERT INTO entries SELECT to_account_id, id, amount FROM transactions WHERE {OF_THE_DAY};
 INSERT INTO idempotency_keys
     SELECT substr(from_account_id, 2), id, zeroblob(32), '{{"id": "' || id || '", "amount": 100}}', :now
-    FROM transactions WHERE id >= {FIRST};
+    FROM transactions WHERE {OF_THE_DAY};
 
 INSERT INTO password_resets
     SELECT {ID.format(time=":now", number="substr(id, 2)")}, id, :now, NULL
@@ -72,7 +72,7 @@ INSERT INTO reset_requests SELECT id, user_id, :now FROM password_resets WHERE c
 
 INSERT INTO outbox (id, name, resource_type, resource_id, user_id, request_id, payload, created_at)
     SELECT 't' || id, 'transfer.created', 'transaction', id, 'u0', '-', '{{"amount": 100, "currency": "EUR"}}', :now
-    FROM transactions WHERE id >= {FIRST}
+    FROM transactions WHERE {OF_THE_DAY}
     UNION ALL SELECT 's' || id, 'session.created', 'session', id, user_id, '-', '{{}}', :now
     FROM sessions WHERE created_at = :now
     UNION ALL SELECT 'p' || id, 'password.reset_requested', 'user', user_id, user_id, '-', '{{}}', :now

@@ -299,7 +299,7 @@ def test_stop_ends_a_round_after_its_batch(api, ada, housekeeping, monkeypatch):
     monkeypatch.setattr(module, "STOP_SECONDS", 30)
     grow(api, ada, 250, "refresh_tokens")
     housekeeping.start()
-    wait_until(lambda: count(api, "refresh_tokens") == 151)
+    wait_until(lambda: count(api, "refresh_tokens") == 201)
     housekeeping.stop()
     assert "housekeeping" not in [thread.name for thread in threading.enumerate()]
-    assert count(api, "refresh_tokens") == 151
+    assert count(api, "refresh_tokens") == 201
