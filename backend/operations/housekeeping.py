@@ -24,9 +24,9 @@ What is deleted, and when:
 It also empties the `-wal` when that is above its limit, as after a read of minutes: SQLite alone would do so in the
 commit of a request, and not before one comes.
 
-Promised: a batch finds its rows by an index, and holds the write lock for less than 5 ms on a disk that takes 1 to 2 ms
-for a write, however large the tables are. No deleted row would have been accepted by a request at that time. Two
-threads that work at once, because the lock file was deleted, only share the work.
+Promised: a batch finds its rows without reading others, however large the tables are. It takes at most 3 ms of CPU and
+one write to the disk, so it holds the write lock for less than 5 ms if the disk takes 2. No deleted row would have been
+accepted by a request at that time. Two threads that work at once, because the lock file was deleted, share the work.
 
 Trusted: the wall clock, as everywhere. A row goes by the times that are stored in it. While the clock is a year ahead,
 all logins have expired for requests, too, and they are deleted; while it is behind, nothing is.
@@ -54,7 +54,7 @@ from backend.settings import Settings
 
 ROUND_SECONDS = 60.0
 LOOK_SECONDS = 2.0  # between two tries to become the one that works
-BATCH = 50  # rows
+BATCH = 50  # rows; of the dearest table, sessions, 25 take 1.4 ms of CPU
 PAUSE_SECONDS = 0.02  # between two batches, for other writers
 STOP_SECONDS = 1.0
 DAY = 86_400_000  # milliseconds
@@ -172,7 +172,7 @@ def delete_files(folder: Path, until: int) -> int:
     """Delete the mails in the folder, if there is one, that were last written at or before `until` (milliseconds)."""
     old = [mail for mail in folder.glob("*.txt") if mail.stat().st_mtime * 1000 <= until]
     for mail in old:
-        mail.unlink()
+        mail.unlink(missing_ok=True)
     return len(old)
 
 
