@@ -62,7 +62,7 @@ UPDATE sessions SET last_used_at = :now, expires_at = refreshes.expires_at * 100
 INSERT INTO entries SELECT from_account_id, id, -amount FROM transactions WHERE {OF_THE_DAY};
 INSERT INTO entries SELECT to_account_id, id, amount FROM transactions WHERE {OF_THE_DAY};
 INSERT INTO idempotency_keys
-    SELECT substr(from_account_id, 2), id, zeroblob(32), '{{"id": "' || id || '", "amount": 100}}', :now
+    SELECT substr(from_account_id, 2), cast(id AS BLOB), zeroblob(32), '{{"id": "' || id || '", "amount": 100}}', :now
     FROM transactions WHERE {OF_THE_DAY};
 
 INSERT INTO password_resets

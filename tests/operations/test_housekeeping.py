@@ -30,7 +30,7 @@ OLD_ROWS = {
     "iif(i, cast(printf('%09d', i - 1) AS BLOB), NULL) FROM n",
     "password_resets": "SELECT printf('%09d', i), :user, :old, NULL FROM n",
     "reset_requests": "SELECT printf('%09d', i), 'ada@example.com', :old FROM n",
-    "idempotency_keys": "SELECT :user, printf('%09d', i), x'', '{}', :old FROM n",
+    "idempotency_keys": "SELECT :user, cast(printf('%09d', i) AS BLOB), x'', '{}', :old FROM n",
     "audit": "SELECT printf('%09d', i), NULL, 'thing.done', 'thing', '1', '-', :old FROM n",
     "outbox": "SELECT i + 1000, printf('%09d', i), 'thing.done', 'thing', '1', NULL, '-', '{}', :old FROM n",
     "cache_invalidations": "SELECT i + 1000000, 'users:1' FROM n",
