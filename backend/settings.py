@@ -72,6 +72,7 @@ class Settings:
     webhook_urls: tuple[str, ...] = field(default=(), repr=False)
     webhook_secret: str | None = field(default=None, repr=False)
     webhook_allow_networks: Networks = field(default_factory=Networks)
+    audit_keep_days: int | None = None  # None: for ever
     request_timeout_seconds: float = 10.0
     busy_timeout_seconds: float = 5.0
     workers: int = 2
@@ -290,6 +291,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object], str]] = {
     "WEBHOOK_URLS": ("webhook_urls", _webhook_urls, "a comma list of http:// or https:// addresses"),
     "WEBHOOK_SECRET": ("webhook_secret", _webhook_secret, WHSEC),
     "WEBHOOK_ALLOW_NETWORKS": ("webhook_allow_networks", _networks, "a comma list of CIDR networks"),
+    "AUDIT_KEEP_DAYS": ("audit_keep_days", _whole(1, 36_500), "a whole number from 1 to 36500"),
     "REQUEST_TIMEOUT_SECONDS": ("request_timeout_seconds", _seconds(0.1, 300), "a number from 0.1 to 300"),
     "WEB_CONCURRENCY": ("workers", _whole(1, 32), "a whole number from 1 to 32"),
     "THREADS": ("threads", _whole(1, 99), "a whole number from 1 to 99"),

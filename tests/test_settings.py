@@ -91,6 +91,7 @@ GOOD = {  # variable → text, attribute, value
         ("HTTPS://[::1]:65535/?a=%20", "webhook_urls", ("HTTPS://[::1]:65535/?a=%20",)),
     ],
     "WEBHOOK_SECRET": [(text, "webhook_secret", text) for text in map(webhook_secret, (24, 25, 26, 32, 64))],
+    "AUDIT_KEEP_DAYS": [("1", "audit_keep_days", 1), ("36500", "audit_keep_days", 36_500)],
     "REQUEST_TIMEOUT_SECONDS": [("2.5", "request_timeout_seconds", 2.5)],
     "BUSY_TIMEOUT_SECONDS": [("1", "busy_timeout_seconds", 1.0)],
     "WEB_CONCURRENCY": [("1", "workers", 1)],
@@ -165,6 +166,7 @@ BAD = {
     "WEBHOOK_ALLOW_NETWORKS": ("private", "10.0.0.0/33", "10.0.0.0/8;::1", "unix", "10.0.0.0/8,", ","),
     "REQUEST_TIMEOUT_SECONDS": (*BAD_SECONDS, "0", "0.05", "301"),
     "BUSY_TIMEOUT_SECONDS": (*BAD_SECONDS, "0", "0.01", "301"),
+    "AUDIT_KEEP_DAYS": (*BAD_NUMBERS, "0", "36501"),
     "WEB_CONCURRENCY": (*BAD_NUMBERS, "0", "33"),
     "THREADS": (*BAD_NUMBERS, "0", "100"),
     "BIND": (

@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 Row: TypeAlias = Any  # one row as a tuple; the SQL decides what its columns hold
 STATEMENTS = 512  # prepared statements that a connection keeps; the service has fewer
-PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "trusted_schema = OFF", "journal_size_limit = 67108864")
+WAL_LIMIT = 64 * 2**20  # bytes to which SQLite cuts the `-wal` when it begins it anew
+PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "trusted_schema = OFF", f"journal_size_limit = {WAL_LIMIT}")
 UNIQUE = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY}
 # Faults become Unavailable; all other errors are the statement's. A transient fault leaves the connection open: closing
 # the last connection deletes the `-shm` file, and on a full disk a new connection could not create it again.
@@ -59,9 +60,9 @@ class Tx:
         """Run one statement and return the number of rows that it changed. Raises Duplicate."""
         return self._run(self._connection.execute, sql, parameters).rowcount
 
-    def run_each(self, sql: str, parameters: Iterable[Mapping[str, object]]) -> None:
-        """Run one statement for each set of parameters. Raises Duplicate."""
-        self._run(self._connection.executemany, sql, parameters)
+    def run_each(self, sql: str, parameters: Iterable[Mapping[str, object]]) -> int:
+        """Run one statement for each set of parameters, and return as `run` for all together. Raises Duplicate."""
+        return self._run(self._connection.executemany, sql, parameters).rowcount
 
     def row(self, sql: str, **parameters: object) -> Row | None:
         """The first row, or None. Raises Duplicate."""
@@ -135,6 +136,18 @@ class Database:
         """Raises Unavailable if no transaction can write within `busy_timeout`, or within `at_most` seconds."""
         with self._block(), self._write(min(at_most, self._busy_timeout)) as tx:
             tx.run("PRAGMA incremental_vacuum")  # changes nothing, but fails in a read-only database
+
+    def empty_wal(self) -> None:
+        """Copy the `-wal` into the database and cut it to nothing, unless a writer works or a reader needs it.
+
+        Waits for no lock, but writers wait while it copies: 1 s for some 500 MB. Raises Unavailable.
+        """
+        with self._block():
+            if self._write_lock.acquire(blocking=False):
+                try:
+                    empty_wal(self._connection(query_only=False))
+                finally:
+                    self._write_lock.release()
 
     def close(self) -> None:
         """Close this thread's connections; the next use opens others."""
@@ -259,6 +272,12 @@ def connect(path: Path, query_only: bool) -> sqlite3.Connection:
 def set_busy_timeout(connection: sqlite3.Connection, end: float) -> None:
     """Make statements wait for SQLite's locks until `end` (monotonic seconds)."""
     connection.execute(f"PRAGMA busy_timeout = {max(0, math.ceil((end - time.monotonic()) * 1000))}")
+
+
+def empty_wal(connection: sqlite3.Connection) -> None:
+    """Checkpoint and truncate the `-wal`; only checkpoint what no reader needs if another connection is busy."""
+    set_busy_timeout(connection, 0)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def rolled_back(connection: sqlite3.Connection) -> bool:

@@ -82,7 +82,7 @@ def write_gate(path: Path, seconds: float = 30.0) -> Iterator[None]:
     descriptor = os.open(gate_of(path), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     end = time.monotonic() + seconds
     try:
-        while not _locked(descriptor):
+        while not locked(descriptor):
             if time.monotonic() > end:
                 raise Unavailable("Another process is writing to the database.")
             time.sleep(0.001)
@@ -91,7 +91,8 @@ def write_gate(path: Path, seconds: float = 30.0) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _locked(descriptor: int) -> bool:
+def locked(descriptor: int) -> bool:
+    """Lock the open file unless another one holds its lock. Returns whether it is locked now."""
     try:
         flock(descriptor, LOCK_EX | LOCK_NB)
     except BlockingIOError:

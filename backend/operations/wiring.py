@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from app import Background, Tools
+from backend.operations.housekeeping import Housekeeping
 from backend.operations.in_flight import InFlight
 from backend.operations.metrics_folder import has_metrics
 from backend.operations.slow_writes import SlowWrites
@@ -21,7 +22,7 @@ def with_operations(settings: Settings, tools: Tools, refused: Mapping[int, int]
     tools.database.on_write.append(SlowWrites(in_flight).heed)
     routes: list[Route] = []
     middleware: list[Middleware] = [in_flight.middleware]
-    background: list[Background] = []
+    background: list[Background] = [Housekeeping(settings, tools.database)]
     if has_metrics():
         from backend.operations.metrics import Metrics  # here, because prometheus_client may be missing
 

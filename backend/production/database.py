@@ -99,6 +99,17 @@ class GroupCommitDatabase(Database):
                 finally:
                     self._gate.release()
 
+    def empty_wal(self) -> None:
+        with self._block():
+            if not self._gate.acquire(0):
+                return
+            try:
+                core.empty_wal(self._open_writer())
+            except BaseException as error:
+                self._end(error)
+                raise
+            self._end(None)
+
     @contextmanager
     def _write(self, seconds: float) -> Iterator[Tx]:
         asked = time.monotonic()
@@ -137,11 +148,10 @@ class GroupCommitDatabase(Database):
     def _begin(self, end: float) -> "_Group":
         """A new group. If it raises Unavailable or sqlite3.Error, the gate has been released."""
         try:
-            self._check_file()
-            self._writer = self._writer or self._connect_writer()
-            core.set_busy_timeout(self._writer, end)
-            self._writer.execute("BEGIN IMMEDIATE")
-            return _Group(self._writer)
+            writer = self._open_writer()
+            core.set_busy_timeout(writer, end)
+            writer.execute("BEGIN IMMEDIATE")
+            return _Group(writer)
         except BaseException as error:
             self._end(error)
             raise
@@ -194,6 +204,12 @@ class GroupCommitDatabase(Database):
         finally:
             self._group = None
             self._gate.release()
+
+    def _open_writer(self) -> sqlite3.Connection:
+        """The write connection. Only for the thread that holds the gate."""
+        self._check_file()
+        self._writer = self._writer or self._connect_writer()
+        return self._writer
 
     def _connect_writer(self) -> sqlite3.Connection:
         writer = core.connect(self._path, query_only=False)

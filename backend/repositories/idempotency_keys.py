@@ -22,9 +22,9 @@ def put(tx: Tx, user_id: str, key: bytes, fingerprint: bytes, data: str) -> None
     )  # fmt: skip
 
 
-def prune(tx: Tx, until: int, batch: int) -> None:
-    """Delete keys that were stored at or before `until`: the oldest, and at most `batch`."""
-    tx.run(
+def prune(tx: Tx, until: int, batch: int) -> int:
+    """Delete keys that were stored at or before `until`: the oldest, and at most `batch`. Returns their number."""
+    return tx.run(
         """DELETE FROM idempotency_keys WHERE (user_id, key) IN
            (SELECT user_id, key FROM idempotency_keys WHERE created_at <= :until ORDER BY created_at LIMIT :batch)""",
         until=until,

@@ -185,21 +185,22 @@ def give_up(tx: Tx, subscriber: str, batch: int) -> None:
     )
 
 
-def prune(tx: Tx, before: int, after: int, batch: int) -> int:
-    """Delete events that were created before `before` and are owed to no subscriber, with their dead letters.
+def prune(tx: Tx, until: int, after: int, batch: int) -> tuple[int, int]:
+    """Delete events that were created at or before `until` and are owed to no subscriber, with their dead letters.
 
-    Looks at the `batch` events that follow number `after`. Returns the number to continue after; 0 is the beginning.
+    Looks at the `batch` events that follow number `after`. Returns how many it deleted and the number to continue
+    after: 0, the beginning, if none of them was old.
     """
     events = tx.rows(
         "SELECT seq, created_at FROM outbox WHERE seq > :after ORDER BY seq LIMIT :batch", after=after, batch=batch
     )
-    old = [seq for seq, created_at in events if created_at < before]
-    tx.run_each(
+    old = [seq for seq, created_at in events if created_at <= until]
+    deleted = tx.run_each(
         """DELETE FROM outbox WHERE seq = :seq
            AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.seq = outbox.seq AND due_at IS NOT NULL)""",
         ({"seq": seq} for seq in old),
     )
-    return old[-1] if old else 0
+    return deleted, old[-1] if old else 0
 
 
 def _count(tx: Tx, subscriber: str, which: str, most: int) -> int:

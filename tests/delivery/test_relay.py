@@ -205,30 +205,8 @@ def test_a_clock_that_is_set_back_delays_nothing(process, clock, monkeypatch):
     wait_until(lambda: inbox.numbers("a")[-2:] == [1, 2])
 
 
-def test_events_are_deleted_after_a_week_unless_they_are_owed(process, clock, monkeypatch):
-    """Dead letters too. Events that wait for a retry stay, and younger ones."""
-    monkeypatch.setattr(relays, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(tries_policy, "TRIES", 1)
-    dying, waiting = Inbox("dying"), Inbox("waiting", wants=lambda event: event.resource_id == "owed")
-    dying.failing.add("dead")
-    waiting.open.clear()
-    one = process(dying, waiting)
-    one.relay.start()
-    one.publish("dead", "fine", "owed")
-    wait_until(lambda: one.rows("SELECT seq FROM deliveries WHERE due_at IS NULL") == [(1,)])
-    clock.advance(6 * DAY)
-    one.publish("young")
-    wait_until(lambda: ("young", 4) in dying.got)
-    assert one.rows("SELECT seq FROM outbox") == [(1,), (2,), (3,), (4,)]
-    clock.advance(2 * DAY)
-    one.publish("new")
-    wait_until(lambda: one.rows("SELECT seq FROM outbox") == [(3,), (4,), (5,)])
-    wait_until(lambda: one.rows("SELECT seq, subscriber FROM deliveries") == [(3, "waiting")])
-    waiting.open.set()
-
-
 def test_a_subscriber_that_was_removed_is_owed_nothing_more(process):
-    """Its deliveries become dead letters, so the outbox can be pruned."""
+    """Its deliveries become dead letters, so housekeeping can delete its events."""
     process(Inbox("gone")).publish("a")
     one = process(Inbox("there"))
     one.relay.start()
