@@ -6,6 +6,7 @@ Each request and its answer are printed in short. The tour ends at the first ans
 import http.client
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -179,9 +180,10 @@ def _server(folder: Path) -> Iterator[int]:
     with subprocess.Popen([*app, "serve"], env=environment, stdout=subprocess.PIPE, text=True) as server:
         try:
             line = server.stdout.readline() if server.stdout else ""  # `… on http://127.0.0.1:PORT/docs`
-            if not line:
+            address = re.search(r":(\d+)/docs", line)
+            if not address:
                 sys.exit(1)  # the server has printed why
-            yield int(line.rpartition(":")[2])
+            yield int(address[1])
         finally:
             server.terminate()
             server.wait()  # before its folder is deleted

@@ -1,6 +1,7 @@
 """Fixtures: a database with rows of the service, and a backup of it."""
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from backend.operations.backup import backup
 def note(database: Path, text: str) -> None:
     """Commit one more row, a request for a reset of the address `text`, as another process would."""
     with closing(sqlite3.connect(database)) as connection:
-        connection.execute("INSERT INTO reset_requests (id, email) VALUES (hex(randomblob(16)), ?)", (text,))
+        row = (text, int(time.time() * 1000))  # old ones are deleted
+        connection.execute("INSERT INTO reset_requests VALUES (hex(randomblob(16)), ?, ?)", row)
         connection.commit()
 
 

@@ -22,7 +22,7 @@ from tests.operations.refusals import files_in, on_a_full_disk, refused
 def test_a_plain_copy_of_a_live_database_loses_rows_and_is_no_backup(database_path, tmp_path):
     """Its newest rows are in the `-wal`. SQLite opens the copy without a complaint; `verify` does not."""
     with closing(sqlite3.connect(database_path)) as server:
-        server.execute("INSERT INTO reset_requests VALUES ('1', 'ada@example.com')")
+        server.execute("INSERT INTO reset_requests VALUES ('1', 'ada@example.com', 1)")
         server.commit()
         naive = Path(shutil.copy(database_path, tmp_path / "naive.db"))
         whole = back_up(database_path, tmp_path / "whole.db")

@@ -29,7 +29,7 @@ def killed_server(database: Path, text: str) -> None:
     copy = database.with_name("copy")
     copy.mkdir()
     with closing(sqlite3.connect(database)) as server:
-        server.execute("INSERT INTO reset_requests VALUES ('killed', ?)", (text,))
+        server.execute("INSERT INTO reset_requests VALUES ('killed', ?, 1)", (text,))
         server.commit()
         for suffix in ("", "-wal", "-shm"):
             shutil.copy(f"{database}{suffix}", copy / f"app.db{suffix}")
