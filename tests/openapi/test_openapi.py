@@ -54,8 +54,7 @@ def test_it_is_a_valid_openapi_3_1_document(document):
     OpenAPIV31SpecValidator(document.plain).validate()
 
 
-def test_it_stays_small_enough_to_be_read(api, document):
-    """Shared parts are under `components`, once, and none is unused."""
+def test_shared_parts_stand_once_and_none_is_unused(document):
     references = {node["$ref"] for node in nodes(document.plain) if "$ref" in node}
     components = document.plain["components"]
     named = {
@@ -63,7 +62,6 @@ def test_it_stays_small_enough_to_be_read(api, document):
         if kind != "securitySchemes"
     }  # fmt: skip
     assert references == named
-    assert len(api.get("//openapi.json").data) < 100_000
 
 
 def test_its_operations_are_the_routes(api, document):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -53,7 +54,7 @@ def development_server(database: Path) -> Iterator[Caller]:
         [*COMMAND, "serve"], env=environment(database), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            port = int(process.stdout.readline().rpartition(b":")[2])
+            port = int(re.search(rb":(\d+)/docs", process.stdout.readline())[1])
             with Caller(("127.0.0.1", port), 30) as caller:
                 yield caller
         finally:
