@@ -53,6 +53,7 @@ class Limit:
 @dataclass(frozen=True)
 class Settings:
     database_path: Path = Path("var/app.db")
+    postgres_url: str | None = field(default=None, repr=False)  # instead; then the path only says where files lie
     jwt_secrets: tuple[str, ...] = field(default=(), repr=False)  # empty: generated beside the database
     access_token_seconds: int = 900
     refresh_token_seconds: int = 604_800
@@ -91,6 +92,8 @@ class Settings:
                 secret = name in SECRET or "@" in text  # perhaps a URL with a password
                 shown = f"{len(text)} characters, not shown" if secret else repr(text)
                 raise SettingsError(f"{name} was {shown}; it must be {meaning}") from None
+        if isinstance(values.get("database_path"), str):
+            values["postgres_url"] = values.pop("database_path")
         if "webhook_urls" in values and "webhook_secret" not in values:
             raise SettingsError(f"WEBHOOK_SECRET was empty; with WEBHOOK_URLS it must be {WHSEC}")
         return cls(**values)  # type: ignore[arg-type]  # the table pairs each attribute with its parser
@@ -140,6 +143,10 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
         return float(text)
 
     return parse
+
+
+def _database(text: str) -> Path | str:
+    return text if urlsplit(text).scheme in ("postgresql", "postgres") else _sqlite_path(text)
 
 
 def _sqlite_path(text: str) -> Path:
@@ -255,7 +262,7 @@ SECRET = {"JWT_SECRETS", "SMTP_URL", "WEBHOOK_URLS", "WEBHOOK_SECRET"}  # their 
 
 # environment variable → attribute, parser, description of its values
 VARIABLES: dict[str, tuple[str, Callable[[str], object], str]] = {
-    "DATABASE_URL": ("database_path", _sqlite_path, "sqlite:///relative/file or sqlite:////absolute/file"),
+    "DATABASE_URL": ("database_path", _database, "sqlite:///relative/file, sqlite:////absolute/file or postgresql://…"),
     "JWT_SECRETS": ("jwt_secrets", _secrets, "a comma list of secrets of at least 32 bytes each"),
     "ACCESS_TOKEN_SECONDS": ("access_token_seconds", _whole(1, 86_400), "a whole number from 1 to 86400"),
     "REFRESH_TOKEN_SECONDS": ("refresh_token_seconds", _whole(1, 2_592_000), "a whole number from 1 to 2592000"),

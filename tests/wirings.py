@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+import os
 from importlib.util import find_spec
 from typing import Any
 
@@ -28,7 +29,31 @@ def database_class_of(wiring: str) -> type[Database]:
     return GroupCommitDatabase
 
 
-WIRINGS = {"core": core_tools} | ({"production": _production_tools} if find_spec("backend.production") else {})
+def _postgres_tools(settings: Settings, *clock: Any) -> Tools:
+    from backend.postgres.wiring import postgres_tools
+
+    return postgres_tools(replace(settings, postgres_url=empty_database()), *clock)
+
+
+def empty_database() -> str:
+    import psycopg
+
+    url = os.environ["TEST_POSTGRES_URL"]
+    with psycopg.connect(url) as connection:
+        connection.execute("SET session_replication_role = replica")
+        names = connection.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'schema_migrations'"
+        ).fetchall()
+        for (name,) in names:
+            connection.execute(f"DELETE FROM {name}")
+    return url
+
+
+WIRINGS = (
+    {"postgres": _postgres_tools}
+    if os.environ.get("TEST_POSTGRES_URL")
+    else {"core": core_tools} | ({"production": _production_tools} if find_spec("backend.production") else {})
+)
 
 
 def make_app(settings: Settings, *clock: Any, wiring: str = "core", **tools: Any) -> App:

@@ -47,7 +47,13 @@ class Duplicate(Exception):
 
 
 class Tx:
-    """An open transaction: runs SQL with `:name` parameters. `now` is its one time. Used by one thread."""
+    """An open transaction: runs SQL with `:name` parameters. `now` is its one time. Used by one thread.
+
+    A rule that depends on rows reads them with `for_update`, in the order of their ids, or takes a `lock` first. Here
+    both do nothing, because SQLite has one writer at a time. PostgreSQL has many (postgres/database.py).
+    """
+
+    for_update = ""  # appended to a SELECT, it locks the rows until the transaction ends
 
     def __init__(self, connection: sqlite3.Connection, now: Timestamp) -> None:
         self.now, self.over = now, False
@@ -74,6 +80,9 @@ class Tx:
         """The rows for many ids: `IN (:ids)` becomes one parameter for each id. Without ids nothing is run."""
         names = {f"id{n}": value for n, value in enumerate(ids)}
         return self.rows(sql.replace(":ids", ", ".join(f":{name}" for name in names)), **names) if names else []
+
+    def lock(self, name: str) -> None:
+        """Keep other transactions that lock the same name waiting until this one ends."""
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Run `action` once the commit has succeeded. Its errors are logged and not raised: the write stands."""
@@ -108,6 +117,12 @@ class Database:
     def now(self) -> Timestamp:
         """Milliseconds since 1970."""
         return Timestamp(int(self._clock() * 1000))
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        """Run single reads, each of which sees the latest commit. Raises Unavailable; RuntimeError inside a block."""
+        with self._block():
+            yield Tx(self._connection(query_only=True), self.now())
 
     @contextmanager
     def snapshot(self) -> Iterator[Tx]:

@@ -36,7 +36,7 @@ def migrate(path: Path, directory: Path = DIRECTORY, busy_timeout: float = 30.0)
     service; SchemaMismatch if `directory` has no migrations; Unavailable if another process writes for longer than
     `busy_timeout` seconds; sqlite3.Error for a mistake in a migration.
     """
-    files = _files(directory)
+    files = files_of(directory)
     with _settings_errors(path):
         _applied(path)  # raises for a database of another application, before anything is written
         make_folder(path.parent)
@@ -52,7 +52,7 @@ def check_database(path: Path, directory: Path = DIRECTORY) -> None:
 
 def check_schema(path: Path, directory: Path = DIRECTORY) -> None:
     """Raise SchemaMismatch unless exactly the files of `directory` have been applied to the database at `path`."""
-    wanted = _files(directory).keys()
+    wanted = files_of(directory).keys()
     if not path.exists():
         raise SchemaMismatch(f"there is no database at {path.absolute()}: {MIGRATE}")
     applied = _applied(path)
@@ -180,7 +180,7 @@ def _applied(path: Path) -> set[int]:
     return {version for version, _, _ in records}
 
 
-def _files(directory: Path) -> dict[int, Path]:
+def files_of(directory: Path) -> dict[int, Path]:
     """The migrations by version, in order. Raises SchemaMismatch if there are none: the installation is incomplete."""
     files = sorted(directory.glob("[0-9][0-9][0-9][0-9]_*.sql"))
     if not files:

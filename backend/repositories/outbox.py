@@ -75,7 +75,7 @@ def due(tx: Tx, subscriber: str, longest_wait: int, limit: int) -> Sequence[Deli
     If there are none, those that are due in more than `longest_wait` milliseconds: the clock was set back after their
     time was written. The cost does not depend on how many deliveries wait.
     """
-    between = "due_at BETWEEN :first AND :last ORDER BY due_at, seq"
+    between = "due_at BETWEEN :first AND :last ORDER BY due_at, owed.seq"
     now = _deliveries(tx, subscriber, between, limit, first=0, last=tx.now)
     return now or _deliveries(tx, subscriber, between, limit, first=tx.now + longest_wait + 1, last=END_OF_TIME)
 
@@ -90,7 +90,7 @@ def claim(tx: Tx, subscriber: str, until: Timestamp, longest_wait: int, limit: i
         "UPDATE deliveries SET due_at = :until WHERE seq = :seq AND subscriber = :subscriber",
         ({"until": until, "seq": head.seq, "subscriber": subscriber} for head in heads),
     )
-    behind, share = "aggregate = :aggregate AND seq > :seq ORDER BY seq", limit // max(1, len(heads))
+    behind, share = "aggregate = :aggregate AND owed.seq > :seq ORDER BY owed.seq", limit // max(1, len(heads))
     waiting = [
         delivery
         for head in heads
@@ -184,8 +184,8 @@ def prune(tx: Tx, before: int, after: int, batch: int) -> int:
 
 def _deliveries(tx: Tx, subscriber: str, which: str, limit: int, **parameters: object) -> Sequence[Delivery]:
     rows = tx.rows(
-        f"""SELECT seq, tries, due_at, {COLUMNS} FROM deliveries CROSS JOIN outbox USING (seq)
-            WHERE subscriber = :subscriber AND {which} LIMIT :limit""",
+        f"""SELECT owed.seq, tries, due_at, {COLUMNS} FROM deliveries AS owed CROSS JOIN outbox
+            WHERE outbox.seq = owed.seq AND subscriber = :subscriber AND {which} LIMIT :limit""",
         subscriber=subscriber, limit=limit, **parameters,
     )  # fmt: skip
     return [

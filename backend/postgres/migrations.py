@@ -1,0 +1,64 @@
+"""Migrations on PostgreSQL: each file `sql/postgres/NNNN_name.sql` is one change of the schema, applied once, in order.
+
+All files and their records are one transaction, since DDL is transactional here. An advisory lock makes hosts that
+migrate at the same time take turns; the later ones find the records.
+"""
+
+from pathlib import Path
+
+import psycopg
+
+from backend.infrastructure.migrations import MIGRATE, SchemaMismatch, files_of
+from backend.settings import SettingsError
+
+DIRECTORY = Path(__file__).parents[2] / "sql" / "postgres"
+OLDEST = 140000  # PostgreSQL 14
+RECORDS = """CREATE TABLE IF NOT EXISTS schema_migrations
+    (version bigint PRIMARY KEY, name text COLLATE "C" NOT NULL, applied_at bigint NOT NULL)"""
+RECORD = "INSERT INTO schema_migrations VALUES (%s, %s, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)"
+LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('schema_migrations', 0))"
+
+
+def migrate(url: str, directory: Path = DIRECTORY) -> list[str]:
+    """Bring the database to the newest schema. Returns the names of the applied files. Raises SettingsError."""
+    with _connect(url) as connection:
+        connection.execute(LOCK)
+        connection.execute(RECORDS)
+        applied = _versions(connection)
+        missing = {version: file for version, file in files_of(directory).items() if version not in applied}
+        for version, file in missing.items():
+            connection.execute(file.read_text(encoding="utf-8").encode())
+            connection.execute(RECORD, (version, file.stem))
+    return [file.stem for file in missing.values()]
+
+
+def check_schema(url: str, directory: Path = DIRECTORY) -> None:
+    """Raises SchemaMismatch unless exactly the files of `directory` have been applied, and SettingsError."""
+    wanted = files_of(directory).keys()
+    with _connect(url) as connection:
+        found = connection.execute("SELECT to_regclass('schema_migrations') IS NOT NULL").fetchone()
+        applied = _versions(connection) if found and found[0] else set()
+    if wanted - applied:
+        raise SchemaMismatch(f"the schema of the database is older than the code: {MIGRATE}")
+    if applied - wanted:
+        raise SchemaMismatch("the schema of the database is newer than the code: deploy the newer code")
+
+
+def _versions(connection: psycopg.Connection) -> set[int]:
+    return {version for (version,) in connection.execute("SELECT version FROM schema_migrations")}
+
+
+def _connect(url: str) -> psycopg.Connection:
+    """Raises SettingsError if the server cannot be reached or is too old. No password is in the message."""
+    try:
+        connection = psycopg.connect(url, connect_timeout=5)
+    except psycopg.Error as error:
+        raise SettingsError(f"DATABASE_URL: the PostgreSQL server cannot be used ({_first_line(error)})") from None
+    if connection.info.server_version < OLDEST:
+        connection.close()
+        raise SettingsError("DATABASE_URL: the PostgreSQL server is older than version 14")
+    return connection
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return str(error).strip().splitlines()[0]
