@@ -32,7 +32,14 @@ def database_class_of(wiring: str) -> type[Database]:
 def _postgres_tools(settings: Settings, *clock: Any) -> Tools:
     from backend.postgres.wiring import postgres_tools
 
-    return postgres_tools(replace(settings, postgres_url=empty_database()), *clock)
+    if settings.database_path not in EMPTIED:
+        EMPTIED.clear()
+        EMPTIED.add(settings.database_path)
+        empty_database()
+    return postgres_tools(replace(settings, postgres_url=os.environ["TEST_POSTGRES_URL"]), *clock)
+
+
+EMPTIED = set()
 
 
 def empty_database() -> str:

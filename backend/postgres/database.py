@@ -109,7 +109,7 @@ class PostgresDatabase(Database):
     @contextmanager
     def read(self) -> Iterator[Tx]:
         with self._block():
-            yield PostgresTx(self._mine.connection(self._connect), self.now())
+            yield PostgresTx(self._mine.slot.connection(self._connect), self.now())
 
     @contextmanager
     def snapshot(self) -> Iterator[Tx]:
@@ -129,7 +129,7 @@ class PostgresDatabase(Database):
             tx.run("UPDATE schema_migrations SET applied_at = applied_at WHERE version = 1")
 
     def close(self) -> None:
-        self._mine.close()
+        self._mine.slot.close()
 
     @contextmanager
     def _begun_at(self, begin: str, for_update: str = "") -> Iterator[PostgresTx]:
@@ -148,11 +148,11 @@ class PostgresDatabase(Database):
     def _begin(self, begin: str) -> Connection:
         """BEGIN on this thread's connection; on a new one if the server has closed it meanwhile."""
         try:
-            connection = self._mine.connection(self._connect)
+            connection = self._mine.slot.connection(self._connect)
             connection.execute(begin)
         except psycopg.OperationalError:
-            self._mine.close()
-            connection = self._mine.connection(self._connect)
+            self._mine.slot.close()
+            connection = self._mine.slot.connection(self._connect)
             connection.execute(begin)
         return connection
 
@@ -160,7 +160,7 @@ class PostgresDatabase(Database):
         try:
             connection.execute("COMMIT")
         except psycopg.OperationalError as error:
-            self._mine.close()
+            self._mine.slot.close()
             if isinstance(error, RETRIED):
                 raise
             raise Unavailable(UNKNOWN) from error
@@ -169,7 +169,7 @@ class PostgresDatabase(Database):
         try:
             connection.execute("ROLLBACK")
         except psycopg.Error:
-            self._mine.close()
+            self._mine.slot.close()
 
     @contextmanager
     def _block(self) -> Iterator[None]:
@@ -182,7 +182,7 @@ class PostgresDatabase(Database):
         except RETRIED as error:
             raise Contention from error
         except FAULTS as error:
-            self._mine.close()
+            self._mine.slot.close()
             log.warning("database fault: %s", type(error).__name__)
             raise Unavailable("The database cannot do this just now.") from error
         finally:
@@ -196,7 +196,14 @@ class PostgresDatabase(Database):
 
 
 class _Mine(threading.local):
-    """This thread's connection. It is closed with the thread, whose state is then deleted."""
+    """The connection of one thread."""
+
+    def __init__(self) -> None:
+        self.slot = _Slot()
+
+
+class _Slot:
+    """At most one connection. `__del__` closes it as soon as the thread ends."""
 
     def __init__(self) -> None:
         self._open: Connection | None = None
@@ -210,6 +217,8 @@ class _Mine(threading.local):
         if self._open is not None:
             self._open.close()
             self._open = None
+
+    __del__ = close
 
 
 @cache

@@ -19,17 +19,17 @@ def insert(tx: Tx, account: Account, kind: AccountKind = "user") -> None:
 
 def internal_account(tx: Tx, currency: str, kind: AccountKind) -> Account:
     """The currency's system or shop account, created on first use."""
-    row = tx.row(
-        # `kind <> 'user'` tells SQLite that it may use the partial index.
-        f"SELECT {COLUMNS} FROM accounts WHERE currency = :currency AND kind = :kind AND kind <> 'user'",
-        currency=currency,
-        kind=kind,
-    )
-    if row:
-        return Account(*row)
-    account = Account(new_id(), None, currency, 0, created_at=tx.now)
-    insert(tx, account, kind)
-    return account
+    # `kind <> 'user'` tells SQLite that it may use the partial index.
+    sql = f"SELECT {COLUMNS} FROM accounts WHERE currency = :currency AND kind = :kind AND kind <> 'user'"
+    row = tx.row(sql, currency=currency, kind=kind)
+    if row is None:
+        tx.run(
+            """INSERT INTO accounts (kind, id, currency, balance, created_at) VALUES (:kind, :id, :currency, 0, :now)
+               ON CONFLICT (currency, kind) WHERE kind <> 'user' DO NOTHING""",
+            kind=kind, id=new_id(), currency=currency, now=tx.now,
+        )  # fmt: skip
+        row = tx.row(sql, currency=currency, kind=kind)
+    return Account(*row)
 
 
 def add_to_balance(tx: Tx, account_id: str, amount: int) -> None:
@@ -37,7 +37,7 @@ def add_to_balance(tx: Tx, account_id: str, amount: int) -> None:
 
 
 def by_ids(tx: Tx, ids: Sequence[str]) -> dict[str, Account]:
-    rows = tx.rows_for(f"SELECT {COLUMNS} FROM accounts WHERE id IN (:ids)", ids)
+    rows = tx.rows_for(f"SELECT {COLUMNS} FROM accounts WHERE id IN (:ids) ORDER BY id {tx.for_update}", ids)
     return {row[0]: Account(*row) for row in rows}
 
 

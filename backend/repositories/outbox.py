@@ -61,6 +61,8 @@ def insert(tx: Tx, event: Event) -> int:
 
 def owe(tx: Tx, seq: int, subscriber: str, aggregate: str | None) -> None:
     """Owe event number `seq` to the subscriber, after all older events of `aggregate`. None: order does not matter."""
+    if aggregate:
+        tx.lock(f"{subscriber} {aggregate}")
     tx.run(
         f"""INSERT INTO deliveries (seq, subscriber, tries, aggregate, due_at) VALUES (:seq, :subscriber, 0, :aggregate,
             CASE WHEN EXISTS (SELECT 1 FROM deliveries WHERE subscriber = :subscriber AND aggregate = :aggregate)
@@ -85,6 +87,7 @@ def claim(tx: Tx, subscriber: str, until: Timestamp, longest_wait: int, limit: i
 
     No other process finds an event of these aggregates due before `until`. A claim that is not ended lapses then.
     """
+    tx.lock(subscriber)
     heads = due(tx, subscriber, longest_wait, limit)
     tx.run_each(
         "UPDATE deliveries SET due_at = :until WHERE seq = :seq AND subscriber = :subscriber",
@@ -102,6 +105,8 @@ def claim(tx: Tx, subscriber: str, until: Timestamp, longest_wait: int, limit: i
 def end_claim(tx: Tx, subscriber: str, claimed: Iterable[Delivery], until: Timestamp) -> set[str]:
     """End the claim. Returns its aggregates, except those that another process has claimed since."""
     held = set()
+    for aggregate in sorted({delivery.aggregate for delivery in claimed}):
+        tx.lock(f"{subscriber} {aggregate}")
     for delivery in claimed:
         if delivery.due_at != WAITING and tx.run(
             "UPDATE deliveries SET due_at = :due_at WHERE seq = :seq AND subscriber = :subscriber AND due_at = :until",

@@ -145,8 +145,7 @@ def require_owner(account: Account | None, caller: Caller) -> Account:
 
 def _has_active_owner(tx: Tx, account: Account) -> bool:
     """Whether an active user owns the account. False for internal accounts."""
-    owner = users.by_id(tx, account.owner_id) if account.owner_id is not None else None
-    return owner is not None and owner.active
+    return account.owner_id is not None and users.is_active(tx, account.owner_id)
 
 
 def _with_system_account(tx: Tx, account_id: str) -> tuple[Account, Account]:
