@@ -53,7 +53,6 @@ class Limit:
 @dataclass(frozen=True)
 class Settings:
     database_path: Path = Path("var/app.db")
-    postgres_url: str | None = field(default=None, repr=False)  # instead; then the path only says where files lie
     jwt_secrets: tuple[str, ...] = field(default=(), repr=False)  # empty: generated beside the database
     access_token_seconds: int = 900
     refresh_token_seconds: int = 604_800
@@ -78,6 +77,7 @@ class Settings:
     workers: int = 2
     threads: int = 8  # of each worker
     bind: tuple[str, ...] = ("127.0.0.1:8000",)  # in gunicorn's syntax
+    postgres_url: str | None = field(default=None, repr=False)  # if set, the path's folder holds only this host's files
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":

@@ -1,8 +1,8 @@
 """Both wirings of the application, for tests that both must pass."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
-import os
 from importlib.util import find_spec
 from typing import Any
 

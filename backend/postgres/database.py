@@ -118,7 +118,7 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def transaction(self) -> Iterator[Tx]:
-        with self._block(), self._begun_at("BEGIN", "FOR NO KEY UPDATE") as tx:
+        with self._block(), self._begun_at("BEGIN", " FOR NO KEY UPDATE") as tx:
             yield tx
         tx.run_after_commit()
 

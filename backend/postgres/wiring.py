@@ -24,7 +24,7 @@ def create_app(settings: Settings | None = None) -> App:
 
 
 def postgres_tools(settings: Settings, clock: Callable[[], float] = time.time) -> Tools:
-    """The tools of one worker. Nothing is cached: asking the server for news costs more than the reads it would save."""
+    """The tools of one worker. Nothing is cached: to ask the server for news costs more than the reads it would save."""
     url = settings.postgres_url or ""
     database = PostgresDatabase(url, settings.busy_timeout_seconds, clock)
     cache = NoCache(database)

@@ -59,7 +59,7 @@ def insert(tx: Tx, login: Login, user_agent: str, ip: str) -> None:
 
 
 def by_id(tx: Tx, session_id: str) -> Login | None:
-    row = tx.row(f"SELECT {LOGIN_COLUMNS} FROM sessions WHERE id = :id {tx.for_update}", id=session_id)
+    row = tx.row(f"SELECT {LOGIN_COLUMNS} FROM sessions WHERE id = :id{tx.for_update}", id=session_id)
     return Login(*row) if row else None
 
 
@@ -149,7 +149,9 @@ def insert_token(tx: Tx, token: RefreshToken) -> None:
 
 
 def token_by_hash(tx: Tx, token_hash: bytes) -> RefreshToken | None:
-    row = tx.row(f"SELECT {FAMILY_COLUMNS} FROM refresh_tokens WHERE token_hash = :hash {tx.for_update}", hash=token_hash)
+    row = tx.row(
+        f"SELECT {FAMILY_COLUMNS} FROM refresh_tokens WHERE token_hash = :hash{tx.for_update}", hash=token_hash
+    )
     return RefreshToken(*row) if row else None
 
 

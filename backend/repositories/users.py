@@ -54,7 +54,7 @@ def raise_token_version(tx: Tx, user_id: str) -> None:
 
 
 def by_id(tx: Tx, user_id: str) -> User | None:
-    row = tx.row(f"SELECT {COLUMNS} FROM users WHERE id = :id {tx.for_update}", id=user_id)
+    row = tx.row(f"SELECT {COLUMNS} FROM users WHERE id = :id{tx.for_update}", id=user_id)
     return _user(row) if row else None
 
 
@@ -66,7 +66,7 @@ def active_of_session(tx: Tx, session_id: str) -> User | None:
     """The active user of a live session, or None. One statement, because each write for a caller runs it."""
     row = tx.row(
         f"""SELECT {COLUMNS_OF_USERS} FROM sessions JOIN users ON users.id = user_id
-            WHERE sessions.id = :id AND ended_at IS NULL AND expires_at > :now AND active = 1 {tx.for_update}""",
+            WHERE sessions.id = :id AND ended_at IS NULL AND expires_at > :now AND active = 1{tx.for_update}""",
         id=session_id,
         now=tx.now,
     )
@@ -82,7 +82,7 @@ def credentials_by_id(tx: Tx, user_id: str) -> Credentials | None:
 
 
 def count_other_active_admins(tx: Tx, user_id: str) -> int:
-    admins = tx.rows(f"SELECT id FROM users WHERE active = 1 AND roles <> 'user' ORDER BY id {tx.for_update}")
+    admins = tx.rows(f"SELECT id FROM users WHERE active = 1 AND roles <> 'user' ORDER BY id{tx.for_update}")
     return sum(admin_id != user_id for (admin_id,) in admins)
 
 
@@ -104,7 +104,7 @@ def page(tx: Tx, *, q: str | None, role: str | None, sort: str, limit: int, offs
 
 
 def _credentials(tx: Tx, where: str, key: str) -> Credentials | None:
-    row = tx.row(f"SELECT {COLUMNS}, password_hash, token_version FROM users WHERE {where} {tx.for_update}", key=key)
+    row = tx.row(f"SELECT {COLUMNS}, password_hash, token_version FROM users WHERE {where}{tx.for_update}", key=key)
     return Credentials(_user(row[:-2]), *row[-2:]) if row else None
 
 
