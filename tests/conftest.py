@@ -1,11 +1,13 @@
 """Fixtures: an application on a real SQLite file of its own, users, and a clock that tests can advance."""
 
 import logging
+import os
 import shutil
 import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,8 @@ from app import App
 from backend.infrastructure.logs import JsonFormatter
 from backend.infrastructure.migrations import migrate
 from backend.settings import Settings
-from tests.wirings import WIRINGS, make_app
+from tests import postgres
+from tests.wirings import POSTGRES, WIRINGS, make_app
 
 if TYPE_CHECKING:
     from tests.every_route import World
@@ -28,13 +31,30 @@ UNKNOWN_ID = "0198c0de-0000-7000-8000-000000000000"  # of no row; constant, beca
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--wiring", choices=tuple(WIRINGS), help="run only this wiring's tests and those without a wiring")
+    parser.addoption(
+        "--wiring", choices=(*WIRINGS, POSTGRES), help="run only this wiring's tests and those without a wiring"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start PostgreSQL, if this machine has it and the tests want it. The processes of pytest-xdist inherit its URL."""
+    config.addinivalue_line("markers", "sqlite: the test looks into SQLite's file or connections")
+    wanted = config.getoption("wiring") in (None, POSTGRES) and postgres.available()
+    if wanted and not hasattr(config, "workerinput") and not config.option.collectonly:
+        running = ExitStack()
+        os.environ[postgres.URL] = running.enter_context(postgres.server())
+        config.add_cleanup(running.close)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     only = config.getoption("wiring")
     callspecs = {item: getattr(item, "callspec", None) for item in items}
     left_out = {item for item, of in callspecs.items() if only and of and of.params.get("wiring", only) != only}
+    left_out |= {
+        item
+        for item, of in callspecs.items()
+        if of and of.params.get("wiring") == POSTGRES and item.get_closest_marker("sqlite")
+    }
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
@@ -192,7 +212,7 @@ def log_file(tmp_path: Path) -> Iterator[Path]:
     handler.close()
 
 
-@pytest.fixture(params=WIRINGS)
+@pytest.fixture(params=[*WIRINGS, *([POSTGRES] if postgres.available() else [])])
 def wiring(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -201,6 +221,8 @@ def wiring(request: pytest.FixtureRequest) -> str:
 def make_api(settings: Settings, clock: Clock, wiring: str) -> Iterator[Any]:
     """Applications on the test's database: `make_api(cache_size=0, …)` changes settings."""
     made: list[App] = []
+    if wiring == POSTGRES:
+        settings = replace(settings, postgres_url=postgres.empty_database())
 
     def make(**changes: Any) -> Api:
         made.append(make_app(replace(settings, **changes), clock, wiring=wiring))

@@ -1,6 +1,5 @@
 """Both wirings of the application, for tests that both must pass."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -29,44 +28,21 @@ def database_class_of(wiring: str) -> type[Database]:
     return GroupCommitDatabase
 
 
-def _postgres_tools(settings: Settings, *clock: Any) -> Tools:
+def _postgres_tools(*arguments: Any) -> Tools:
     from backend.postgres.wiring import postgres_tools
 
-    if settings.database_path not in EMPTIED:
-        EMPTIED.clear()
-        EMPTIED.add(settings.database_path)
-        empty_database()
-    return postgres_tools(replace(settings, postgres_url=os.environ["TEST_POSTGRES_URL"]), *clock)
+    return postgres_tools(*arguments)
 
 
-EMPTIED = set()
-
-
-def empty_database() -> str:
-    import psycopg
-
-    url = os.environ["TEST_POSTGRES_URL"]
-    with psycopg.connect(url) as connection:
-        connection.execute("SET session_replication_role = replica")
-        names = connection.execute(
-            "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'schema_migrations'"
-        ).fetchall()
-        for (name,) in names:
-            connection.execute(f"DELETE FROM {name}")
-    return url
-
-
-WIRINGS = (
-    {"postgres": _postgres_tools}
-    if os.environ.get("TEST_POSTGRES_URL")
-    else {"core": core_tools} | ({"production": _production_tools} if find_spec("backend.production") else {})
-)
+WIRINGS = {"core": core_tools} | ({"production": _production_tools} if find_spec("backend.production") else {})
+POSTGRES = "postgres"
+TOOLS = WIRINGS | {POSTGRES: _postgres_tools}
 
 
 def make_app(settings: Settings, *clock: Any, wiring: str = "core", **tools: Any) -> App:
     """An application with its own limiter and with request lines by `logging`. `tools` replaces others."""
     own = {"limiter": limiter_class(wiring)(capacity=1024), "log_request": log_request}
-    return App(settings, replace(WIRINGS[wiring](settings, *clock), **own | tools))
+    return App(settings, replace(TOOLS[wiring](settings, *clock), **own | tools))
 
 
 def limiter_class(wiring: str) -> type[RateLimiter]:
