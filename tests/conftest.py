@@ -218,11 +218,13 @@ def wiring(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def make_api(settings: Settings, clock: Clock, wiring: str) -> Iterator[Any]:
+def make_api(request: pytest.FixtureRequest, settings: Settings, clock: Clock, wiring: str) -> Iterator[Any]:
     """Applications on the test's database: `make_api(cache_size=0, …)` changes settings."""
     made: list[App] = []
     if wiring == POSTGRES:
-        settings = replace(settings, postgres_url=postgres.empty_database())
+        settings = replace(settings, postgres_url=postgres.emptied_database())
+        if "world" in request.fixturenames:
+            postgres.take_over(settings.database_path)
 
     def make(**changes: Any) -> Api:
         made.append(make_app(replace(settings, **changes), clock, wiring=wiring))

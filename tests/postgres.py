@@ -86,7 +86,7 @@ def database_url() -> str:
     return url
 
 
-def empty_database() -> str:
+def emptied_database() -> str:
     """The URL of this process's database, without a row but the records of its migrations."""
     import psycopg
 
@@ -96,3 +96,10 @@ def empty_database() -> str:
         deletes = "".join(f"DELETE FROM {name};" for (name,) in names if name != "schema_migrations")
         connection.execute(f"SET session_replication_role = replica; {deletes}")
     return url
+
+
+def take_over(path: Path) -> None:
+    """Copy the SQLite database at `path` into this process's database."""
+    from backend.postgres.move import move
+
+    move(path, database_url())

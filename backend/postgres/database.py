@@ -108,6 +108,12 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
+        with self.autocommit() as tx:
+            yield tx
+
+    @contextmanager
+    def autocommit(self) -> Iterator[Tx]:
+        """Run single statements, each of which commits by itself."""
         with self._block():
             yield PostgresTx(self._mine.slot.connection(self._connect), self.now())
 

@@ -9,6 +9,7 @@ from app import App, Tools
 from backend.infrastructure.cache import NoCache
 from backend.postgres.database import PostgresDatabase
 from backend.postgres.migrations import check_schema
+from backend.postgres.rate_limiter import HostsRateLimiter
 from backend.production import log_queue
 from backend.production.passwords import SharedPasswords, shared_password_locks
 from backend.production.rate_limiter import shared_limiter
@@ -24,10 +25,19 @@ def create_app(settings: Settings | None = None) -> App:
 
 
 def postgres_tools(settings: Settings, clock: Callable[[], float] = time.time) -> Tools:
-    """The tools of one worker. Nothing is cached: to ask the server for news costs more than the reads it would save."""
+    """The tools of one worker. Nothing is cached: asking for news costs more than the reads that it would save."""
     url = settings.postgres_url or ""
     database = PostgresDatabase(url, settings.busy_timeout_seconds, clock)
     cache = NoCache(database)
     passwords = SharedPasswords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
     log_request = log_queue.standard_error().log_request
-    return Tools(clock, database, cache, cache, shared_limiter(), passwords, partial(check_schema, url), log_request)
+    return Tools(
+        clock,
+        database,
+        cache,
+        cache,
+        HostsRateLimiter(shared_limiter(), database),
+        passwords,
+        partial(check_schema, url),
+        log_request,
+    )
