@@ -8,8 +8,6 @@ subject's row makes it exact. A refused hit changes no row. The table is unlogge
 counts, and no hit waits for its disk. Rows whose whole quota is back mean the same as no row; hits delete them.
 """
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 from backend.infrastructure.rate_limiter import Policy, RateLimiter, RateLimitResult, look
@@ -30,10 +28,8 @@ PRUNE = f"""DELETE FROM rate_limits WHERE subject IN (SELECT subject FROM rate_l
 class HostsRateLimiter(RateLimiter):
     """Safe for threads, processes and hosts. `local` counts what is not shared. Raises Unavailable without a server."""
 
-    def __init__(
-        self, local: RateLimiter, database: PostgresDatabase, clock: Callable[[], int] = time.monotonic_ns
-    ) -> None:
-        super().__init__(1, clock)
+    def __init__(self, local: RateLimiter, database: PostgresDatabase) -> None:
+        super().__init__(1)
         self._local = local
         self._database = database
 
@@ -43,7 +39,8 @@ class HostsRateLimiter(RateLimiter):
         counted = self._run(HIT, policy, subject, interval=policy.interval, burst=policy.burst)
         if counted is None:
             return self.peek(policy, subject)._replace(allowed=False)
-        self._run(PRUNE, policy, subject)
+        with self._database.autocommit() as tx:
+            tx.run(PRUNE)
         return counted._replace(allowed=True, retry_after=0.0)
 
     def peek(self, policy: Policy, subject: str) -> RateLimitResult:

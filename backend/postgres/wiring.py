@@ -30,14 +30,6 @@ def postgres_tools(settings: Settings, clock: Callable[[], float] = time.time) -
     database = PostgresDatabase(url, settings.busy_timeout_seconds, clock)
     cache = NoCache(database)
     passwords = SharedPasswords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
-    log_request = log_queue.standard_error().log_request
-    return Tools(
-        clock,
-        database,
-        cache,
-        cache,
-        HostsRateLimiter(shared_limiter(), database),
-        passwords,
-        partial(check_schema, url),
-        log_request,
-    )
+    limiter = HostsRateLimiter(shared_limiter(), database)
+    schema, log_request = partial(check_schema, url), log_queue.standard_error().log_request
+    return Tools(clock, database, cache, cache, limiter, passwords, schema, log_request)
