@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -146,7 +147,12 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
 
 
 def _database(text: str) -> Path | str:
-    return text if urlsplit(text).scheme in ("postgresql", "postgres") else _sqlite_path(text)
+    """The path of an SQLite file, or a URL of PostgreSQL, as libpq reads it."""
+    if urlsplit(text).scheme not in ("postgresql", "postgres"):
+        return _sqlite_path(text)
+    if not find_spec("psycopg") or NOT_TEXT.search(text):
+        raise ValueError
+    return text
 
 
 def _sqlite_path(text: str) -> Path:
@@ -255,6 +261,7 @@ def _level(text: str) -> str:
     return text
 
 
+DATABASE_URL = "sqlite:///relative/file, sqlite:////absolute/file or, with the extra `postgres`, postgresql://…"
 SMTP_URL = "smtp://[user:password@]host:port or smtps://…, user and password percent-encoded ASCII"
 WHSEC = "whsec_ and base64 of 24 to 64 bytes"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -262,7 +269,7 @@ SECRET = {"JWT_SECRETS", "SMTP_URL", "WEBHOOK_URLS", "WEBHOOK_SECRET"}  # their 
 
 # environment variable → attribute, parser, description of its values
 VARIABLES: dict[str, tuple[str, Callable[[str], object], str]] = {
-    "DATABASE_URL": ("database_path", _database, "sqlite:///relative/file, sqlite:////absolute/file or postgresql://…"),
+    "DATABASE_URL": ("database_path", _database, DATABASE_URL),
     "JWT_SECRETS": ("jwt_secrets", _secrets, "a comma list of secrets of at least 32 bytes each"),
     "ACCESS_TOKEN_SECONDS": ("access_token_seconds", _whole(1, 86_400), "a whole number from 1 to 86400"),
     "REFRESH_TOKEN_SECONDS": ("refresh_token_seconds", _whole(1, 2_592_000), "a whole number from 1 to 2592000"),

@@ -19,7 +19,7 @@ from app import App
 from backend.infrastructure.logs import JsonFormatter
 from backend.infrastructure.migrations import migrate
 from backend.settings import Settings
-from tests import postgres
+from tests import postgres_server
 from tests.wirings import POSTGRES, WIRINGS, make_app
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Start PostgreSQL, if this machine has it and the tests want it. The processes of pytest-xdist inherit its URL."""
     config.addinivalue_line("markers", "sqlite: the test looks into SQLite's file or connections")
-    wanted = config.getoption("wiring") in (None, POSTGRES) and postgres.available()
+    wanted = config.getoption("wiring") in (None, POSTGRES) and postgres_server.available()
     if wanted and not hasattr(config, "workerinput") and not config.option.collectonly:
         running = ExitStack()
-        os.environ[postgres.URL] = running.enter_context(postgres.server())
+        os.environ[postgres_server.URL] = running.enter_context(postgres_server.server())
         config.add_cleanup(running.close)
 
 
@@ -212,7 +212,7 @@ def log_file(tmp_path: Path) -> Iterator[Path]:
     handler.close()
 
 
-@pytest.fixture(params=[*WIRINGS, *([POSTGRES] if postgres.available() else [])])
+@pytest.fixture(params=[*WIRINGS, *([POSTGRES] if postgres_server.available() else [])])
 def wiring(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -222,9 +222,9 @@ def make_api(request: pytest.FixtureRequest, settings: Settings, clock: Clock, w
     """Applications on the test's database: `make_api(cache_size=0, …)` changes settings."""
     made: list[App] = []
     if wiring == POSTGRES:
-        settings = replace(settings, postgres_url=postgres.emptied_database())
+        settings = replace(settings, postgres_url=postgres_server.emptied_database())
         if "world" in request.fixturenames:
-            postgres.take_over(settings.database_path)
+            postgres_server.take_over(settings.database_path)
 
     def make(**changes: Any) -> Api:
         made.append(make_app(replace(settings, **changes), clock, wiring=wiring))

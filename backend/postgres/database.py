@@ -33,7 +33,7 @@ from backend.infrastructure.database import Database, Duplicate, Row, Tx
 log = logging.getLogger(__name__)
 
 Connection: TypeAlias = psycopg.Connection[Any]
-NAMED = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
+NAMED = re.compile(r"'[^']*'|(?<![:\w]):([a-z_][a-z0-9_]*)")  # a text, or a parameter that is not a cast
 IN_IDS = re.compile(r"IN \(:ids\)")
 RETRIED = (errors.SerializationFailure, errors.DeadlockDetected)
 FAULTS = (
@@ -230,4 +230,4 @@ class _Slot:
 @cache
 def translated(sql: str) -> str:
     """The statement with `%(name)s` for each `:name`. The service has a few hundred statements."""
-    return NAMED.sub(r"%(\1)s", sql.replace("%", "%%"))
+    return NAMED.sub(lambda found: f"%({found[1]})s" if found[1] else found[0], sql.replace("%", "%%"))

@@ -52,8 +52,10 @@ def _connect(url: str) -> psycopg.Connection:
     """Raises SettingsError if the server cannot be reached or is too old. No password is in the message."""
     try:
         connection = psycopg.connect(url, connect_timeout=5)
-    except psycopg.Error as error:
+    except psycopg.OperationalError as error:
         raise SettingsError(f"DATABASE_URL: the PostgreSQL server cannot be used ({_first_line(error)})") from None
+    except psycopg.Error:  # its message quotes the URL, which may hold a password
+        raise SettingsError("DATABASE_URL is no URL that PostgreSQL's client can read") from None
     if connection.info.server_version < OLDEST:
         connection.close()
         raise SettingsError("DATABASE_URL: the PostgreSQL server is older than version 14")

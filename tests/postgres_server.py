@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import quote
 
 URL = "TEST_POSTGRES_URL"
 FAST = "-c fsync=off -c full_page_writes=off -c max_connections=500 -c listen_addresses="  # a crash may cost the data
@@ -72,7 +73,6 @@ def _exists(user: str) -> bool:
 def database_url() -> str:
     """The URL of this process's database, created and migrated on first use."""
     import psycopg
-    from psycopg.conninfo import conninfo_to_dict
 
     from backend.postgres.migrations import migrate
 
@@ -80,10 +80,18 @@ def database_url() -> str:
     with psycopg.connect(os.environ[URL], autocommit=True) as connection:
         connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         connection.execute(f"CREATE DATABASE {name}")
-    parts = conninfo_to_dict(os.environ[URL]) | {"dbname": name}
-    url = f"postgresql://{parts.get('user', '')}@/{name}?host={parts['host']}&port={parts.get('port', 5432)}"
+    url = url_of(name)
     migrate(url)
     return url
+
+
+def url_of(database: str) -> str:
+    """The URL of another database of the server."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    parts = conninfo_to_dict(os.environ[URL])
+    user, host, port = parts.get("user", ""), quote(parts.get("host", ""), safe=""), parts.get("port", 5432)
+    return f"postgresql://{user}@/{database}?host={host}&port={port}"
 
 
 def emptied_database() -> str:
