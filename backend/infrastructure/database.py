@@ -1,7 +1,8 @@
-"""The database: SQLite behind two verbs, `snapshot()` to read and `transaction()` to write.
+"""The database: SQLite behind three verbs, `read()`, `snapshot()` and `transaction()`.
 
-A snapshot is BEGIN on a connection that cannot write (`query_only`). All its reads see one state of the database. In
-WAL mode, which the migrations set, readers and the writer do not wait for each other.
+A read is a statement by itself and sees the latest commit. A snapshot is BEGIN: all its reads see one state of the
+database. Both use a connection that cannot write (`query_only`). In WAL mode, which the migrations set, readers and the
+writer do not wait for each other.
 
 A transaction is BEGIN IMMEDIATE. It takes SQLite's write lock before its first read, so what was read still holds at
 COMMIT. (A deferred transaction that reads and then writes fails with SQLITE_BUSY_SNAPSHOT, whatever the time-out.) At
@@ -22,7 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 from urllib.parse import quote
 
 from backend.domain import Timestamp
@@ -59,6 +60,12 @@ class Tx:
         self.now, self.over = now, False
         self._connection = connection
         self._actions: list[Callable[[], None]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over = True
 
     def run(self, sql: str, **parameters: object) -> int:
         """Run one statement and return the number of rows that it changed. Raises Duplicate."""
@@ -121,8 +128,8 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Tx]:
         """Run single reads, each of which sees the latest commit. Raises Unavailable; RuntimeError inside a block."""
-        with self._block():
-            yield Tx(self._connection(query_only=True), self.now())
+        with self._block(), Tx(self._connection(query_only=True), self.now()) as tx:
+            yield tx
 
     @contextmanager
     def snapshot(self) -> Iterator[Tx]:
@@ -166,11 +173,8 @@ class Database:
     def _begun(self, connection: sqlite3.Connection, begin: str) -> Iterator[Tx]:
         try:
             connection.execute(begin)
-            tx = Tx(connection, self.now())  # under the write lock: times follow the order of commits
-            try:
+            with Tx(connection, self.now()) as tx:  # under the write lock: times follow the order of commits
                 yield tx
-            finally:
-                tx.over = True
             connection.execute("COMMIT")
         except BaseException:
             if not rolled_back(connection):

@@ -114,8 +114,8 @@ class PostgresDatabase(Database):
     @contextmanager
     def autocommit(self) -> Iterator[Tx]:
         """Run single statements, each of which commits by itself."""
-        with self._block():
-            yield PostgresTx(self._mine.slot.connection(self._connect), self.now())
+        with self._block(), PostgresTx(self._mine.slot.connection(self._connect), self.now()) as tx:
+            yield tx
 
     @contextmanager
     def snapshot(self) -> Iterator[Tx]:
@@ -140,12 +140,9 @@ class PostgresDatabase(Database):
     @contextmanager
     def _begun_at(self, begin: str, for_update: str = "") -> Iterator[PostgresTx]:
         connection = self._begin(begin)
-        tx = PostgresTx(connection, self.now(), for_update)
         try:
-            try:
+            with PostgresTx(connection, self.now(), for_update) as tx:
                 yield tx
-            finally:
-                tx.over = True
         except BaseException:
             self._roll_back(connection)
             raise

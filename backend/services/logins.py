@@ -49,7 +49,7 @@ class Logins:
         Raises Unauthorized `credentials` for a wrong password, and with the same content after the same time for an
         unknown e-mail (`wrong` counts both); RateLimited if that count is full; Unavailable if too many passwords wait.
         """
-        with self._database.snapshot() as tx:
+        with self._database.read() as tx:
             found = users.credentials_by_email(tx, email)
         hashed = found.password_hash if found and found.user.active else None
         renewed = self._passwords.renewed(password, hashed, wrong)
@@ -68,7 +68,7 @@ class Logins:
 
         Takes as long for an unknown e-mail.
         """
-        with self._database.snapshot() as tx:
+        with self._database.read() as tx:
             return sessions.has_login_from(tx, email, ip, tx.now - KNOWN_FOR)
 
     def refresh(self, token: str) -> TokenPair:
@@ -121,7 +121,7 @@ class Logins:
 
     def sessions(self, caller: Caller) -> Sequence[Session]:
         """The caller's live sessions, newest first."""
-        with self._database.snapshot() as tx:
+        with self._database.read() as tx:
             return sessions.live_of(tx, caller.user.id, caller.session_id, MAX_LOGINS)
 
     def session(self, caller: Caller, session_id: str) -> Session:
