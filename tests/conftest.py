@@ -20,6 +20,7 @@ from backend.infrastructure.logs import JsonFormatter
 from backend.infrastructure.migrations import migrate
 from backend.settings import Settings
 from tests import postgres_server
+from tests.outsider import Outsider, PostgresOutsider
 from tests.wirings import POSTGRES, WIRINGS, make_app
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start PostgreSQL, if this machine has it and the tests want it. The processes of pytest-xdist inherit its URL."""
-    config.addinivalue_line("markers", "sqlite: the test looks into SQLite's file or connections")
+    config.addinivalue_line("markers", "sqlite: what the test is about exists on SQLite only")
     wanted = config.getoption("wiring") in (None, POSTGRES) and postgres_server.available()
     if wanted and not hasattr(config, "workerinput") and not config.option.collectonly:
         running = ExitStack()
@@ -190,12 +191,25 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def settings(database_path: Path) -> Settings:
+def settings(request: pytest.FixtureRequest, database_path: Path) -> Settings:
     """Fast passwords, no limits; a test that wants others says `replace(settings, …)`."""
+    on_postgres = "wiring" in request.fixturenames and request.getfixturevalue("wiring") == POSTGRES
+    url = postgres_server.emptied_database() if on_postgres else None
+    if url and "world" in request.fixturenames:
+        postgres_server.take_over(database_path)
     return Settings(
-        database_path=database_path, jwt_secrets=(SECRET,), bcrypt_rounds=4, rate_limit_default=None,
+        database_path=database_path, postgres_url=url, jwt_secrets=(SECRET,), bcrypt_rounds=4, rate_limit_default=None,
         rate_limit_auth=None, development=True,
     )  # fmt: skip
+
+
+@pytest.fixture
+def outsider(settings: Settings) -> Iterator[Outsider]:
+    """Another program on the test's database."""
+    url = settings.postgres_url
+    outsider = PostgresOutsider(url) if url else Outsider(settings.database_path)
+    yield outsider
+    outsider.close()
 
 
 @pytest.fixture
@@ -218,13 +232,9 @@ def wiring(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def make_api(request: pytest.FixtureRequest, settings: Settings, clock: Clock, wiring: str) -> Iterator[Any]:
+def make_api(settings: Settings, clock: Clock, wiring: str) -> Iterator[Any]:
     """Applications on the test's database: `make_api(cache_size=0, …)` changes settings."""
     made: list[App] = []
-    if wiring == POSTGRES:
-        settings = replace(settings, postgres_url=postgres_server.emptied_database())
-        if "world" in request.fixturenames:
-            postgres_server.take_over(settings.database_path)
 
     def make(**changes: Any) -> Api:
         made.append(make_app(replace(settings, **changes), clock, wiring=wiring))

@@ -16,8 +16,8 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -60,20 +60,8 @@ class PostgresTx(Tx):
     """An open transaction, or the single statements of `read()`. Used by one thread."""
 
     def __init__(self, connection: Connection, now: Timestamp, for_update: str = "") -> None:
-        super().__init__(connection, now)  # type: ignore[arg-type]  # the core's is one of sqlite3
-        self._cursor = connection.cursor()
+        super().__init__(connection.cursor(), now)  # type: ignore[arg-type]  # the core's is a connection of sqlite3
         self.for_update = for_update
-
-    def run(self, sql: str, **parameters: object) -> int:
-        return self._execute(sql, parameters).rowcount
-
-    def run_each(self, sql: str, parameters: Iterable[Mapping[str, object]]) -> None:
-        rows = list(parameters)
-        if rows:
-            self._guarded(lambda: self._cursor.executemany(translated(sql), rows))
-
-    def rows(self, sql: str, **parameters: object) -> list[Row]:
-        return self._execute(sql, parameters).fetchall()
 
     def rows_for(self, sql: str, ids: Sequence[str]) -> list[Row]:
         """The rows for many ids: `IN (:ids)` becomes `= ANY`, which has one plan for every number of ids."""
@@ -82,17 +70,14 @@ class PostgresTx(Tx):
     def lock(self, name: str) -> None:
         self.run("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))", name=name)
 
-    def _execute(self, sql: str, parameters: Mapping[str, object]) -> psycopg.Cursor[Row]:
-        self._guarded(lambda: self._cursor.execute(translated(sql), parameters))
-        return self._cursor
-
-    def _guarded(self, run: Callable[[], object]) -> None:
+    def _run(self, execute: Callable[[str, Any], Any], sql: str, parameters: object) -> Any:
         if self.over:
             raise RuntimeError("this transaction is over")
         try:
-            run()
+            execute(translated(sql), parameters)
         except errors.UniqueViolation as error:
             raise Duplicate from error
+        return self._connection
 
 
 class PostgresDatabase(Database):
@@ -122,12 +107,6 @@ class PostgresDatabase(Database):
         with self._block(), self._begun_at("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as tx:
             yield tx
 
-    @contextmanager
-    def transaction(self) -> Iterator[Tx]:
-        with self._block(), self._begun_at("BEGIN", " FOR NO KEY UPDATE") as tx:
-            yield tx
-        tx.run_after_commit()
-
     def check_writable(self, at_most: float = math.inf) -> None:
         """Raises Unavailable if no transaction can write: the server is gone, or is a read-only replica."""
         with self.transaction() as tx:
@@ -136,6 +115,10 @@ class PostgresDatabase(Database):
 
     def close(self) -> None:
         self._mine.slot.close()
+
+    def _write(self, seconds: float) -> AbstractContextManager[PostgresTx]:
+        """`lock_timeout` bounds the waits, each by itself, so `seconds` is not used."""
+        return self._begun_at("BEGIN", " FOR NO KEY UPDATE")
 
     @contextmanager
     def _begun_at(self, begin: str, for_update: str = "") -> Iterator[PostgresTx]:
