@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.postgres_server import url_of
+
 REFUSE = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'broken on purpose'; END $$"
 NOT_WATCHED = {"rate_limits"}  # counts of PostgreSQL's limiter, which are not the service's data
 
@@ -63,6 +65,24 @@ class Outsider:
         for verb in ("INSERT", "UPDATE"):
             self.rows(f"DROP TRIGGER no_{verb}")
 
+    @contextmanager
+    def changed(self, sql: str) -> Iterator[None]:
+        """With the schema's records changed by a statement."""
+        kept = self.rows("SELECT version, name, applied_at FROM schema_migrations")
+        self.rows(sql)
+        try:
+            yield
+        finally:
+            self.rows("DELETE FROM schema_migrations")
+            for version, name, at in kept:
+                self.rows(
+                    "INSERT INTO schema_migrations VALUES (:version, :name, :at)", version=version, name=name, at=at
+                )
+
+    def nowhere(self) -> dict[str, object]:
+        """Changes of the settings: a database that does not exist."""
+        return {"database_path": self._path.with_name("absent.db")}
+
     def close(self) -> None:
         self._connection.close()
 
@@ -99,6 +119,9 @@ class PostgresOutsider(Outsider):
         """A row that is written anew has another `xmin`, even with the same values."""
         return [self.rows(f"SELECT xmin::text, one::text FROM {table} AS one ORDER BY 2") for table in self.tables()]
 
+    def nowhere(self) -> dict[str, object]:
+        return {"postgres_url": url_of("absent")}
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         with self._connection.transaction(force_rollback=True):
@@ -109,9 +132,7 @@ class PostgresOutsider(Outsider):
     def refusing(self, table: str) -> Iterator[None]:
         self.rows(REFUSE)
         try:
-            self.rows(
-                f"CREATE TRIGGER refuse AFTER INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION refuse()"
-            )
+            self.rows(f"CREATE TRIGGER refuse AFTER INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION refuse()")
             yield
         finally:
             self.rows("DROP FUNCTION refuse CASCADE")

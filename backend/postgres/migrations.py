@@ -4,11 +4,14 @@ All files and their records are one transaction, since DDL is transactional here
 migrate at the same time take turns; the later ones find the records.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
 from backend.infrastructure.migrations import MIGRATE, SchemaMismatch, files_of
+from backend.postgres.database import PostgresDatabase
 from backend.settings import SettingsError
 
 DIRECTORY = Path(__file__).parents[2] / "sql" / "postgres"
@@ -16,6 +19,7 @@ OLDEST = 140000  # PostgreSQL 14
 RECORDS = """CREATE TABLE IF NOT EXISTS schema_migrations
     (version bigint PRIMARY KEY, name text COLLATE "C" NOT NULL, applied_at bigint NOT NULL)"""
 RECORD = "INSERT INTO schema_migrations VALUES (%s, %s, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)"
+VERSIONS = "SELECT version FROM schema_migrations"
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('schema_migrations', 0))"
 
 
@@ -24,7 +28,7 @@ def migrate(url: str, directory: Path = DIRECTORY) -> list[str]:
     with _connect(url) as connection:
         connection.execute(LOCK)
         connection.execute(RECORDS)
-        applied = _versions(connection)
+        applied = {version for (version,) in connection.execute(VERSIONS)}
         missing = {version: file for version, file in files_of(directory).items() if version not in applied}
         for version, file in missing.items():
             connection.execute(file.read_text(encoding="utf-8").encode())
@@ -34,18 +38,24 @@ def migrate(url: str, directory: Path = DIRECTORY) -> list[str]:
 
 def check_schema(url: str, directory: Path = DIRECTORY) -> None:
     """Raises SchemaMismatch unless exactly the files of `directory` have been applied, and SettingsError."""
-    wanted = files_of(directory).keys()
     with _connect(url) as connection:
-        found = connection.execute("SELECT to_regclass('schema_migrations') IS NOT NULL").fetchone()
-        applied = _versions(connection) if found and found[0] else set()
+        _check(lambda sql: connection.execute(sql).fetchall(), directory)
+
+
+def check_schema_of(database: PostgresDatabase, directory: Path = DIRECTORY) -> None:
+    """The same over the service's connections. Raises SchemaMismatch, Unavailable."""
+    with database.read() as tx:
+        _check(tx.rows, directory)
+
+
+def _check(rows: Callable[[str], list[Any]], directory: Path) -> None:
+    wanted = files_of(directory).keys()
+    ((exists,),) = rows("SELECT to_regclass('schema_migrations') IS NOT NULL")
+    applied = {version for (version,) in rows(VERSIONS)} if exists else set()
     if wanted - applied:
         raise SchemaMismatch(f"the schema of the database is older than the code: {MIGRATE}")
     if applied - wanted:
         raise SchemaMismatch("the schema of the database is newer than the code: deploy the newer code")
-
-
-def _versions(connection: psycopg.Connection) -> set[int]:
-    return {version for (version,) in connection.execute("SELECT version FROM schema_migrations")}
 
 
 def _connect(url: str) -> psycopg.Connection:

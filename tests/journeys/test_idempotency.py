@@ -1,8 +1,6 @@
 """Idempotency keys over HTTP: a repeated request has no second effect and gets the first answer."""
 
 import json
-import sqlite3
-from contextlib import closing
 
 import pytest
 
@@ -177,16 +175,14 @@ def test_a_request_refused_by_a_rule_leaves_no_key(api, ada, grace, admin, purse
     assert replayable(api.post("/orders", ada, order, key="k")) == replayable(placed)
 
 
-def test_a_request_that_was_answered_503_leaves_no_key(make_api, database_path):
+def test_a_request_that_was_answered_503_leaves_no_key(make_api, outsider):
     """While another program holds the database; afterwards the same request has its effect."""
     api = make_api(busy_timeout_seconds=0.05)
     ada = api.sign_up("Ada")
-    with closing(sqlite3.connect(database_path, isolation_level=None)) as outsider:
-        outsider.execute("BEGIN IMMEDIATE")
+    with outsider.locked():
         answer = api.post("/accounts", ada, {"currency": "EUR"}, key="k")
         assert error_of(answer) == (503, "SERVICE_UNAVAILABLE")
         assert int(answer.headers["Retry-After"]) >= 1
-        outsider.execute("ROLLBACK")
     answer = api.post("/accounts", ada, {"currency": "EUR"}, key="k")
     assert (answer.status_code, is_replay(answer)) == (201, False)
 

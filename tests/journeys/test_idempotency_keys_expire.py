@@ -1,8 +1,6 @@
 """Idempotency keys live 24 hours, and the cost of a keyed write does not depend on the number of expired keys."""
 
-import sqlite3
 import time
-from contextlib import closing
 
 import pytest
 
@@ -27,14 +25,17 @@ def clock() -> Stopped:
 
 
 @pytest.fixture
-def keys(database_path):
+def keys(api):
     """The stored keys. `keys(old=20)` first adds as many expired ones of Ada, the oldest first."""
 
     def keys(user_id="", old=0, created_at=0):
-        with closing(sqlite3.connect(database_path)) as connection, connection:
-            rows = ((user_id, f"old-{n}", b"f" * 32, "{}", created_at + n) for n in range(old))
-            connection.executemany("INSERT INTO idempotency_keys VALUES (?, ?, ?, ?, ?)", rows)
-            return [key for (key,) in connection.execute("SELECT key FROM idempotency_keys ORDER BY created_at")]
+        with api.app.database.transaction() as tx:
+            tx.run_each(
+                "INSERT INTO idempotency_keys VALUES (:user, :key, :fingerprint, '{}', :at)",
+                [{"user": user_id, "key": f"old-{n}", "fingerprint": b"f" * 32, "at": created_at + n}
+                 for n in range(old)],
+            )  # fmt: skip
+            return [key for (key,) in tx.rows("SELECT key FROM idempotency_keys ORDER BY created_at")]
 
     return keys
 
