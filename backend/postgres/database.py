@@ -17,7 +17,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -116,9 +116,11 @@ class PostgresDatabase(Database):
     def close(self) -> None:
         self._mine.slot.close()
 
-    def _write(self, seconds: float) -> AbstractContextManager[PostgresTx]:
+    @contextmanager
+    def _write(self, seconds: float) -> Iterator[Tx]:
         """`lock_timeout` bounds the waits, each by itself, so `seconds` is not used."""
-        return self._begun_at("BEGIN", " FOR NO KEY UPDATE")
+        with self._begun_at("BEGIN", " FOR NO KEY UPDATE") as tx:
+            yield tx
 
     @contextmanager
     def _begun_at(self, begin: str, for_update: str = "") -> Iterator[PostgresTx]:
