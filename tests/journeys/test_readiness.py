@@ -36,6 +36,10 @@ def test_a_database_that_another_program_has_locked_is_not_writable(make_api, ou
     assert failing(api) == {}
 
 
+def test_a_database_that_is_gone_is_named(make_api, outsider):
+    assert {"schema", "database"} <= failing(make_api(**outsider.nowhere())).keys()
+
+
 @pytest.mark.parametrize(
     "change", ["DELETE FROM schema_migrations WHERE version = 1", "INSERT INTO schema_migrations VALUES (9999, 'x', 0)"]
 )
