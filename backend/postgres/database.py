@@ -111,7 +111,7 @@ class PostgresDatabase(Database):
         """Raises Unavailable if no transaction can write: the server is gone, or is a read-only replica."""
         with self.transaction() as tx:
             tx.run("SELECT set_config('lock_timeout', :most, true)", most=f"{min(at_most, self._busy_timeout)}s")
-            tx.run("UPDATE schema_migrations SET applied_at = applied_at WHERE version = 1")
+            tx.run(f"SELECT 1 FROM schema_migrations WHERE version = 1{tx.for_update}")  # a write, but of no row
 
     def close(self) -> None:
         self._mine.slot.close()
