@@ -11,9 +11,9 @@ from tests.conftest import Api
 from tests.every_route import VALID, World, allowed_caller, send
 from tests.openapi.documented import Document
 
-TEXTS = ("\0", "a\0b", "\x7f", "\u0130", "\uffff", "\U0010ffff", "%", "'", "\\", "9" * 30, str(2**63), "-1", "NaN")
-OTHERS = (2**63 - 1, -(2**63), 2**31, 0, None, True, "", [], {})
-HEADERS = ("User-Agent", "X-Request-ID", "Idempotency-Key", "If-Match", "If-None-Match", "X-Forwarded-For")
+TEXTS = ("\0", "a\0b", "\U0010ffff", "9" * 30, str(2**63))
+OTHERS = (2**63 - 1, -(2**63), None)
+HEADERS = ("User-Agent", "Idempotency-Key", "If-Match")
 
 
 def hostile(world: World, key: str, document: Document) -> Iterator[dict[str, Any]]:
