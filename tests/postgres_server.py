@@ -14,7 +14,11 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+if TYPE_CHECKING:
+    import psycopg
 
 URL = "TEST_POSTGRES_URL"
 FAST = "-c fsync=off -c full_page_writes=off -c max_connections=500 -c listen_addresses="  # a crash may cost the data
@@ -96,14 +100,19 @@ def url_of(database: str) -> str:
 
 def emptied_database() -> str:
     """The URL of this process's database, without a row but the records of its migrations."""
+    connection, deletes = _eraser()
+    connection.execute(deletes)
+    return database_url()
+
+
+@cache
+def _eraser() -> "tuple[psycopg.Connection[Any], str]":
+    """A connection that does not check foreign keys, and the statements that empty all tables."""
     import psycopg
 
-    url = database_url()
-    with psycopg.connect(url, autocommit=True) as connection:
-        names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
-        deletes = "".join(f"DELETE FROM {name};" for (name,) in names if name != "schema_migrations")
-        connection.execute(f"SET session_replication_role = replica; {deletes}")
-    return url
+    connection = psycopg.connect(database_url(), autocommit=True, options="-c session_replication_role=replica")
+    names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    return connection, "".join(f"DELETE FROM {name};" for (name,) in names if name != "schema_migrations")
 
 
 def take_over(path: Path) -> None:
