@@ -6,7 +6,7 @@ READ COMMITTED, and there are many at a time: where a rule depends on what was r
 raise Contention: the request is run again (`web/middleware.py:dispatch`).
 
 Each thread has one connection, opened on first use and closed when the thread ends (a pool's checkout costs more than a
-read). A connection that the server has closed is replaced when BEGIN fails, so it costs no request.
+read). A connection that the server has closed meanwhile is replaced before its next use, so it costs no request.
 
 Not promised: that a write whose COMMIT got no answer was not made. Then Unavailable says so.
 """
@@ -14,6 +14,7 @@ Not promised: that a write whose COMMIT got no answer was not made. Then Unavail
 import logging
 import math
 import re
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -124,7 +125,8 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def _begun_at(self, begin: str, for_update: str = "") -> Iterator[PostgresTx]:
-        connection = self._begin(begin)
+        connection = self._mine.slot.connection(self._connect)
+        connection.execute(begin)
         try:
             with PostgresTx(connection, self.now(), for_update) as tx:
                 yield tx
@@ -132,17 +134,6 @@ class PostgresDatabase(Database):
             self._roll_back(connection)
             raise
         self._commit(connection)
-
-    def _begin(self, begin: str) -> Connection:
-        """BEGIN on this thread's connection; on a new one if the server has closed it meanwhile."""
-        try:
-            connection = self._mine.slot.connection(self._connect)
-            connection.execute(begin)
-        except psycopg.OperationalError:
-            self._mine.slot.close()
-            connection = self._mine.slot.connection(self._connect)
-            connection.execute(begin)
-        return connection
 
     def _commit(self, connection: Connection) -> None:
         try:
@@ -195,10 +186,14 @@ class _Slot:
 
     def __init__(self) -> None:
         self._open: Connection | None = None
+        self._incoming = select.poll()
 
     def connection(self, connect: Callable[[], Connection]) -> Connection:
-        if self._open is None or self._open.closed:
-            self._open = connect()
+        """The connection, between blocks; a new one if there is none, or if the server has closed it."""
+        if self._open is None or self._open.closed or self._incoming.poll(0):
+            self.close()
+            self._open, self._incoming = connect(), select.poll()
+            self._incoming.register(self._open, select.POLLIN)  # between blocks the server only sends that it closes
         return self._open
 
     def close(self) -> None:
