@@ -63,10 +63,12 @@ def by_id(tx: Tx, session_id: str) -> Login | None:
     return Login(*row) if row else None
 
 
-def identity(tx: Tx, session_id: str) -> Identity | None:
-    login = by_id(tx, session_id)
-    credentials = users.credentials_by_id(tx, login.user_id) if login else None
-    return Identity(login, credentials.user, credentials.token_version) if login and credentials else None
+def identity(tx: Tx, session_id: str, user_id: str) -> Identity | None:
+    """The login and its user, or None if the user has no such login. In a transaction it locks user, then login."""
+    credentials, login = users.credentials_by_id(tx, user_id), by_id(tx, session_id)
+    if credentials is None or login is None or login.user_id != user_id:
+        return None
+    return Identity(login, credentials.user, credentials.token_version)
 
 
 def has_login_from(tx: Tx, email: str, ip: str, since: int) -> bool:
@@ -149,9 +151,7 @@ def insert_token(tx: Tx, token: RefreshToken) -> None:
 
 
 def token_by_hash(tx: Tx, token_hash: bytes) -> RefreshToken | None:
-    row = tx.row(
-        f"SELECT {FAMILY_COLUMNS} FROM refresh_tokens WHERE token_hash = :hash{tx.for_update}", hash=token_hash
-    )
+    row = tx.row(f"SELECT {FAMILY_COLUMNS} FROM refresh_tokens WHERE token_hash = :hash", hash=token_hash)
     return RefreshToken(*row) if row else None
 
 

@@ -63,9 +63,12 @@ def is_active(tx: Tx, user_id: str) -> bool:
 
 
 def active_of_session(tx: Tx, session_id: str) -> User | None:
-    """The active user of a live session, or None. One statement, because each write for a caller runs it."""
+    """The active user of a live session, or None. One statement, because each write for a caller runs it.
+
+    It locks the user before the session, as all writes do.
+    """
     row = tx.row(
-        f"""SELECT {COLUMNS_OF_USERS} FROM sessions JOIN users ON users.id = user_id
+        f"""SELECT {COLUMNS_OF_USERS} FROM users JOIN sessions ON users.id = user_id
             WHERE sessions.id = :id AND ended_at IS NULL AND expires_at > :now AND active = 1{tx.for_update}""",
         id=session_id,
         now=tx.now,
