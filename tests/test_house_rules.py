@@ -35,12 +35,14 @@ MAY_IMPORT = {
     "openapi": {"web", "infrastructure"},
     "operations": {"app", "services", "repositories", "web", "infrastructure"},
     "production": {"app", "web", "infrastructure", "operations"},
-    "gunicorn_conf": {"production", "operations", "infrastructure"},
+    "postgres": {"app", "production", "repositories", "infrastructure"},
+    "gunicorn_conf": {"production", "postgres", "operations", "infrastructure"},
 }
 OF_INFRASTRUCTURE_FOR_REPOSITORIES = {"database", "ids"}
 # third-party module → the rooms that may import it
 KEPT_TO = {
-    "sqlite3": {"infrastructure", "production", "operations"},
+    "sqlite3": {"infrastructure", "production", "operations", "postgres"},
+    "psycopg": {"postgres"},
     "jwt": {"infrastructure"},
     "bcrypt": {"infrastructure"},
     "werkzeug": {"web", "cli"},
@@ -53,6 +55,10 @@ SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|PRAGMA|BEGIN|COMMIT)\
 STATUSES = {error.status for error in vars(errors).values() if hasattr(error, "status")}
 IMPORT_ALL = """
 import importlib, pkgutil, sys
+try:
+    import psycopg  # it opens its own libraries
+except ImportError:
+    psycopg = None
 def watch(event, arguments):
     if event == "open" and not str(arguments[0]).endswith((".py", ".pyc", ".so")) or event in WATCHED:
         raise SystemExit(f"importing {name}: {event} {arguments[:1]}")
@@ -61,7 +67,8 @@ name = "app"
 sys.addaudithook(watch)
 import app, backend
 for _, name, _ in pkgutil.walk_packages(backend.__path__, "backend."):
-    importlib.import_module(name)
+    if psycopg or not name.startswith("backend.postgres."):
+        importlib.import_module(name)
 print(name)
 """
 
