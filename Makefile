@@ -11,7 +11,7 @@ test-core: PROCESSES = $(shell expr $(CORES) + 2)
 PYTEST = $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
 unexport PYTHONDONTWRITEBYTECODE  # else each of these processes, and each server under test, compiles all files again
 
-.PHONY: help setup run serve migrate demo test test-core check audit contract bench bench-quick
+.PHONY: help setup run serve migrate demo test test-core drill check audit contract bench bench-quick
 
 help:  ## list these commands; `make` alone does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test: setup  ## all tests, over both wirings; one area: make test AREA=web
 
 test-core: setup  ## the core's tests over the core's wiring, in less than a minute
 	$(PYTEST) --wiring=core --ignore=tests/production --ignore=tests/operations --ignore=tests/bench
+
+drill: setup  ## back up under load, crash, restore; kill the restore at every step; under a minute
+	$(BIN)/python -m tests.operations.drill
 
 check: setup  ## style, types, house rules
 	$(BIN)/ruff check .

@@ -29,6 +29,7 @@ from backend.infrastructure.recent import Recent
 from backend.infrastructure.shutdown import check_not_shutting_down
 from backend.infrastructure.tokens import Tokens
 from backend.openapi.document import openapi_document
+from backend.openapi.page import SWAGGER_UI, DocsRoutes
 from backend.routes.accounts import AccountRoutes, TransactionRoutes
 from backend.routes.audit import AuditRoutes
 from backend.routes.orders import OrderRoutes
@@ -150,6 +151,7 @@ class App:
             lambda: problems_of({"shutdown": check_not_shutting_down}) | recent_problems(),
             lambda: to_json(openapi_document(self.routes)),
         )
+        docs = DocsRoutes()
         self.routes = [
             Route("POST", "/api/v1/users", users.create_user, ANYONE, auth_limited=True),
             Route("GET", "/api/v1/users", users.list_users, ADMIN),
@@ -194,6 +196,11 @@ class App:
             Route("GET", "/healthz", service.get_health, ANYONE),
             Route("GET", "/readyz", service.get_readiness, ANYONE),
             Route("GET", "/openapi.json", service.get_open_api, ANYONE),
+            Route("GET", "/docs", docs.get_docs_page, ANYONE),
+            Route("GET", "/docs/page.js", docs.get_docs_script, ANYONE),
+            Route("GET", "/docs/page.css", docs.get_docs_style, ANYONE),
+            Route("GET", f"/docs/{SWAGGER_UI}.js", docs.get_viewer_script, ANYONE),
+            Route("GET", f"/docs/{SWAGGER_UI}.css", docs.get_viewer_style, ANYONE),
             *tools.routes,
         ]
 

@@ -18,6 +18,8 @@ from backend.errors import Unavailable
 from backend.infrastructure.keyring import signing_secrets
 from backend.infrastructure.migrations import SchemaMismatch, check_database
 from backend.infrastructure.private_files import loose_modes
+from backend.operations.metrics_folder import VARIABLE, has_metrics, metrics_folder
+from backend.operations.start_line import log_start
 from backend.production import log_queue
 from backend.production.passwords import shared_password_locks
 from backend.production.rate_limiter import shared_limiter
@@ -92,6 +94,9 @@ def on_starting(server: Any) -> None:
         signing_secrets(settings)
         for loose in loose_modes(settings.database_path):
             server.log.warning(str(loose))
+        if has_metrics():
+            metrics_folder().open(upgrade=bool(server.master_pid))
+        log_start(settings)
     except (SettingsError, SchemaMismatch, Unavailable) as error:
         raise SystemExit(str(error)) from None
     finally:
@@ -104,6 +109,7 @@ def post_fork(server: Any, worker: Any) -> None:
     Until gunicorn sets the worker's handlers, the master's are in force. They put the signal into the worker's copy of
     the master's queue, which no code reads.
     """
+    metrics_folder().begin_worker(worker.number)
     for number in ENDING:
         signal.signal(number, signal.SIG_DFL)
     while not server.SIG_QUEUE.empty():
@@ -124,8 +130,21 @@ def worker_exit(server: Any, worker: Any) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """In the master, after a worker's death: a killed worker has not counted its connections down."""
-    worker.forget_connections()
+    """In the master, after a worker's death: a killed worker has not counted its connections and requests down."""
+    if has_metrics():
+        metrics_folder().end_worker(worker.number)
+    worker.forget_connections()  # the next worker may have its number
+
+
+def pre_exec(server: Any) -> None:
+    """On SIGUSR2, before the new master starts: it counts on in the same folder."""
+    if folder := metrics_folder().path():
+        server.cfg.env_orig[VARIABLE] = str(folder)
+
+
+def on_exit(server: Any) -> None:
+    """In a master that ends."""
+    metrics_folder().close()
 
 
 try:

@@ -1,4 +1,4 @@
-"""Settings: one frozen dataclass, read from the environment. A bad value stops the start with a line that names it."""
+"""Settings: one frozen dataclass, read from environment and credentials. A bad value stops the start and is named."""
 
 import base64
 import ipaddress
@@ -73,6 +73,7 @@ class Settings:
     webhook_urls: tuple[str, ...] = field(default=(), repr=False)
     webhook_secret: str | None = field(default=None, repr=False)
     webhook_allow_networks: Networks = field(default_factory=Networks)
+    audit_keep_days: int | None = None  # None: for ever
     request_timeout_seconds: float = 10.0
     busy_timeout_seconds: float = 5.0
     workers: int = 2
@@ -85,7 +86,7 @@ class Settings:
         """Read VARIABLES. A variable that is unset or blank leaves its default. Raises SettingsError."""
         values: dict[str, object] = {}
         for name, (attribute, parse, meaning) in VARIABLES.items():
-            text = environment.get(name, "").strip()
+            text = text_of(name, environment)
             try:
                 if text:
                     values[attribute] = parse(text)
@@ -98,6 +99,22 @@ class Settings:
         if "webhook_urls" in values and "webhook_secret" not in values:
             raise SettingsError(f"WEBHOOK_SECRET was empty; with WEBHOOK_URLS it must be {WHSEC}")
         return cls(**values)  # type: ignore[arg-type]  # the table pairs each attribute with its parser
+
+
+def text_of(name: str, environment: Mapping[str, str]) -> str:
+    """The variable, or the file of its name in CREDENTIALS_DIRECTORY, stripped; "" if it is unset or blank.
+
+    systemd makes that folder for LoadCredential. Raises SettingsError for a file that cannot be read.
+    """
+    if text := environment.get(name, "").strip():
+        return text
+    try:
+        return Path(environment["CREDENTIALS_DIRECTORY"], name).read_text(encoding="utf-8").strip()
+    except (KeyError, FileNotFoundError):
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise SettingsError(f"{name} in CREDENTIALS_DIRECTORY cannot be read ({reason})") from None
 
 
 def jwt_secret(text: str) -> str:
@@ -288,6 +305,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object], str]] = {
     "WEBHOOK_URLS": ("webhook_urls", _webhook_urls, "a comma list of http:// or https:// addresses"),
     "WEBHOOK_SECRET": ("webhook_secret", _webhook_secret, WHSEC),
     "WEBHOOK_ALLOW_NETWORKS": ("webhook_allow_networks", _networks, "a comma list of CIDR networks"),
+    "AUDIT_KEEP_DAYS": ("audit_keep_days", _whole(1, 36_500), "a whole number from 1 to 36500"),
     "REQUEST_TIMEOUT_SECONDS": ("request_timeout_seconds", _seconds(0.1, 300), "a number from 0.1 to 300"),
     "WEB_CONCURRENCY": ("workers", _whole(1, 32), "a whole number from 1 to 32"),
     "THREADS": ("threads", _whole(1, 99), "a whole number from 1 to 99"),

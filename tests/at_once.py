@@ -17,7 +17,7 @@ def at_once(calls: Iterable[Callable[[], T]]) -> list[T]:
     ready = threading.Barrier(len(works))
 
     def run(work: Callable[[], T]) -> T:
-        ready.wait(30)
+        ready.wait(60)
         return work()
 
     with ThreadPoolExecutor(len(works)) as threads:
@@ -29,8 +29,16 @@ def asleep(thread: threading.Thread, seconds: float = 0.03) -> None:
 
     (A thread that waits for the interpreter wakes every 5 ms.)
     """
-    status = Path(f"/proc/self/task/{thread.native_id}/status")
-    before, slept_since, end = "", 0.0, time.monotonic() + 30
+    _sleeps(Path(f"/proc/self/task/{thread.native_id}/status"), seconds)
+
+
+def process_asleep(pid: int) -> None:
+    """The same for the main thread of another process."""
+    _sleeps(Path(f"/proc/{pid}/status"), 0.03)
+
+
+def _sleeps(status: Path, seconds: float) -> None:
+    before, slept_since, end = "", 0.0, time.monotonic() + 60
     while time.monotonic() < end:
         now = "".join(line for line in status.read_text().splitlines() if line.startswith(("State", "vol", "nonvol")))
         if now != before or "sleeping" not in now:

@@ -1,8 +1,10 @@
 """Fixtures: an application on a real SQLite file of its own, users, and a clock that tests can advance."""
 
+import gc
 import logging
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 import time
@@ -12,10 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 from werkzeug.test import Client, TestResponse
 
 from app import App
+from backend.infrastructure import database
 from backend.infrastructure.logs import JsonFormatter
 from backend.infrastructure.migrations import migrate
 from backend.settings import Settings
@@ -38,7 +42,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start PostgreSQL, if this machine has it and the tests want it. The processes of pytest-xdist inherit its URL."""
+    """Let Ctrl-C interrupt the programs under test: a shell starts `make test &` with SIGINT ignored, as they would.
+
+    Start PostgreSQL, if this machine has it and the tests want it. The processes of pytest-xdist inherit its URL.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "sqlite: what the test is about exists on SQLite only")
     wanted = config.getoption("wiring") in (None, POSTGRES) and postgres_server.available()
     if wanted and not hasattr(config, "workerinput") and not config.option.collectonly:
@@ -58,6 +66,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     }
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection_finish() -> None:
+    """Let no garbage collection look again at the eight thousand tests that have been collected."""
+    gc.freeze()
+
+
+# A busy machine is slow, and that is no fault of a test.
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 
 
 class Clock:
@@ -171,11 +191,25 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def world(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> "World":
-    """A filled database, to be copied."""
+def worlds(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> "Callable[[], World]":
+    """Gives a filled database; every ten minutes a new one, for its users' access tokens live for fifteen."""
     from tests.every_route import build_world  # which imports this file
 
-    return build_world(Path(shutil.copy(migrated, tmp_path_factory.mktemp("world"))))
+    made: list[tuple[float, World]] = []
+
+    def newest() -> "World":
+        if not made or time.monotonic() - made[-1][0] > 600:
+            copy = Path(shutil.copy(migrated, tmp_path_factory.mktemp("world")))
+            made.append((time.monotonic(), build_world(copy)))
+        return made[-1][1]
+
+    return newest
+
+
+@pytest.fixture
+def world(worlds: "Callable[[], World]") -> "World":
+    """A filled database, to be copied."""
+    return worlds()
 
 
 @pytest.fixture
@@ -191,15 +225,23 @@ def clock() -> Clock:
 
 
 @pytest.fixture
+def standing_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The test's clock, which moves only when the test moves it."""
+    now = clock()
+    monkeypatch.setattr(Clock, "__call__", lambda clock: now + clock.ahead)
+    return clock
+
+
+@pytest.fixture
 def settings(request: pytest.FixtureRequest, database_path: Path) -> Settings:
-    """Fast passwords, no limits; a test that wants others says `replace(settings, …)`."""
+    """Fast passwords, no limits, patient writers; a test that wants others says `replace(settings, …)`."""
     on_postgres = "wiring" in request.fixturenames and request.getfixturevalue("wiring") == POSTGRES
     url = postgres_server.emptied_database() if on_postgres else None
     if url and "world" in request.fixturenames:
         postgres_server.take_over(database_path)
     return Settings(
         database_path=database_path, postgres_url=url, jwt_secrets=(SECRET,), bcrypt_rounds=4, rate_limit_default=None,
-        rate_limit_auth=None, development=True,
+        rate_limit_auth=None, development=True, busy_timeout_seconds=30,
     )  # fmt: skip
 
 
@@ -226,13 +268,23 @@ def log_file(tmp_path: Path) -> Iterator[Path]:
     handler.close()
 
 
+@pytest.fixture
+def no_wait_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`synchronous = OFF` in this process: a commit outlasts a killed process, but not a power cut.
+
+    The tests of the database itself, and programs that a test starts, use `FULL`.
+    """
+    pragmas = [pragma.replace("synchronous = FULL", "synchronous = OFF") for pragma in database.PRAGMAS]
+    monkeypatch.setattr(database, "PRAGMAS", pragmas)
+
+
 @pytest.fixture(params=[*WIRINGS, *([POSTGRES] if postgres_server.available() else [])])
 def wiring(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def make_api(settings: Settings, clock: Clock, wiring: str) -> Iterator[Any]:
+def make_api(settings: Settings, clock: Clock, wiring: str, no_wait_for_the_disk: None) -> Iterator[Any]:
     """Applications on the test's database: `make_api(cache_size=0, …)` changes settings."""
     made: list[App] = []
 
@@ -254,8 +306,9 @@ def certificate_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         if not openssl:
             pytest.skip("there is no openssl to make a certificate with")
         key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-        options = f"req -x509 -newkey rsa:2048 -nodes -subj /CN=x -addext subjectAltName={name} -days 2".split()
-        subprocess.run([openssl, *options, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+        kind = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2".split()
+        names = ["-subj", "/CN=x", "-addext", f"subjectAltName={name}"]
+        subprocess.run([openssl, *kind, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)

@@ -1,7 +1,6 @@
 """One valid request for every route, and a filled database in which it succeeds: for tests of all routes."""
 
 import sqlite3
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -10,9 +9,11 @@ from typing import Any, NamedTuple
 from werkzeug.test import TestResponse
 
 from app import App
+from backend.openapi.page import SWAGGER_UI
 from backend.settings import Settings
 from backend.web.router import ADMIN, ANYONE, SELF_OR_ADMIN, USER, Access, Route
 from tests.conftest import PASSWORD, SECRET, Api, Person
+from tests.waiting import wait_until
 from tests.wirings import make_app
 
 API = "/api/v1"
@@ -73,6 +74,11 @@ VALID = {
     "GET /healthz": Valid(ANYONE),
     "GET /readyz": Valid(ANYONE),
     "GET /openapi.json": Valid(ANYONE),
+    "GET /docs": Valid(ANYONE),
+    "GET /docs/page.js": Valid(ANYONE),
+    "GET /docs/page.css": Valid(ANYONE),
+    f"GET /docs/{SWAGGER_UI}.js": Valid(ANYONE),
+    f"GET /docs/{SWAGGER_UI}.css": Valid(ANYONE),
 }
 
 
@@ -128,8 +134,8 @@ def build_world(path: Path) -> World:
     names = _filled_with_things(api, admin, people["owner"], people["stranger"])
     api.post("/auth/password-reset", json={"email": people["owner"].email})
     connection = sqlite3.connect(path)
-    while connection.execute("SELECT 1 FROM deliveries").fetchone():
-        time.sleep(0.01)  # otherwise the relays of the copies would deliver them
+    # Otherwise the relays of the copies would deliver them.
+    wait_until(lambda: not connection.execute("SELECT 1 FROM deliveries").fetchone())
     [(reset_id,)] = connection.execute("SELECT id FROM password_resets").fetchall()
     [(names["shop"],)] = connection.execute("SELECT id FROM accounts WHERE kind = 'shop' AND balance > 0").fetchall()
     names["reset_token"] = app.credentials.reset_token(reset_id)

@@ -6,7 +6,7 @@ import threading
 class HeldBcrypt:
     """bcrypt whose runs end when the test lets them, or after `seconds`; it counts concurrent runs."""
 
-    def __init__(self, seconds=10):
+    def __init__(self, seconds=60):
         self.seconds = seconds
         self.may_end, self.one_runs, self.two_run = threading.Event(), threading.Event(), threading.Event()
         self.lock = threading.Lock()

@@ -18,7 +18,7 @@ class Mailbox:
 
     def next_after(self, before: set[str], subject: str = "") -> str:
         """Wait for a mail (about `subject`) that is not in `before`; its text."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not (new := {mail for mail in self.mails() - before if f"Subject: {subject}" in mail}):
             assert time.monotonic() < deadline, "no mail came"
             time.sleep(0.002)

@@ -59,7 +59,7 @@ def test_it_serves_delivers_events_logs_and_stops(tmp_path, database_path):
         assert ask(port, "POST", "/api/v1/users", body=ADA)[0] == 201
         wait_until(lambda: bool(receiver.arrivals))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     lines = log.read_text()
     assert "Traceback" not in lines
     paths = [json.loads(line)["path"] for line in lines.splitlines() if line.startswith("{")]
@@ -76,7 +76,7 @@ def test_a_delivery_under_way_at_the_stop_is_finished_and_written_down(tmp_path,
             wait_until(lambda: bool(receiver.arrivals))
             process.send_signal(signal.SIGTERM)
             stopping.set()
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
     with contextlib.closing(sqlite3.connect(database_path)) as database:
         owed = database.execute("SELECT count(*) FROM deliveries WHERE subscriber LIKE 'webhook%'").fetchone()
     assert owed == (0,)

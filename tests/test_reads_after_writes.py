@@ -51,7 +51,7 @@ class PausedLoad:
             monkeypatch.setattr(repository, name, load)  # later calls, the write's among them, do not pause
             value = load(*arguments)
             self.has_read.set()
-            assert self.go_on.wait(20)
+            assert self.go_on.wait(30)
             return value
 
         monkeypatch.setattr(repository, name, paused)
@@ -78,13 +78,13 @@ def test_a_load_that_a_write_overtook_is_not_kept(api, uncached, world, monkeypa
             for reading, function in LOADS.items():
                 loads.append(PausedLoad(monkeypatch, *function))
                 slow.append(threads.submit(read, api, world, reading))
-                assert loads[-1].has_read.wait(20)
+                assert loads[-1].has_read.wait(30)
 
         before_the_write(monkeypatch, begin_reads)
         write(api, world, key)
         for load in loads:
             load.go_on.set()
-        assert [future.result(20)[0] for future in slow] == [200] * len(LOADS)
+        assert [future.result(30)[0] for future in slow] == [200] * len(LOADS)
     for reading in LOADS:
         assert read(api, world, reading) == read(uncached, world, reading), reading
 
@@ -98,7 +98,7 @@ def test_a_load_just_before_the_commit_is_not_kept(api, uncached, world, monkeyp
         def read_all() -> None:
             api.app.cache.clear()
             for reading in LOADS:
-                assert thread.submit(read, api, world, reading).result(20)[0] == 200
+                assert thread.submit(read, api, world, reading).result(30)[0] == 200
 
         before_the_commit(monkeypatch, read_all)
         write(api, world, key)
@@ -116,7 +116,7 @@ def test_a_read_after_the_admin_role_was_given_without_a_request_shows_it(api, w
         return api.get(f"/users/{stranger.id}", admin).json["data"]["roles"]
 
     with ThreadPoolExecutor(1) as thread:
-        before_the_commit(monkeypatch, lambda: before.append(thread.submit(roles).result(20)))
+        before_the_commit(monkeypatch, lambda: before.append(thread.submit(roles).result(30)))
         if grant == "promote":
             api.app.users.promote(stranger.email)
         else:

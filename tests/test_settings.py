@@ -91,6 +91,7 @@ GOOD = {  # variable → text, attribute, value
         ("HTTPS://[::1]:65535/?a=%20", "webhook_urls", ("HTTPS://[::1]:65535/?a=%20",)),
     ],
     "WEBHOOK_SECRET": [(text, "webhook_secret", text) for text in map(webhook_secret, (24, 25, 26, 32, 64))],
+    "AUDIT_KEEP_DAYS": [("1", "audit_keep_days", 1), ("36500", "audit_keep_days", 36_500)],
     "REQUEST_TIMEOUT_SECONDS": [("2.5", "request_timeout_seconds", 2.5)],
     "BUSY_TIMEOUT_SECONDS": [("1", "busy_timeout_seconds", 1.0)],
     "WEB_CONCURRENCY": [("1", "workers", 1)],
@@ -165,6 +166,7 @@ BAD = {
     "WEBHOOK_ALLOW_NETWORKS": ("private", "10.0.0.0/33", "10.0.0.0/8;::1", "unix", "10.0.0.0/8,", ","),
     "REQUEST_TIMEOUT_SECONDS": (*BAD_SECONDS, "0", "0.05", "301"),
     "BUSY_TIMEOUT_SECONDS": (*BAD_SECONDS, "0", "0.01", "301"),
+    "AUDIT_KEEP_DAYS": (*BAD_NUMBERS, "0", "36501"),
     "WEB_CONCURRENCY": (*BAD_NUMBERS, "0", "33"),
     "THREADS": (*BAD_NUMBERS, "0", "100"),
     "BIND": (
@@ -282,3 +284,34 @@ def test_the_settings_do_not_show_their_secrets():
     settings = Settings.from_environment(environment)
     assert settings.webhook_secret == f"whsec_{'hush' * 8}"
     assert "hush" not in repr(settings) and "hush" not in str(settings)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_the_environment_does_not_set_is_read_from_the_service_managers_credentials(name, tmp_path):
+    text, attribute, value = GOOD[name][0]
+    (tmp_path / name).write_text(f"{text}\n")
+    environment = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    if name == "WEBHOOK_URLS":
+        (tmp_path / "WEBHOOK_SECRET").write_text(webhook_secret(24))
+    assert getattr(Settings.from_environment(environment | {name: " "}), attribute) == value
+
+
+def test_the_environment_goes_before_a_credential(tmp_path):
+    (tmp_path / "LOG_LEVEL").write_text("nonsense")
+    environment = {"CREDENTIALS_DIRECTORY": str(tmp_path), "LOG_LEVEL": "DEBUG"}
+    assert Settings.from_environment(environment).log_level == "DEBUG"
+
+
+def test_a_bad_credential_stops_the_start_with_one_line_without_it(tmp_path):
+    (tmp_path / "JWT_SECRETS").write_text("too short")
+    with pytest.raises(SettingsError, match=r"JWT_SECRETS was 9 characters, not shown") as caught:
+        Settings.from_environment({"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert "too short" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 40, None], ids=["not UTF-8", "a folder"])
+def test_a_credential_that_cannot_be_read_stops_the_start_with_one_line(tmp_path, content):
+    path = tmp_path / "JWT_SECRETS"
+    path.write_bytes(content) if content else path.mkdir()
+    with pytest.raises(SettingsError, match=r"JWT_SECRETS in CREDENTIALS_DIRECTORY cannot be read \([^\n\xff]+\)"):
+        Settings.from_environment({"CREDENTIALS_DIRECTORY": str(tmp_path)})

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Return as soon as `condition()` holds. Raises AssertionError if it does not within so many seconds.
 
     A test that passes never waits that long: the limit is what a busy machine may add.

@@ -18,6 +18,10 @@ class Statements:
         self.ran: list[str] = []
         self._failures: dict[str, tuple[BaseException, bool]] = {}
 
+    def busy_timeouts(self) -> list[int]:
+        """The milliseconds for which statements were told to wait for SQLite's locks, in order."""
+        return [int(sql.rpartition(" ")[2]) for sql in self.ran if sql.startswith("PRAGMA busy_timeout = ")]
+
     def fail(self, sql: str, error: BaseException, done: bool = False) -> None:
         """The next `sql` raises `error` instead of running or, with `done`, after it has run."""
         self._failures[sql] = error, done

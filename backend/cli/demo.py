@@ -178,7 +178,7 @@ def _server(folder: Path) -> Iterator[int]:
             sys.exit(1)  # the command has printed why
     with subprocess.Popen([*app, "serve"], env=environment, stdout=subprocess.PIPE, text=True) as server:
         try:
-            line = server.stdout.readline() if server.stdout else ""  # `Serving on http://127.0.0.1:PORT`
+            line = server.stdout.readline() if server.stdout else ""  # `… on http://127.0.0.1:PORT/docs`
             if not line:
                 sys.exit(1)  # the server has printed why
             yield int(line.rpartition(":")[2])

@@ -29,6 +29,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from backend.errors import BadRequest, HeadersTooLarge, UriTooLong
 from backend.infrastructure.migrations import migrate
+from backend.operations.start_line import log_start
 from backend.settings import Settings, SettingsError
 from backend.web.response import error_response
 
@@ -38,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ("app.py", "backend/**/*.py", "sql/**/*.sql")
 POLL_SECONDS = 0.5
 FINISH_SECONDS = 1.0  # for requests under way at the end
-THINGS_TO_TRY = """Three things to try, in another terminal:
+THINGS_TO_TRY = """Or in another terminal:
   curl -s {0}/healthz
   curl -s {0}/api/v1/users -H 'Content-Type: application/json' \\
        -d '{{"email": "lin@example.com", "password": "correct horse battery", "name": "Lin"}}'
@@ -63,6 +64,7 @@ def serve(create_app: Callable[[Settings], Any], settings: Settings) -> None:
         app.relay.start()
         threading.Thread(target=server.serve_forever, daemon=True).start()
         _tell(f"http://{f'[{host}]' if ':' in host else host}:{port}", settings)
+        log_start(settings)
         _wait(code, signals)
         server.shutdown()
         _finish_requests()
@@ -94,8 +96,7 @@ class Handler(WSGIRequestHandler):
         new_id = secrets.token_hex(16)
         response = error_response(error, new_id)
         self.send_response(response.status)
-        headers = {"Cache-Control": response.cache_control, "X-Request-ID": new_id, "X-Content-Type-Options": "nosniff"}
-        for name, value in [*response.headers, *headers.items(), ("Connection", "close")]:
+        for name, value in [*response.all_headers(), ("X-Request-ID", new_id), ("Connection", "close")]:
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -125,7 +126,7 @@ def _listener(addresses: tuple[str, ...]) -> socket.socket:
 
 def _tell(url: str, settings: Settings) -> None:
     things = "" if settings.bind[0].startswith("fd://") else f"\n{THINGS_TO_TRY.format(url)}"  # once, before reloads
-    print(f"Serving on {url}{things}", flush=True)
+    print(f"Read and try the API on {url}/docs{things}", flush=True)
 
 
 def _wait(code: dict[Path, int], signals: Sequence[int]) -> None:

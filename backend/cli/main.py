@@ -4,70 +4,118 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 from backend import __version__
-from backend.cli import demo, development_server, users
+from backend.cli import backups, demo, development_server, users
 from backend.cli.users import CreateApp
 from backend.errors import AppError
 from backend.infrastructure.migrations import SchemaMismatch, check_schema, migrate
 from backend.infrastructure.private_files import loose_modes
 from backend.openapi.document import openapi_document
+from backend.operations.metrics_folder import has_metrics
+from backend.operations.seal import BackupError
 from backend.repositories import transactions
 from backend.settings import NOT_TEXT, Settings, SettingsError
+
+
+class Command(NamedTuple):
+    """What a command does and takes. `failure` is its exit status after an error that is one line."""
+
+    run: Callable[[argparse.Namespace, Settings], None]
+    meaning: str
+    add_arguments: Callable[[argparse.ArgumentParser], None] = lambda _: None
+    failure: int = 1
 
 
 def main(create_app: CreateApp, unopened_app: CreateApp) -> None:
     """Run the command that `sys.argv` names, `serve` if none. `unopened_app` makes one that opens no database.
 
-    Exits with 0; with 1 and one line on standard error that says what is wrong; with 2 for a command line that cannot
-    be parsed; with 130 when interrupted.
+    Exits with 0; with the command's `failure` and one line on standard error that says what is wrong; with 2 for a
+    command line that cannot be parsed; with 130 when interrupted.
     """
-    commands: dict[str, tuple[Callable[[argparse.Namespace, Settings], None], str]] = {
-        "serve": (
+    commands = {
+        "serve": Command(
             lambda _, settings: development_server.serve(create_app, settings),
             "serve for development on BIND (127.0.0.1:8000), database migrated; reloads when code changes",
         ),
-        "migrate": (lambda _, settings: _migrate(settings), "bring the database to the newest schema"),
-        "create-admin": (
+        "migrate": Command(lambda _, settings: _migrate(settings), "bring the database to the newest schema"),
+        "create-admin": Command(
             lambda arguments, settings: users.create_admin(create_app, settings, arguments.email, arguments.existing),
             "make an admin; the password comes from ADMIN_PASSWORD or the terminal",
+            _add_admin,
         ),
-        "users": (
+        "users": Command(
             lambda arguments, settings: users.run(create_app, settings, arguments.deactivate, arguments.activate),
             "list the users, or deactivate or activate one",
+            _add_activity,
         ),
-        "demo": (lambda _, __: demo.run(), "a tour of the API against a temporary server"),
-        "routes": (lambda _, settings: _routes(unopened_app, settings), "list the URL table"),
-        "openapi": (lambda _, settings: _openapi(unopened_app, settings), "print the OpenAPI document"),
-        "check": (lambda _, settings: _check(create_app, settings), "check settings, schema, file modes, ledger sums"),
+        "demo": Command(lambda _, __: demo.run(), "a tour of the API against a temporary server"),
+        "routes": Command(lambda _, settings: _routes(unopened_app, settings), "list the URL table"),
+        "openapi": Command(lambda _, settings: _openapi(unopened_app, settings), "print the OpenAPI document"),
+        "check": Command(
+            lambda _, settings: _check(create_app, settings), "check settings, schema, file modes, ledger sums"
+        ),
+        **_backup_commands(),
     }
-    arguments = _parser({name: meaning for name, (_, meaning) in commands.items()}).parse_args()
-    with _errors_as_one_line():
-        commands[arguments.command or "serve"][0](arguments, Settings.from_environment())
+    arguments = _parser(commands).parse_args()
+    command = commands[arguments.command or "serve"]
+    with _errors_as_one_line(command.failure):
+        command.run(arguments, Settings.from_environment())
         print(end="", flush=True)
 
 
-def _parser(meanings: dict[str, str]) -> argparse.ArgumentParser:
+def _backup_commands() -> dict[str, Command]:
+    return {
+        "backup": Command(
+            lambda arguments, settings: backups.back_up(settings, arguments.file),
+            "copy the database to FILE while the service runs; a backup of that name is replaced",
+            _add_file,
+            failure=2,
+        ),
+        "verify": Command(
+            lambda arguments, _: backups.check(arguments.file),
+            "read the whole backup FILE; exit status 1 if the database in it is wrong, 2 if FILE is no whole backup",
+            _add_file,
+            failure=2,
+        ),
+        "restore": Command(
+            lambda arguments, settings: backups.put_back(settings, arguments.file),
+            "replace the database, which no server may use, by the backup FILE; every login ends",
+            _add_file,
+            failure=2,
+        ),
+    }
+
+
+def _parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     program = "python app.py" if sys.argv[0].endswith("app.py") else "reference-backend"
     parser = argparse.ArgumentParser(prog=program, description="The reference backend.")
     parser.add_argument("--version", action="version", version=f"reference-backend {__version__}")
     choices = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, meaning in meanings.items():
-        command = choices.add_parser(name, help=meaning, description=meaning)
-        if name == "create-admin":
-            command.add_argument("email", metavar="EMAIL")
-            existing = "make the user with this address an admin, and end that user's logins"
-            command.add_argument("--existing", action="store_true", help=existing)
-        if name == "users":
-            one = command.add_mutually_exclusive_group()
-            one.add_argument(
-                "--deactivate", metavar="EMAIL", type=_text, help="lock the user out, and end that user's logins"
-            )
-            one.add_argument("--activate", metavar="EMAIL", type=_text, help="let the user log in again")
+    for name, command in commands.items():
+        command.add_arguments(choices.add_parser(name, help=command.meaning, description=command.meaning))
     return parser
+
+
+def _add_admin(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("email", metavar="EMAIL")
+    existing = "make the user with this address an admin, and end that user's logins"
+    parser.add_argument("--existing", action="store_true", help=existing)
+
+
+def _add_activity(parser: argparse.ArgumentParser) -> None:
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--deactivate", metavar="EMAIL", type=_text, help="lock the user out, and end that user's logins")
+    one.add_argument("--activate", metavar="EMAIL", type=_text, help="let the user log in again")
+
+
+def _add_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", type=lambda argument: Path(_text(argument)))
 
 
 def _text(argument: str) -> str:
@@ -78,20 +126,25 @@ def _text(argument: str) -> str:
 
 
 @contextmanager
-def _errors_as_one_line() -> Iterator[None]:
+def _errors_as_one_line(failure: int) -> Iterator[None]:
     """Errors of settings, database, input and operating system end the program; a bug keeps its traceback."""
     try:
         yield
     except AppError as error:
         details = [f"{field} {problem}" for field, problem in error.details.items()]
-        sys.exit(" ".join([error.message, "; ".join(details)]).strip())
+        _fail(failure, " ".join([error.message, "; ".join(details)]).strip())
     except BrokenPipeError:  # as in `python app.py openapi | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's own last flush
         sys.exit(1)
-    except (SettingsError, SchemaMismatch, OSError) as error:
-        sys.exit(str(error))
+    except (SettingsError, SchemaMismatch, BackupError, OSError) as error:
+        _fail(failure, str(error))
     except KeyboardInterrupt:
         sys.exit(130)  # 128 + SIGINT, as shells report it
+
+
+def _fail(status: int, line: str) -> NoReturn:
+    print(line, file=sys.stderr)
+    sys.exit(status)
 
 
 def _migrate(settings: Settings) -> None:
@@ -125,5 +178,6 @@ def _check(create_app: CreateApp, settings: Settings) -> None:
     if problems:
         sys.exit("ledger: " + "; ".join(problems))
     print("ledger: every currency adds up to 0, every balance to its entries")
+    print("metrics: good" if has_metrics() else "metrics: /metrics answers 404 until `pip install '.[metrics]'`")
     if exposed := [str(mode) for mode in loose if mode.exposes]:
         sys.exit("modes: " + "; ".join(exposed))

@@ -20,9 +20,8 @@ arrivals are in order even then.
 
 A subscriber that only records needs no claim: reading the batch, its effect and deleting it are one transaction.
 
-One more thread gives up what is owed to subscribers that are no longer configured. Events that are owed to no
-subscriber are deleted after KEPT, and dead letters with them. No transaction costs more than a batch, however much
-waits.
+One more thread gives up what is owed to subscribers that are no longer configured. No transaction costs more than a
+batch, however much waits. Delivered events stay in the table: operations/housekeeping.py deletes them after a week.
 
 Not promised: order between aggregates or after a dead letter; that a subscriber sees an event only once.
 """
@@ -37,7 +36,7 @@ from functools import partial
 from backend.delivery.retry import LONGEST_WAIT, attempt, log_failure, next_try
 from backend.domain import Event, Timestamp
 from backend.errors import Unavailable
-from backend.infrastructure.database import Database, Tx
+from backend.infrastructure.database import Database
 from backend.repositories import outbox
 from backend.repositories.outbox import Delivery
 from backend.services.events import DELIVERY_SECONDS, Recorder, Subscriber
@@ -49,7 +48,6 @@ BATCH = 100  # to deliver
 RECORDED = 400  # in one transaction each PAUSE_SECONDS: 2,000 events a second; more transactions cost writers more
 BATCH_SECONDS = 1.0  # after which a batch is settled: a kill repeats no more than this
 CLAIM = int((BATCH_SECONDS + DELIVERY_SECONDS) * 1000)  # milliseconds
-KEPT = 7 * 86_400_000  # milliseconds
 LAG = 60_000  # milliseconds for which an event may be due before `check_lag` raises
 LAG_LOOKS = 3
 LAG_LOOK_SECONDS = 0.1  # between two
@@ -74,14 +72,13 @@ class Relay:
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._bells = {subscriber.name: threading.Event() for subscriber in subscribers}
-        self._pruned = 0  # the outbox has been pruned up to this number
 
     def start(self) -> None:
         """Start delivering. Idempotent. If the system refuses a thread, the next call asks for it again."""
         work = [self._give_up, *(partial(self._serve, subscriber) for subscriber in self._subscribers)]
         with self._start:
             for each in work[len(self._threads) :]:
-                thread = threading.Thread(target=self._repeat, args=[each], daemon=True)
+                thread = threading.Thread(target=self._repeat, args=[each], name="relay", daemon=True)
                 try:
                     thread.start()
                 except (RuntimeError, MemoryError):
@@ -161,7 +158,6 @@ class Relay:
             due = outbox.due(tx, subscriber.name, LONGEST_WAIT, RECORDED)
             record(tx, [delivery.event for delivery in due])
             outbox.set_delivered(tx, subscriber.name, [delivery.seq for delivery in due])
-            self._prune(tx)
 
     def _deliver(self, subscriber: Subscriber) -> bool:
         """Claim, deliver and settle a batch. Returns whether more may be due and the subscriber takes any of it."""
@@ -201,13 +197,9 @@ class Relay:
             for delivery, _ in failed:
                 outbox.set_failed(tx, subscriber.name, delivery.seq, next_try(delivery, tx.now))
             released = [outbox.release(tx, subscriber.name, aggregate) for aggregate in held]
-            self._prune(tx)
         for delivery, problem in failed:
             log_failure(subscriber, delivery, problem)
         return any(released)
-
-    def _prune(self, tx: Tx) -> None:
-        self._pruned = outbox.prune(tx, tx.now - KEPT, self._pruned, BATCH)
 
     def _give_up(self) -> None:
         """Give up a batch of what is owed to a subscriber that is no longer configured; pause."""

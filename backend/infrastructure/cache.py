@@ -67,19 +67,19 @@ class LruCache:
     """A Cache of `size` objects that evicts the least recently used; 0 stores nothing. Thread-safe, one process.
 
     A list of n items counts as n objects. No value is older than `ttl_seconds` by `clock`. `hits` and `misses` count
-    reads.
+    reads, `refused` the values that the fill guard did not store.
     """
 
     def __init__(
         self, database: Database, size: int, ttl_seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.hits = self.misses = 0
+        self.hits = self.misses = self.refused = 0
         self._database = database
         self._size = size
         self._ttl = ttl_seconds
         self._clock = clock
         self._flights: SingleFlight[Any] = SingleFlight()
-        self._lock = threading.Lock()  # guards what follows and the two counters
+        self._lock = threading.Lock()  # guards what follows and the counters
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()  # least recently used first
         self._objects = 0  # in all entries
         self._keys_by_tag: dict[str, set[Hashable]] = {}
@@ -97,6 +97,11 @@ class LruCache:
             generation = self._generation
         loaded: T | None = self._flights.run((key, generation), lambda: self._load(key, load, tags, generation))
         return loaded
+
+    @property
+    def coalesced(self) -> int:
+        """The misses that shared the load of another."""
+        return self._flights.shared
 
     def invalidate(self, *tags: str) -> None:
         with self._lock:
@@ -120,6 +125,8 @@ class LruCache:
         with self._lock:
             if generation == self._generation:
                 self._store(key, _Entry(value, tags, self._clock() + ttl))
+            else:
+                self.refused += 1
         return value
 
     def _store(self, key: Hashable, entry: "_Entry") -> None:

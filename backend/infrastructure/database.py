@@ -17,6 +17,7 @@ all processes form a queue and share commits (production/database.py).
 
 import logging
 import math
+import os
 import sqlite3
 import threading
 import time
@@ -33,7 +34,8 @@ log = logging.getLogger(__name__)
 
 Row: TypeAlias = Any  # one row as a tuple; the SQL decides what its columns hold
 STATEMENTS = 512  # prepared statements that a connection keeps; the service has fewer
-PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "trusted_schema = OFF", "journal_size_limit = 67108864")
+WAL_LIMIT = 64 * 2**20  # bytes to which SQLite cuts the `-wal` when it begins it anew
+PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "trusted_schema = OFF", f"journal_size_limit = {WAL_LIMIT}")
 UNIQUE = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY}
 # Faults become Unavailable; all other errors are the statement's. A transient fault leaves the connection open: closing
 # the last connection deletes the `-shm` file, and on a full disk a new connection could not create it again.
@@ -71,9 +73,9 @@ class Tx:
         """Run one statement and return the number of rows that it changed. Raises Duplicate."""
         return self._run(self._connection.execute, sql, parameters).rowcount
 
-    def run_each(self, sql: str, parameters: Iterable[Mapping[str, object]]) -> None:
-        """Run one statement for each set of parameters. Raises Duplicate."""
-        self._run(self._connection.executemany, sql, parameters)
+    def run_each(self, sql: str, parameters: Iterable[Mapping[str, object]]) -> int:
+        """Run one statement for each set of parameters, and return as `run` for all together. Raises Duplicate."""
+        return self._run(self._connection.executemany, sql, parameters).rowcount
 
     def row(self, sql: str, **parameters: object) -> Row | None:
         """The first row, or None. Raises Duplicate."""
@@ -115,11 +117,16 @@ class Tx:
 
 
 class Database:
-    """Thread-safe. `busy_timeout` is in seconds; `clock` returns Unix time in seconds."""
+    """Thread-safe. `busy_timeout` is in seconds; `clock` returns Unix time in seconds.
+
+    After each transaction, its thread calls every function of `on_write` with the seconds that it waited for the write
+    lock, and those that it held it. They must not raise: the transaction may be committed.
+    """
 
     def __init__(self, path: Path, busy_timeout: float = 5.0, clock: Callable[[], float] = time.time) -> None:
         self._path, self._busy_timeout, self._clock = path, busy_timeout, clock
         self._thread, self._write_lock = PerThread(), threading.Lock()
+        self.on_write: list[Callable[[float, float], None]] = []
 
     def now(self) -> Timestamp:
         """Milliseconds since 1970."""
@@ -152,22 +159,42 @@ class Database:
         with self._block(), self._write(min(at_most, self._busy_timeout)) as tx:
             tx.run("PRAGMA incremental_vacuum")  # changes nothing, but fails in a read-only database
 
+    def empty_wal(self) -> None:
+        """Copy the `-wal` into the database and cut it to nothing, unless a writer works or a reader needs it.
+
+        Waits for no lock, but writers wait while it copies: 1 s for some 500 MB. Raises Unavailable.
+        """
+        with self._block():
+            if self._write_lock.acquire(blocking=False):
+                try:
+                    empty_wal(self._connection(query_only=False))
+                finally:
+                    self._write_lock.release()
+
     def close(self) -> None:
         """Close this thread's connections; the next use opens others."""
         self._thread.connections.close()
 
     @contextmanager
     def _write(self, seconds: float) -> Iterator[Tx]:
-        end = time.monotonic() + seconds
+        asked, began = time.monotonic(), math.inf
         if not self._write_lock.acquire(timeout=seconds):
             raise Unavailable("Too many requests are waiting to write.")
         try:
             connection = self._connection(query_only=False)
-            set_busy_timeout(connection, end)
+            set_busy_timeout(connection, asked + seconds)
             with self._begun(connection, "BEGIN IMMEDIATE") as tx:
+                began = time.monotonic()
                 yield tx
         finally:
             self._write_lock.release()
+            if began < math.inf:
+                self._tell_listeners(asked, began)
+
+    def _tell_listeners(self, asked: float, began: float) -> None:
+        held = time.monotonic() - began
+        for listener in self.on_write:
+            listener(began - asked, held)
 
     @contextmanager
     def _begun(self, connection: sqlite3.Connection, begin: str) -> Iterator[Tx]:
@@ -229,16 +256,33 @@ class PerThread(threading.local):
         self.connections = _Connections()
 
 
+def file_at(path: Path) -> tuple[int, int] | None:
+    """Device and inode of the file; None if there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - Path.stat takes twice as long
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def connect(path: Path, query_only: bool) -> sqlite3.Connection:
-    """Raises sqlite3.OperationalError if there is no file at `path`, and creates none (`mode=rw`)."""
+    """A connection to the file at `path`, which it creates in no case (`mode=rw`).
+
+    In WAL mode the connection keeps SQLite's shared lock from its first read on, so a program that takes the exclusive
+    lock before it replaces the file cannot replace it under an open connection. Raises Unavailable if the file was
+    replaced before that first read; sqlite3.OperationalError if there is none.
+    """
+    before = file_at(path)
     file = f"file:{quote(str(path))}?mode=rw"
     connection = sqlite3.connect(
         file, uri=True, isolation_level=None, cached_statements=STATEMENTS, check_same_thread=False
     )
     try:
-        for pragma in (*PRAGMAS, f"query_only = {query_only}"):
+        for pragma in (*PRAGMAS, f"query_only = {query_only}"):  # the first one reads the schema, and so takes the lock
             connection.execute(f"PRAGMA {pragma}")
-    except sqlite3.Error:
+        if file_at(path) != before:
+            raise Unavailable("The database file was replaced.")
+    except (sqlite3.Error, Unavailable):
         connection.close()
         raise
     return connection
@@ -247,6 +291,12 @@ def connect(path: Path, query_only: bool) -> sqlite3.Connection:
 def set_busy_timeout(connection: sqlite3.Connection, end: float) -> None:
     """Make statements wait for SQLite's locks until `end` (monotonic seconds)."""
     connection.execute(f"PRAGMA busy_timeout = {max(0, math.ceil((end - time.monotonic()) * 1000))}")
+
+
+def empty_wal(connection: sqlite3.Connection) -> None:
+    """Checkpoint and truncate the `-wal`; only checkpoint what no reader needs if another connection is busy."""
+    set_busy_timeout(connection, 0)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def rolled_back(connection: sqlite3.Connection) -> bool:

@@ -2,8 +2,8 @@
 
 Modules log as usual: `log = logging.getLogger(__name__)`. `configure` decides once, at the start, where records go and
 how they look: as JSON, for a log collector, or as coloured lines on a developer's terminal. Every line has the id
-of the request in which it was logged. The line of a request itself (`log_request`) is a record of a logger of its own,
-whose argument is a dict of fields.
+of the request in which it was logged, and the id of its trace if the client or a proxy sent one. The line of a request
+itself (`log_request`) is a record of a logger of its own, whose argument is a dict of fields.
 
 Promised: a record is one line without control characters, so nothing that a client sent can control a terminal. JSON
 lines are ASCII. Only a traceback on a developer's terminal takes several lines. Not promised: that requests go on when
@@ -14,6 +14,7 @@ queue takes the lines and no request waits (production/log_queue.py).
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -22,8 +23,12 @@ from datetime import datetime
 from backend.infrastructure.timestamps import iso_time
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")  # for log lines and events, never for decisions
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)  # for log lines
 
 access = logging.getLogger("backend.access")  # the lines of requests
+TRACEPARENT = re.compile(  # the second lookahead: version 00 ends after the flags, later ones may go on
+    r"(?!ff)(?!00.{54})[0-9a-f]{2}-(?!0+-)([0-9a-f]{32})-(?!0+-)[0-9a-f]{16}-[0-9a-f]{2}(-[^,]*)?"
+)
 PATH_KEPT = 200  # characters: a request's line then fits into PIPE_BUF, even with each character escaped
 RED, YELLOW, GREEN, CYAN, DIM = 31, 33, 32, 36, 2  # SGR codes of terminals (ECMA-48)
 COLOURS = {"DEBUG": DIM, "INFO": GREEN, "WARNING": YELLOW, "ERROR": RED, "CRITICAL": RED}
@@ -46,21 +51,33 @@ def log_request(fields: Mapping[str, object]) -> None:
     access.info("%(method)s %(path)s %(status)d", fields)
 
 
+def trace_id_of(traceparent: str) -> str | None:
+    """The trace id of a `traceparent` header (W3C Trace Context, §3.2); None if it is absent, invalid or repeated."""
+    match = TRACEPARENT.fullmatch(traceparent)
+    return match[1] if match else None
+
+
+def ids() -> dict[str, str]:
+    """The fields of every line that name its request, and its trace if there is one."""
+    trace = trace_id.get()
+    return {"requestId": request_id.get(), "traceId": trace} if trace else {"requestId": request_id.get()}
+
+
 class JsonFormatter(logging.Formatter):
     """A record as a JSON object: the fields of a request, or logger and message, and the traceback if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {"time": iso_time(int(record.created * 1000)), "level": record.levelname}
         if record.name == access.name and isinstance(record.args, dict):
-            return json.dumps(line | {"requestId": request_id.get()} | record.args)
-        line |= {"logger": record.name, "requestId": request_id.get(), "message": record.getMessage()}
+            return json.dumps(line | ids() | record.args)
+        line |= {"logger": record.name, **ids(), "message": record.getMessage()}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)
 
 
 class TerminalFormatter(logging.Formatter):
-    """A record as a line for people: time, what happened, request id. A traceback follows on lines of its own."""
+    """A record as a line for people: time, what happened, ids. A traceback follows on lines of its own."""
 
     def __init__(self, colour: bool) -> None:
         """`colour=False` leaves out the escape sequences (https://no-color.org)."""
@@ -71,7 +88,7 @@ class TerminalFormatter(logging.Formatter):
         time = self._paint(DIM, f"{datetime.fromtimestamp(record.created):%H:%M:%S}")
         fields = record.args if record.name == access.name else None
         text = self._request(fields) if isinstance(fields, dict) else self._message(record)
-        lines = [f"{time} {text} {self._paint(DIM, request_id.get())}"]
+        lines = [" ".join([time, text, self._paint(DIM, " ".join(ids().values()))])]
         if record.exc_info:
             lines += [printable(line) for line in self.formatException(record.exc_info).splitlines()]
         return "\n".join(lines)

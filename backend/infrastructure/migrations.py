@@ -36,7 +36,7 @@ def migrate(path: Path, directory: Path = DIRECTORY, busy_timeout: float = 30.0)
     service; SchemaMismatch if `directory` has no migrations; Unavailable if another process writes for longer than
     `busy_timeout` seconds; sqlite3.Error for a mistake in a migration.
     """
-    files = files_of(directory)
+    files = migration_files(directory)
     with _settings_errors(path):
         _applied(path)  # raises for a database of another application, before anything is written
         make_folder(path.parent)
@@ -52,7 +52,7 @@ def check_database(path: Path, directory: Path = DIRECTORY) -> None:
 
 def check_schema(path: Path, directory: Path = DIRECTORY) -> None:
     """Raise SchemaMismatch unless exactly the files of `directory` have been applied to the database at `path`."""
-    wanted = files_of(directory).keys()
+    wanted = migration_files(directory).keys()
     if not path.exists():
         raise SchemaMismatch(f"there is no database at {path.absolute()}: {MIGRATE}")
     applied = _applied(path)
@@ -60,6 +60,11 @@ def check_schema(path: Path, directory: Path = DIRECTORY) -> None:
         raise SchemaMismatch(f"the schema of {path} is older than the code: {MIGRATE}")
     if applied - wanted:
         raise SchemaMismatch(f"the schema of {path} is newer than the code: deploy the newer code")
+
+
+def schema_version(directory: Path = DIRECTORY) -> int:
+    """The version of the newest file of `directory`, which `check_schema` demands. Raises SchemaMismatch if none is."""
+    return max(migration_files(directory))
 
 
 def gate_of(path: Path) -> Path:
@@ -77,7 +82,7 @@ def write_gate(path: Path, seconds: float = 30.0) -> Iterator[None]:
     descriptor = os.open(gate_of(path), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     end = time.monotonic() + seconds
     try:
-        while not _locked(descriptor):
+        while not locked(descriptor):
             if time.monotonic() > end:
                 raise Unavailable("Another process is writing to the database.")
             time.sleep(0.001)
@@ -86,7 +91,8 @@ def write_gate(path: Path, seconds: float = 30.0) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _locked(descriptor: int) -> bool:
+def locked(descriptor: int) -> bool:
+    """Lock the open file unless another one holds its lock. Returns whether it is locked now."""
     try:
         flock(descriptor, LOCK_EX | LOCK_NB)
     except BlockingIOError:
@@ -180,7 +186,7 @@ def _applied(path: Path) -> set[int]:
     return {version for version, _, _ in records}
 
 
-def files_of(directory: Path) -> dict[int, Path]:
+def migration_files(directory: Path) -> dict[int, Path]:
     """The migrations by version, in order. Raises SchemaMismatch if there are none: the installation is incomplete."""
     files = sorted(directory.glob("[0-9][0-9][0-9][0-9]_*.sql"))
     if not files:

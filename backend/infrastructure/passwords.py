@@ -51,8 +51,10 @@ class Passwords:
         self, rounds: int, slots: int = 1, max_waiting: int = MAX_WAITING, patience: float = PATIENCE_SECONDS
     ) -> None:
         self._rounds = rounds
+        self._slots, self._places = slots, slots + max_waiting
         self._patience = patience
-        self._free_places = threading.Semaphore(slots + max_waiting)
+        self._lock = threading.Lock()  # guards _calls
+        self._calls = 0  # that run or wait
         self._free_slots = threading.Semaphore(slots)
 
     def hash(self, password: str) -> str:
@@ -85,6 +87,11 @@ class Passwords:
                 return None
             return self._hash(password) if self.outdated(hashed) else hashed
 
+    def queue(self) -> tuple[int, int]:
+        """How many calls run just now, and how many wait. Raises Unavailable."""
+        calls = self._count_calls()
+        return min(calls, self._slots), max(0, calls - self._slots)
+
     def outdated(self, hashed: str) -> bool:
         """True if the hash was made at another cost than today's."""
         return _cost(hashed) != self._rounds
@@ -92,8 +99,10 @@ class Passwords:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Wait for a slot; the block runs on it. Raises Unavailable."""
-        if not self._free_places.acquire(blocking=False):
-            raise self._unavailable()
+        with self._lock:
+            if self._calls >= self._places:
+                raise self._unavailable()
+            self._calls += 1
         try:
             if not self._free_slots.acquire(timeout=self._patience):
                 raise self._unavailable()
@@ -102,7 +111,11 @@ class Passwords:
             finally:
                 self._free_slots.release()
         finally:
-            self._free_places.release()
+            with self._lock:
+                self._calls -= 1
+
+    def _count_calls(self) -> int:
+        return self._calls
 
     def _unavailable(self) -> Unavailable:
         """After `Retry-After`, every call that waits now has been served or refused."""

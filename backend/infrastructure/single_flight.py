@@ -15,10 +15,11 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """Thread-safe."""
+    """Thread-safe. `shared` counts the calls that got the result of another."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _flights
+        self.shared = 0
+        self._lock = threading.Lock()  # guards what follows and the counter
         self._flights: dict[Hashable, _Flight[T]] = {}
 
     def run(self, key: Hashable, fetch: Callable[[], T]) -> T:
@@ -30,6 +31,8 @@ class SingleFlight(Generic[T]):
             flight = self._flights.get(key)
             if is_first := flight is None:
                 flight = self._flights[key] = _Flight()
+            else:
+                self.shared += 1
         if is_first:
             self._fly(key, flight, fetch)
         flight.landed.wait()

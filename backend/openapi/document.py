@@ -83,8 +83,10 @@ def _name(group: Errors) -> str:
 
 
 def _tag(route: Route) -> str:
-    """The collection in the path, such as `users`."""
-    return route.path.split("/")[3] if route.path.startswith("/api/") else "service"
+    """The collection in the path, such as `users`; `docs` and `service` for what is not below `/api/v1`."""
+    if route.path.startswith("/api/"):
+        return route.path.split("/")[3]
+    return "docs" if route.path.startswith("/docs") else "service"
 
 
 def _operation(route: Route) -> dict[str, Any]:
@@ -112,7 +114,7 @@ def _parameters(route: Route, contract: Contract, takes: Signature) -> list[dict
         "id": "{id}" in route.path,
         "X-Request-ID": True,
         "Idempotency-Key": "idempotent" in takes.parameters,
-        "If-None-Match": "{id}" in route.path and (contract.etag or errors.PreconditionFailed in contract.errors),
+        "If-None-Match": is_validated(route) or ("{id}" in route.path and errors.PreconditionFailed in contract.errors),
         "If-Match": errors.PreconditionFailed in contract.errors,
     }
     own = [

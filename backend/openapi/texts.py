@@ -20,8 +20,9 @@ parameters are refused. Operations without a request body accept an empty one or
 write reads session, user and role again before it commits: if the right is gone, it is 401 or 403, and nothing is
 written.
 
-**Every response** carries `X-Request-ID`, `X-Content-Type-Options: nosniff` and `Cache-Control`: `private, no-cache`
-for a user by id, `no-cache` for products, which are public, `no-store` otherwise.
+**Every response** carries `X-Request-ID`, `X-Content-Type-Options: nosniff`, a `Content-Security-Policy` and
+`Cache-Control`: `private, no-cache` for a user by id, `no-cache` for products, which are public, `no-store` otherwise;
+only the files of `/docs` may be kept longer.
 
 **Mails.** A reset token is valid for 30 minutes; another request in that time sends the same token again, and the
 response never reveals whether the address is a user's. A new password is announced by mail, a new e-mail address by
@@ -33,8 +34,8 @@ counts login, sign-up, password reset and changes of the caller's password or e-
 counts resets and, separately, wrong passwords: a right password costs nothing, but once that count is full, it is
 refused too. Wrong passwords from an address from which the user has logged in within 30 days count under that address
 alone. Every counted response carries `RateLimit-Policy` and `RateLimit`; of several counts under one policy, those of
-the count nearest its end. `/healthz` and `/readyz` are not counted, nor are requests that the server refuses itself
-(408, 411, 413, 414, 431, and 400 for the framing), which closes the connection.
+the count nearest its end. `/healthz`, `/readyz` and `/metrics` are not counted, nor are requests that the server
+refuses itself (408, 411, 413, 414, 431, and 400 for the framing), which closes the connection.
 
 **Retries.** After a 503, nothing was written. A request with an `Idempotency-Key` may be repeated for 24 h: the first
 response is replayed, with `Idempotency-Replayed: true`; a failed attempt stores no key.
@@ -60,6 +61,7 @@ TAGS = {
     "orders": "Orders: placed, then cancelled or fulfilled.",
     "audit": "The audit log: actions with their actor and request.",
     "service": "The service itself: health, readiness, this document.",
+    "docs": "The page that shows this document, and its files.",
 }
 
 TEXT = {"type": "string"}

@@ -119,9 +119,13 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def _write(self, seconds: float) -> Iterator[Tx]:
-        """`lock_timeout` bounds the waits, each by itself, so `seconds` is not used."""
-        with self._begun_at("BEGIN", " FOR NO KEY UPDATE") as tx:
-            yield tx
+        """`lock_timeout` bounds the waits, each by itself, so `seconds` is not used. Their time is part of the work."""
+        began = time.monotonic()
+        try:
+            with self._begun_at("BEGIN", " FOR NO KEY UPDATE") as tx:
+                yield tx
+        finally:
+            self._tell_listeners(began, began)
 
     @contextmanager
     def _begun_at(self, begin: str, for_update: str = "") -> Iterator[PostgresTx]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from backend.infrastructure.migrations import MIGRATE, SchemaMismatch, files_of
+from backend.infrastructure.migrations import MIGRATE, SchemaMismatch, migration_files
 from backend.postgres.database import PostgresDatabase
 from backend.settings import SettingsError
 
@@ -29,7 +29,7 @@ def migrate(url: str, directory: Path = DIRECTORY) -> list[str]:
         connection.execute(LOCK)
         connection.execute(RECORDS)
         applied = {version for (version,) in connection.execute(VERSIONS)}
-        missing = {version: file for version, file in files_of(directory).items() if version not in applied}
+        missing = {version: file for version, file in migration_files(directory).items() if version not in applied}
         for version, file in missing.items():
             connection.execute(file.read_text(encoding="utf-8").encode())
             connection.execute(RECORD, (version, file.stem))
@@ -49,7 +49,7 @@ def check_schema_of(database: PostgresDatabase, directory: Path = DIRECTORY) -> 
 
 
 def _check(rows: Callable[[str], list[Any]], directory: Path) -> None:
-    wanted = files_of(directory).keys()
+    wanted = migration_files(directory).keys()
     ((exists,),) = rows("SELECT to_regclass('schema_migrations') IS NOT NULL")
     applied = {version for (version,) in rows(VERSIONS)} if exists else set()
     if wanted - applied:

@@ -28,8 +28,10 @@ class AddressCounts:
         self._free_numbers = set(range(WORKERS))  # in the master
 
     def begin_worker(self) -> int:
-        """In the master: a number for a new worker."""
-        return self._free_numbers.pop()
+        """In the master: the least free number for a new worker."""
+        number = min(self._free_numbers)
+        self._free_numbers.remove(number)
+        return number
 
     def end_worker(self, worker: int) -> None:
         """In the master: forget all connections of a dead worker."""

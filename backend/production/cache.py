@@ -11,8 +11,8 @@ Here the database records what has changed. Triggers on the cached tables append
            the log from the last applied entry on and invalidates the tags in it. Only then does it look for the key.
   write    It invalidates nothing itself. It uses a connection that no reader uses, so `data_version` reports a
            worker's own commits as well (it does not change on the connection that committed).
-  pruning  A trigger keeps the last 10,000 entries. If entries after the last applied one are missing, or the log ends
-           before it (a backup was restored), the cache is cleared.
+  pruning  Housekeeping keeps the last 10,000 entries. If entries after the last applied one are missing, or the log
+           ends before it (a backup was restored), the cache is cleared.
 
 A hit takes 6 µs, a hit in the textbook cache 1. The PRAGMA alone costs as much as a point SELECT, so it pays to cache
 finished objects and lists, not single rows of SQLite.

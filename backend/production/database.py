@@ -61,7 +61,7 @@ class GroupCommitDatabase(Database):
         self, path: Path, busy_timeout: float = 5.0, clock: Callable[[], float] = time.time, max_waiters: int = 4
     ) -> None:
         super().__init__(path, busy_timeout, clock)
-        self._file, self._max_waiters = _file_at(path), max_waiters
+        self._file, self._max_waiters = core.file_at(path), max_waiters
         self._begin_process()
         after_fork = WeakMethod(self._after_fork)
         os.register_at_fork(after_in_child=lambda: (method := after_fork()) and method())
@@ -99,15 +99,29 @@ class GroupCommitDatabase(Database):
                 finally:
                     self._gate.release()
 
+    def empty_wal(self) -> None:
+        with self._block():
+            if not self._gate.acquire(0):
+                return
+            try:
+                core.empty_wal(self._open_writer())
+            except BaseException as error:
+                self._end(error)
+                raise
+            self._end(None)
+
     @contextmanager
     def _write(self, seconds: float) -> Iterator[Tx]:
+        asked = time.monotonic()
         group = self._join(seconds)
+        began = time.monotonic()
         try:
             with self._member(group) as tx:
                 yield tx
         finally:
             if not (group.is_open() and self._gate.pass_on()):
                 self._settle(group)
+            self._tell_listeners(asked, began)
             group.wait()
 
     def _join(self, seconds: float) -> "_Group":
@@ -134,11 +148,10 @@ class GroupCommitDatabase(Database):
     def _begin(self, end: float) -> "_Group":
         """A new group. If it raises Unavailable or sqlite3.Error, the gate has been released."""
         try:
-            self._check_file()
-            self._writer = self._writer or self._connect_writer()
-            core.set_busy_timeout(self._writer, end)
-            self._writer.execute("BEGIN IMMEDIATE")
-            return _Group(self._writer)
+            writer = self._open_writer()
+            core.set_busy_timeout(writer, end)
+            writer.execute("BEGIN IMMEDIATE")
+            return _Group(writer)
         except BaseException as error:
             self._end(error)
             raise
@@ -192,6 +205,12 @@ class GroupCommitDatabase(Database):
             self._group = None
             self._gate.release()
 
+    def _open_writer(self) -> sqlite3.Connection:
+        """The write connection. Only for the thread that holds the gate."""
+        self._check_file()
+        self._writer = self._writer or self._connect_writer()
+        return self._writer
+
     def _connect_writer(self) -> sqlite3.Connection:
         writer = core.connect(self._path, query_only=False)
         # In pages, four times the default. It gives an eighth more transfers under load and costs 16 MB of `-wal`.
@@ -213,7 +232,7 @@ class GroupCommitDatabase(Database):
 
         Writes to a deleted file would be lost, and a file in its place would be read with the `-wal` of the old one.
         """
-        if _file_at(self._path) != self._file:
+        if core.file_at(self._path) != self._file:
             raise Unavailable("The database file is not the one that was there at the start.")
 
     def _begin_process(self) -> None:
@@ -248,12 +267,3 @@ class _Group:
             raise Unavailable(UNAVAILABLE) from self.lost
         if self.lost is not None:
             raise self.lost
-
-
-def _file_at(path: Path) -> tuple[int, int] | None:
-    """Device and inode of the file; None if there is none."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - Path.stat takes twice as long
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

@@ -7,16 +7,21 @@ end the connection, since it is not known where the next request would begin.
 import logging
 import re
 import secrets
+import threading
+from collections import Counter
 from collections.abc import Sequence
 
 from backend.errors import AppError
-from backend.infrastructure.logs import path_of, request_id
+from backend.infrastructure.logs import path_of, request_id, trace_id, trace_id_of
 from backend.production.request_reader import REQUEST_LINE
 from backend.production.wsgi import render
 from backend.web.cross_origin import EXPOSED
 from backend.web.response import STATUS_LINES, error_response
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
+
+refused: Counter[int] = Counter()  # how many answers this process has made here, by status
+_lock = threading.Lock()  # guards it
 
 log = logging.getLogger("backend.production")
 
@@ -28,12 +33,15 @@ def refusal(
 
     `peer` is the client's address, `origins` those of CORS, `cause` the exception whose traceback the log gets.
     """
+    with _lock:
+        refused[error.status] += 1
     sent_id = header(head, b"x-request-id")
     identifier = sent_id.decode() if REQUEST_ID.fullmatch(sent_id) else secrets.token_hex(16)
-    token = request_id.set(identifier)
+    ids = request_id.set(identifier), trace_id.set(trace_id_of(header(head, b"traceparent").decode("latin-1")))
     level = logging.ERROR if error.status >= 500 else logging.INFO
     log.log(level, "refused %s: %d %s%s", peer or "unix", error.status, error.code, _asked(head), exc_info=cause)
-    request_id.reset(token)
+    request_id.reset(ids[0])
+    trace_id.reset(ids[1])
     return b"".join(_answer(error, head, identifier, origins))
 
 
@@ -47,12 +55,7 @@ def _asked(head: Sequence[bytes]) -> str:
 
 def _answer(error: AppError, head: Sequence[bytes], identifier: str, origins: frozenset[str]) -> list[bytes]:
     response = error_response(error, identifier)
-    headers = [
-        *response.headers,
-        ("Cache-Control", response.cache_control),
-        ("X-Content-Type-Options", "nosniff"),
-        ("X-Request-ID", identifier),
-    ]
+    headers = [*response.all_headers(), ("X-Request-ID", identifier)]
     origin = header(head, b"origin").decode("latin-1")
     if origins:
         headers.append(("Vary", "Origin"))

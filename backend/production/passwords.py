@@ -36,8 +36,6 @@ class SharedPasswords(Passwords):
         patience: float = PATIENCE_SECONDS,
     ) -> None:  # fmt: skip
         super().__init__(rounds, slots, max_waiting, patience)
-        self._slots = slots
-        self._places = slots + max_waiting
         self._locks = locks
 
     @contextmanager
@@ -49,6 +47,10 @@ class SharedPasswords(Passwords):
             yield
         finally:
             own.unlock(place)
+
+    def _count_calls(self) -> int:
+        """Those of the whole machine."""
+        return self._own_locks().count_others(FIRST_PLACE, time.monotonic_ns())
 
     def _own_locks(self) -> OwnLocks:
         try:

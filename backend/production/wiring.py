@@ -15,6 +15,7 @@ from backend.operations.wiring import with_operations
 from backend.production import log_queue
 from backend.production.cache import CoherentCache
 from backend.production.database import GroupCommitDatabase
+from backend.production.error_responses import refused
 from backend.production.kept_json import kept_json
 from backend.production.passwords import SharedPasswords, shared_password_locks
 from backend.production.rate_limiter import shared_limiter
@@ -26,7 +27,7 @@ def create_app(settings: Settings | None = None) -> App:
     settings = settings or Settings.from_environment()
     log_queue.configure(settings.log_level)
     check_database(settings.database_path)
-    return App(settings, with_operations(settings, production_tools(settings)))
+    return App(settings, with_operations(settings, production_tools(settings), refused))
 
 
 def production_tools(settings: Settings, clock: Callable[[], float] = time.time) -> Tools:

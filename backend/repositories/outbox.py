@@ -44,6 +44,16 @@ class Delivery:
         return Timestamp(max(self.due_at, self.event.created_at))
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How many deliveries are due, wait (for an older event, a claim's end, a retry), and are dead letters."""
+
+    due: int
+    waiting: int
+    dead: int
+    oldest: Timestamp | None  # since when the oldest of those that are due could have been delivered
+
+
 def aggregate_of(event: Event) -> str:
     return f"{event.resource_type} {event.resource_id}"
 
@@ -159,6 +169,16 @@ def others_owed(tx: Tx, subscribers: Collection[str]) -> Sequence[str]:
     return [name for (name,) in names if name not in subscribers]
 
 
+def backlog(tx: Tx, most: int) -> Backlog:
+    """What is owed to all subscribers. Each count ends at `most` for a subscriber, as does that of dead letters."""
+    names = others_owed(tx, ())
+    due = [_count(tx, name, "due_at BETWEEN 0 AND :now", most) for name in names]
+    later = [_count(tx, name, "due_at < 0", most) + _count(tx, name, "due_at > :now", most) for name in names]
+    dead = "SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE due_at IS NULL LIMIT :most)"
+    heads = [since for name in names for first in (0, 1) for since in _due_since(tx, name, first)]
+    return Backlog(sum(due), sum(later), tx.rows(dead, most=most)[0][0], min(heads, default=None))
+
+
 def give_up(tx: Tx, subscriber: str, batch: int) -> None:
     """Turn at most `batch` deliveries into dead letters, the waiting ones before those that they wait for."""
     tx.run(
@@ -170,21 +190,40 @@ def give_up(tx: Tx, subscriber: str, batch: int) -> None:
     )
 
 
-def prune(tx: Tx, before: int, after: int, batch: int) -> int:
-    """Delete events that were created before `before` and are owed to no subscriber, with their dead letters.
+def prune(tx: Tx, until: int, after: int, batch: int) -> tuple[int, int]:
+    """Delete events that were created at or before `until` and are owed to no subscriber, with their dead letters.
 
-    Looks at the `batch` events that follow number `after`. Returns the number to continue after; 0 is the beginning.
+    Looks at the `batch` events that follow number `after`. Returns how many it deleted and the number to continue
+    after: 0, the beginning, if none of them was old.
     """
     events = tx.rows(
         "SELECT seq, created_at FROM outbox WHERE seq > :after ORDER BY seq LIMIT :batch", after=after, batch=batch
     )
-    old = [seq for seq, created_at in events if created_at < before]
-    tx.run_each(
+    old = [seq for seq, created_at in events if created_at <= until]
+    deleted = tx.run_each(
         """DELETE FROM outbox WHERE seq = :seq
            AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.seq = outbox.seq AND due_at IS NOT NULL)""",
         ({"seq": seq} for seq in old),
     )
-    return old[-1] if old else 0
+    return deleted, old[-1] if old else 0
+
+
+def _count(tx: Tx, subscriber: str, which: str, most: int) -> int:
+    rows = tx.rows(
+        f"""SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE subscriber = :subscriber AND {which} LIMIT :most)""",
+        subscriber=subscriber, now=tx.now, most=most,
+    )  # fmt: skip
+    return int(rows[0][0])
+
+
+def _due_since(tx: Tx, subscriber: str, first: int) -> Sequence[Timestamp]:
+    """Since when the first delivery has been due that is due at `first` or later; empty if none is due."""
+    rows = tx.rows(
+        """SELECT max(due_at, created_at) FROM deliveries CROSS JOIN outbox USING (seq)
+           WHERE subscriber = :subscriber AND due_at BETWEEN :first AND :now ORDER BY due_at, seq LIMIT 1""",
+        subscriber=subscriber, first=first, now=tx.now,
+    )  # fmt: skip
+    return [Timestamp(since) for (since,) in rows]
 
 
 def _deliveries(tx: Tx, subscriber: str, which: str, limit: int, **parameters: object) -> Sequence[Delivery]:

@@ -4,7 +4,10 @@ from backend.infrastructure.database import Tx
 
 
 def insert(tx: Tx, request_id: str, email: str) -> None:
-    tx.run("INSERT INTO reset_requests (id, email) VALUES (:id, :email)", id=request_id, email=email)
+    tx.run(
+        "INSERT INTO reset_requests (id, email, created_at) VALUES (:id, :email, :now)",
+        id=request_id, email=email, now=tx.now,
+    )  # fmt: skip
 
 
 def take(tx: Tx, request_id: str) -> str | None:

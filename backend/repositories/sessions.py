@@ -166,5 +166,18 @@ def claim_token(tx: Tx, token_hash: bytes, nonce: bytes, successor: bytes) -> bo
     )  # fmt: skip
 
 
+def prune_tokens(tx: Tx, until: int, batch: int) -> int:
+    """Delete tokens that expired at or before `until` (seconds): the oldest, and at most `batch`. Returns their number.
+
+    A token that names a deleted one as its successor forgets it.
+    """
+    return tx.run(
+        """DELETE FROM refresh_tokens WHERE token_hash IN
+           (SELECT token_hash FROM refresh_tokens WHERE expires_at <= :until ORDER BY expires_at LIMIT :batch)""",
+        until=until,
+        batch=batch,
+    )
+
+
 def _hour_of(time: int) -> Timestamp:
     return Timestamp(time - time % HOUR)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from backend.domain import Account, IdempotentRequest, IdempotentResult, Transaction
 from backend.errors import (
@@ -20,8 +20,8 @@ from backend.web.handler import responds
 from backend.web.pagination import CursorQuery, Cursors, Page
 from backend.web.request import Request
 
-CurrencyCode = Annotated[str, Choice(CURRENCIES, "an active ISO 4217 code in capitals", "Currency")]
-Memo = Annotated[str | None, Text(0, 500)]
+CurrencyCode = Annotated[str, Choice(CURRENCIES, "an active ISO 4217 code in capitals", "Currency", "EUR")]
+Memo = Annotated[str | None, Text(0, 500, title="Memo", example="lunch")]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,13 @@ class Movement:
 
 @dataclass(frozen=True)
 class NewTransfer:
+    example: ClassVar = {
+        "fromAccountId": "0198c0de-0000-7000-8000-000000000001",
+        "toAccountId": "0198c0de-0000-7000-8000-000000000002",
+        "amount": 500,
+        "memo": "lunch",
+    }
+
     from_account_id: Reference
     to_account_id: Reference
     amount: Money

@@ -1,7 +1,7 @@
 """Orders: `/api/v1/orders`."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from backend.domain import IdempotentRequest, IdempotentResult, Order
 from backend.errors import Conflict, CurrencyMismatch, IdempotencyKeyReused, InsufficientFunds, NotFound, OutOfStock
@@ -13,6 +13,8 @@ from backend.web.pagination import CursorQuery, Cursors, Page
 from backend.web.request import Request
 from backend.web.schemas import list_of
 
+SOME_ID = "0198c0de-0000-7000-8000-000000000000"
+
 
 @dataclass(frozen=True)
 class Item:
@@ -22,6 +24,8 @@ class Item:
 
 @dataclass(frozen=True)
 class NewOrder:
+    example: ClassVar = {"accountId": SOME_ID, "items": [{"productId": SOME_ID, "quantity": 2}]}
+
     account_id: Reference
     items: Annotated[tuple[Item, ...], list_of(Item, 1, 50, unique="productId")]
     max_total: Money | None = None

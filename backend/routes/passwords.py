@@ -25,11 +25,12 @@ class NewPassword:
 
     def schema(self) -> Schema:
         description = "Not blank, not common; not the e-mail address, its local part, the name or this service's name."
-        return {**Text(8, 256, verbatim=True).schema(), "format": "password", "description": description}
+        text = Text(8, 256, verbatim=True, title="NewPassword", example="a quiet harbour")
+        return {**text.schema(), "format": "password", "description": description}
 
 
 ChosenPassword = Annotated[str, NewPassword()]
-GivenPassword = Annotated[str, Text(1, 256, verbatim=True)]
+GivenPassword = Annotated[str, Text(1, 256, verbatim=True, example="a quiet harbour")]
 
 
 @dataclass(frozen=True)

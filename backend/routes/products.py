@@ -1,7 +1,7 @@
 """Products: `/api/v1/products`."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from backend.domain import MAX_STOCK, Product
 from backend.errors import Conflict, PreconditionFailed
@@ -27,6 +27,8 @@ class NewProduct:
 
 @dataclass(frozen=True)
 class ProductChanges:
+    example: ClassVar = {"stock": 12}
+
     name: Name | None = None
     unit_price: Money | None = None
     stock: Stock | None = None

@@ -37,6 +37,7 @@ class UserChanges:
     """`roles` and `active` are for admins. `current_password` is needed to change the caller's own `email` only."""
 
     admin_only: ClassVar = ADMIN_ONLY
+    example: ClassVar = {"name": "Lady Grey"}
 
     name: Name | None = None
     email: EmailAddress | None = None

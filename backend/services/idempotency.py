@@ -2,9 +2,14 @@
 
 Key, effect and event are written in one transaction. Of two requests at the same moment, the second gets the write
 lock after the first has committed, and finds its key. A request that fails leaves no key, because its transaction is
-rolled back. The service checks rights before it calls `once`, so a replay needs them too.
+rolled back. The service checks rights before it calls `once`, so a replay needs them too. The database holds a hash of
+each key: clients choose keys, and may put an address or a token into one.
+
+An expired key is ignored, and overwritten when it is used again. It is not deleted here: that would be work on a
+request's path (operations/housekeeping.py does it).
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import TypeVar
@@ -18,7 +23,6 @@ from backend.repositories import idempotency_keys
 T = TypeVar("T")
 
 LIFETIME = 24 * 3600 * 1000  # milliseconds
-PRUNED = 5  # expired keys that each keyed write deletes: a bounded cost, and more than the one key it adds
 
 
 def once(tx: Tx, user_id: str, idempotent: IdempotentRequest, effect: Callable[[], T]) -> IdempotentResult[T]:
@@ -28,14 +32,13 @@ def once(tx: Tx, user_id: str, idempotent: IdempotentRequest, effect: Callable[[
     """
     if idempotent.key is None:
         return IdempotentResult(effect(), replayed=False)
-    expired = tx.now - LIFETIME
-    earlier = idempotency_keys.find(tx, user_id, idempotent.key, expired)
+    key = hashlib.sha256(f"{user_id} {idempotent.key}".encode()).digest()
+    earlier = idempotency_keys.find(tx, user_id, key, tx.now - LIFETIME)
     if earlier is not None:
         fingerprint, data = earlier
         if fingerprint != idempotent.fingerprint:
             raise IdempotencyKeyReused
         return IdempotentResult(json.loads(data), replayed=True)
     resource = effect()
-    idempotency_keys.prune(tx, expired, PRUNED)
-    idempotency_keys.put(tx, user_id, idempotent.key, idempotent.fingerprint, to_json(resource))
+    idempotency_keys.put(tx, user_id, key, idempotent.fingerprint, to_json(resource))
     return IdempotentResult(resource, replayed=False)

@@ -1,7 +1,8 @@
 """The constraints of one field, each as a check and as JSON Schema.
 
 A dataclass in `routes/` says `amount: Annotated[int, Integer(1, MAX_AMOUNT)]`; `schemas.py` reads it. A rule's `check`
-returns the value to use, or adds an error under `path` to `wrong` and returns None. Rules are immutable.
+returns the value to use, or adds an error under `path` to `wrong` and returns None. Rules are immutable. `title` names
+a rule's schema in `/openapi.json`, so that it is there once; `example` is the value with which `/docs` fills a form.
 """
 
 import re
@@ -60,6 +61,8 @@ class Text:
     low: int
     high: int
     verbatim: bool = False
+    title: str = ""
+    example: str = ""
 
     def check(self, value: object, path: str, wrong: FieldErrors) -> str | None:
         if not isinstance(value, str):
@@ -80,14 +83,16 @@ class Text:
 
     def schema(self) -> Schema:
         """The length of a trimmed text is in its pattern: `maxLength` would count the white space around it."""
+        named = _named(self.title, self.example)
         if self.verbatim:
-            return {"type": "string", "minLength": self.low, "maxLength": self.high, "pattern": "^[^\\u0000]*$"}
+            pattern = "^[^\\u0000]*$"
+            return {**named, "type": "string", "minLength": self.low, "maxLength": self.high, "pattern": pattern}
         edge, inner = f"[^{CONTROLS}{SPACES}]", f"[^{CONTROLS}]"
         kept = f"{edge}(?:{inner}{{0,{self.high - 2}}}{edge})?" + ("" if self.low else "|")
         pattern = rf"^[\t-\r{SPACES}]*(?:{kept})[\t-\r{SPACES}]*$"
         visible = ", at least one of them visible" if self.low else ""
         description = f"{self.low} to {self.high} characters after trimming{visible}."
-        return {"type": "string", "description": description, "pattern": pattern}
+        return {**named, "type": "string", "description": description, "pattern": pattern}
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ class Token:
     """A string of 1 to `high` characters that this service has made. It is not normalised: one spelling is valid."""
 
     high: int
+    example: str = ""
 
     def check(self, value: object, path: str, wrong: FieldErrors) -> str | None:
         if not isinstance(value, str):
@@ -108,7 +114,7 @@ class Token:
         return None
 
     def schema(self) -> Schema:
-        return Text(1, self.high, verbatim=True).schema()
+        return Text(1, self.high, verbatim=True, example=self.example).schema()
 
 
 @dataclass(frozen=True)
@@ -120,9 +126,14 @@ class Email:
         return text
 
     def schema(self) -> Schema:
-        description = "Without an encoded word (`=?`, RFC 2047)."
-        pattern = f"^{EMAIL.pattern}$"
-        return {"type": "string", "description": description, "format": "email", "maxLength": 254, "pattern": pattern}
+        return {
+            **_named("EmailAddress", "grey@example.com"),
+            "type": "string",
+            "description": "Without an encoded word (`=?`, RFC 2047).",
+            "format": "email",
+            "maxLength": 254,
+            "pattern": f"^{EMAIL.pattern}$",
+        }
 
 
 @dataclass(frozen=True)
@@ -157,11 +168,12 @@ class Boolean:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several strings. `meaning` describes a list too long for an error; `title` names it in OpenAPI."""
+    """One of several strings. `meaning` describes a list too long for an error."""
 
     of: Collection[str]
     meaning: str = ""
     title: str = ""
+    example: str = ""
 
     def check(self, value: object, path: str, wrong: FieldErrors) -> str | None:
         if isinstance(value, str) and (text := value.strip(WHITE)) in self.of:
@@ -170,8 +182,7 @@ class Choice:
         return None
 
     def schema(self) -> Schema:
-        title = {"title": self.title} if self.title else {}
-        return {**title, "type": "string", "enum": sorted(self.of)}
+        return {**_named(self.title, self.example), "type": "string", "enum": sorted(self.of)}
 
 
 @dataclass(frozen=True)
@@ -220,9 +231,13 @@ class ListOf:
         return {"type": "array", "items": self.rule.schema(), "minItems": self.low, "maxItems": self.high, **unique}
 
 
+def _named(title: str, example: str) -> Schema:
+    return {**({"title": title} if title else {}), **({"examples": [example]} if example else {})}
+
+
 # Field types that several schemas share.
 EmailAddress = Annotated[str, Email()]
-Name = Annotated[str, Text(1, 100)]
+Name = Annotated[str, Text(1, 100, title="Name", example="Earl Grey")]
 Money = Annotated[int, Integer(1, MAX_AMOUNT)]
 Reference = Annotated[str, Id()]
-Secret = Annotated[str, Token(4096)]
+Secret = Annotated[str, Token(4096, example="the token")]

@@ -5,7 +5,7 @@ contains a quotation mark, so in a well-formed list `"2"` can only be that tag, 
 """
 
 
-def matches_weakly(condition: str, version: int) -> bool:
+def matches_weakly(condition: str, version: int | str) -> bool:
     """Whether `If-None-Match` matches the version. A weak tag counts; `*` matches any version."""
     return condition.strip() == "*" or f'"{version}"' in condition
 

@@ -94,10 +94,11 @@ def _signature(handler: Handler) -> Signature:
 def is_validated(route: Route) -> bool:
     """Whether a client may keep the route's answer and revalidate it with `If-None-Match`.
 
-    An ETag is a version: it identifies a state of one resource. Without `{id}` the URL may mean another resource for
-    each caller, with the same version.
+    An ETag is a version: it identifies a state of one resource. Without `{id}`, and unless it is public, the URL may
+    mean another resource for each caller, with the same version.
     """
-    return contract_of(route).etag and PARAMETER in route.path
+    contract = contract_of(route)
+    return contract.etag and (PARAMETER in route.path or contract.public)
 
 
 def endpoint(route: Route, encode: Encode = to_json) -> Endpoint:

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from backend.domain import Caller
 from backend.errors import AppError, Contention, InternalError, Unauthorized
-from backend.infrastructure.logs import path_of, request_id
+from backend.infrastructure.logs import path_of, request_id, trace_id, trace_id_of
 from backend.settings import Networks
 from backend.web.client_address import client_address
 from backend.web.request import Request
@@ -34,16 +34,16 @@ def chain(middleware: Sequence[Middleware], last: Handle) -> Handle:
 
 
 def request_ids(next_handler: Handle) -> Handle:
-    """Put the request's id on every response and log line, and forbid content sniffing."""
+    """Put the request's id on every response and log line, and its trace id on log lines."""
 
     def handle(request: Request) -> Response:
-        token = request_id.set(request.id)
+        ids = request_id.set(request.id), trace_id.set(trace_id_of(request.environ.get("HTTP_TRACEPARENT", "")))
         try:
             response = next_handler(request)
         finally:
-            request_id.reset(token)
-        response.headers += request.answer_headers
-        response.headers += (("X-Request-ID", request.id), ("X-Content-Type-Options", "nosniff"))
+            request_id.reset(ids[0])
+            trace_id.reset(ids[1])
+        response.headers += [*request.answer_headers, ("X-Request-ID", request.id)]
         return response
 
     return handle
@@ -83,10 +83,11 @@ def error_answers(next_handler: Handle) -> Handle:
         try:
             return next_handler(request)
         except AppError as error:
-            return error_response(error, request.id)
+            request.error = error
         except Exception:
             log.exception("unexpected error")
-            return error_response(InternalError(), request.id)
+            request.error = InternalError()
+        return error_response(request.error, request.id)
 
     return handle
 

@@ -20,7 +20,7 @@ from backend.web.middleware import Handle
 from backend.web.request import Request
 from backend.web.response import Response
 
-UNLIMITED = {"/healthz", "/readyz"}
+UNLIMITED = {"/healthz", "/readyz", "/metrics"}
 
 
 class RateLimits:

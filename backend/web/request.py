@@ -50,6 +50,7 @@ class Request(WerkzeugRequest):
         self.caller: Caller | None = None  # by authentication
         self.auth_error: AppError | None = None  # the 401 for a bad token, by authentication
         self.counts: list[Count] = []  # that the request has made, by rate_limits
+        self.error: AppError | None = None  # that the response renders, by error_answers
         self._body: bytes | None = None  # until it is read
         self.answer_headers: list[tuple[str, str]] = []  # of every response, by any middleware
 
@@ -132,7 +133,7 @@ class Request(WerkzeugRequest):
             raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters without a comma.")
         return key
 
-    def is_known_version(self, version: int) -> bool:
+    def is_known_version(self, version: int | str) -> bool:
         """Whether `If-None-Match` matches this version (weak comparison, RFC 9110 §13.1.2)."""
         return matches_weakly(self.environ.get("HTTP_IF_NONE_MATCH", ""), version)
 

@@ -1,8 +1,9 @@
 """Schemas: dataclasses whose annotations say what a client may send, read into checks and into JSON Schema.
 
 A field with a default may be left out; `Annotated[X | None, …]` may be null. All wrong fields are reported at once. A
-schema with rules between fields has a static method `conflicts(values) -> {name: error}`. `read_body` and `read_query`
-are thread-safe and raise ValidationFailed.
+schema with rules between fields has a static method `conflicts(values) -> {name: error}`. If the examples of its fields
+make no good request, it has an `example`, with which `/docs` fills its form. `read_body` and `read_query` are
+thread-safe and raise ValidationFailed.
 """
 
 from collections.abc import Mapping
@@ -94,7 +95,9 @@ class Nested:
 
     def schema(self) -> Schema:
         known = fields_of(self.of)
+        example = {"examples": [self.of.example]} if hasattr(self.of, "example") else {}
         return {
+            **example,
             "title": self.of.__name__,
             "type": "object",
             "properties": {field.name: field_schema(field) for field in known},

@@ -1,4 +1,4 @@
--- The audit log: one row for each event, kept for ever.
+-- The audit log: one row for each event, kept for ever unless AUDIT_KEEP_DAYS is set.
 CREATE TABLE audit (
     id            text COLLATE "C" PRIMARY KEY,             -- the event's, so a repeated delivery adds no row
     user_id       text COLLATE "C",                         -- the actor

@@ -44,17 +44,21 @@ CREATE INDEX sessions_with_origin ON sessions (user_id) WHERE user_agent <> '' O
 -- old token and `nonce` here, and from `issued_at`, `expires_at` and `key_id` in the successor's row.
 CREATE TABLE refresh_tokens (
     token_hash    BLOB PRIMARY KEY,
-    session_id    TEXT NOT NULL REFERENCES sessions (id),
+    session_id    TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
     issued_at     INTEGER NOT NULL,             -- seconds, as in the token
     expires_at    INTEGER NOT NULL,             -- seconds, as in the token
     key_id        TEXT NOT NULL,
     used_at       INTEGER,                      -- this and the next two are set by the rotation
     nonce         BLOB,
-    successor     BLOB REFERENCES refresh_tokens (token_hash) DEFERRABLE INITIALLY DEFERRED
+    successor     BLOB REFERENCES refresh_tokens (token_hash) ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED
 ) STRICT, WITHOUT ROWID;
 
--- For the foreign key: without it, deleting a session would read every token.
+-- For the foreign keys: without these, deleting a session or a token would read every token.
 CREATE INDEX refresh_tokens_of_session ON refresh_tokens (session_id);
+CREATE INDEX refresh_tokens_by_successor ON refresh_tokens (successor) WHERE successor IS NOT NULL;
+
+-- Finds the expired tokens.
+CREATE INDEX refresh_tokens_by_expiry ON refresh_tokens (expires_at);
 
 -- Password resets that were requested for a user.
 CREATE TABLE password_resets (
@@ -70,5 +74,6 @@ CREATE INDEX password_resets_open ON password_resets (user_id) WHERE ended_at IS
 -- Addresses for which a reset was requested, of a user or not. A row is deleted as soon as its address is looked up.
 CREATE TABLE reset_requests (
     id            TEXT PRIMARY KEY,
-    email         TEXT NOT NULL
+    email         TEXT NOT NULL,
+    created_at    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;

@@ -26,3 +26,6 @@ CREATE INDEX deliveries_due ON deliveries (subscriber, due_at) WHERE due_at IS N
 
 -- Finds what waits behind an event of the same aggregate.
 CREATE INDEX deliveries_waiting ON deliveries (subscriber, aggregate, seq) WHERE aggregate IS NOT NULL;
+
+-- Counts dead letters.
+CREATE INDEX deliveries_dead ON deliveries (due_at) WHERE due_at IS NULL;

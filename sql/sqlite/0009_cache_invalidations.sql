@@ -38,10 +38,3 @@ END;
 CREATE TRIGGER products_deleted AFTER DELETE ON products BEGIN
     INSERT INTO cache_invalidations (key) VALUES ('products:' || OLD.id), ('products');
 END;
-
--- The log keeps its last 10,000 rows and up to a thousand more. A cache that has missed older ones drops everything.
--- Every thousandth row deletes at most 2,000 old ones, a bounded cost even after the log has grown long.
-CREATE TRIGGER cache_invalidations_pruned AFTER INSERT ON cache_invalidations WHEN NEW.seq % 1000 = 0 BEGIN
-    DELETE FROM cache_invalidations
-    WHERE seq <= NEW.seq - 10000 AND seq < (SELECT min(seq) FROM cache_invalidations) + 2000;
-END;

@@ -18,7 +18,8 @@ STATEMENTS = f"""
     SELECT {ID.format("i")}, 'user', {ID.format("i % :users")}, 'EUR', 0, 1600000000000 FROM numbers;
 
 {NUMBERS.format("0", ":users")} INSERT INTO idempotency_keys
-    SELECT owner_id, 'key-' || i, zeroblob(32), '{{}}', 1600000000000 + i FROM numbers, accounts WHERE id = :busy;
+    SELECT owner_id, CAST('key-' || i AS BLOB), zeroblob(32), '{{}}', 1600000000000 + i
+    FROM numbers, accounts WHERE id = :busy;
 {NUMBERS.format("0", ":users")} INSERT INTO sessions
     SELECT {ID.format("i")}, owner_id, 0, 'bench/1', '127.0.0.1', '127.0.0.1', 1600000000000, 1600000000000,
            1600000000000, NULL

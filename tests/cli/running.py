@@ -1,13 +1,22 @@
-"""The command line, run as an operator runs it: in its own process and outside the project's folder."""
+"""The command line, run as an operator runs it: outside the project's folder, and in its own process or as if it were.
 
+A process costs 0.3 s. So what does not concern the process itself, or file modes, is run in the test's.
+"""
+
+import atexit
 import contextlib
+import io
+import logging
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import app
 from tests.bound_by_modes import BOUND_BY_MODES
 
 ROOT = Path(__file__).parents[2]
@@ -22,8 +31,32 @@ def run(database: Path, *arguments: str, **settings: str) -> "subprocess.Complet
     """One command on that database, without a terminal."""
     return subprocess.run(
         [*BOUND_BY_MODES, *COMMAND, *arguments], env=environment(database, **settings), cwd=database.parent,
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
+
+
+def run_here(database: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """The same in this process, as root if this is root's."""
+    printed, errors, at_exit = io.StringIO(), io.StringIO(), list[Callable[[], object]]()
+    with (
+        contextlib.chdir(database.parent),
+        patch.dict(os.environ, environment(database, **settings), clear=True),
+        patch.multiple(sys, argv=["app.py", *arguments], stdin=io.StringIO()),
+        patch.object(atexit, "register", at_exit.append),
+        patch.object(logging.getLogger(), "handlers", []),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(errors),
+    ):
+        try:
+            app.main()
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+        for action in at_exit:
+            action()
+    return subprocess.CompletedProcess(arguments, status, printed.getvalue(), errors.getvalue())
 
 
 def refused(done: "subprocess.CompletedProcess[str]") -> str:
@@ -40,7 +73,7 @@ class DevelopmentServer:
         self.process = process
         self.first_line = process.stdout.readline()
         self._errors = errors
-        match = re.fullmatch(r"Serving on http://.*:([0-9]+)\n", self.first_line)
+        match = re.fullmatch(r"Read and try the API on http://.*:([0-9]+)/docs\n", self.first_line)
         assert match, self.first_line + self.errors()
         self.port = int(match[1])
 

@@ -14,7 +14,8 @@ import pytest
 from backend import __version__
 from backend.infrastructure.migrations import write_gate
 from backend.openapi.document import openapi_document
-from tests.cli.running import COMMAND, ROOT, environment, refused, run
+from tests.at_once import process_asleep
+from tests.cli.running import COMMAND, ROOT, environment, refused, run, run_here
 from tests.conftest import PASSWORD
 from tests.waiting import wait_until
 from tests.watching import holds_gate
@@ -24,10 +25,10 @@ OF_A_DATABASE = ("serve", "migrate", "create-admin", "users", "check")
 GOOD = {"ADMIN_PASSWORD": PASSWORD}
 
 
-def run_on(database: Path, command: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+def run_on(database: Path, command: str, by: Any = run, **settings: str) -> "subprocess.CompletedProcess[str]":
     """Run a command with all arguments it needs, on the test's address and database."""
     arguments = ["root@example.com"] if command == "create-admin" else []
-    return run(database, command, *arguments, **{"BIND": "127.0.0.1:0", **GOOD, **settings})
+    return by(database, command, *arguments, **{"BIND": "127.0.0.1:0", **GOOD, **settings})
 
 
 def change(database: Path, *statements: str) -> None:
@@ -59,7 +60,7 @@ def test_help_lists_the_commands(tmp_path):
     done = run(tmp_path / "app.db", "--help")
     assert done.returncode == 0
     listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("    ")]
-    assert set(COMMANDS) <= set(listed)
+    assert {*COMMANDS, "backup", "verify", "restore"} <= set(listed)
 
 
 def test_version_is_that_of_the_package(tmp_path):
@@ -88,7 +89,7 @@ def test_another_schema_than_the_codes_is_refused(database_path, command, age):
     """The one line says which of the two is older and what to do. `migrate` and `serve` migrate an older one."""
     change(database_path, AGE[age])
     arguments = ["ada@example.com"] if command == "create-admin" else []
-    line = refused(run(database_path, command, *arguments, BIND="127.0.0.1:0", **GOOD))
+    line = refused(run_here(database_path, command, *arguments, BIND="127.0.0.1:0", **GOOD))
     assert age in line
     assert ("python app.py migrate" in line) == (age == "older")
 
@@ -117,7 +118,7 @@ def test_a_command_that_writes_waits_for_its_turn_beside_a_server_that_writes(
             [*COMMAND, *arguments], env=environment(database_path, **GOOD),
             cwd=database_path.parent, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         )  # fmt: skip
-        wait_until(lambda: command.poll() is not None or holds_gate(command.pid, database_path), 30)
+        wait_until(lambda: command.poll() is not None or holds_gate(command.pid, database_path))
         assert command.poll() is None
         assert users_in(database_path) == before
     command.communicate(timeout=60)
@@ -128,7 +129,7 @@ def test_a_command_that_writes_waits_for_its_turn_beside_a_server_that_writes(
 def test_create_admin_refuses_an_address_that_exists(database_path, api, ada):
     """In any case of its letters: another person may have signed up with it."""
     before = users_in(database_path)
-    line = refused(run(database_path, "create-admin", "ADA@example.com", ADMIN_PASSWORD="another pass word"))
+    line = refused(run_here(database_path, "create-admin", "ADA@example.com", ADMIN_PASSWORD="another pass word"))
     assert "ADA@example.com" in line and "--existing" in line
     assert users_in(database_path) == before
     assert api.get("/users", ada).status_code == 403
@@ -140,7 +141,9 @@ def test_create_admin_grants_the_role_to_an_existing_user_with_existing(database
     """That user's logins end, for they may be another person's; the password stays, and the command says both."""
     for _ in range(times):
         ada = api.log_in(ada.email)
-        done = run(database_path, "create-admin", "--existing", "ADA@example.com", ADMIN_PASSWORD="another pass word")
+        done = run_here(
+            database_path, "create-admin", "--existing", "ADA@example.com", ADMIN_PASSWORD="another pass word"
+        )
         assert (done.returncode, done.stderr) == (0, "")
         assert "password stays" in done.stdout and "login" in done.stdout
         answer = api.get("/users/me", ada)
@@ -154,13 +157,13 @@ def test_create_admin_grants_the_role_to_an_existing_user_with_existing(database
 def test_create_admin_refuses_a_deactivated_user(database_path, api, admin, ada, existing):
     api.patch(f"/users/{ada.id}", admin, {"active": False})
     before = users_in(database_path)
-    line = refused(run(database_path, "create-admin", *existing, "ada@example.com", **GOOD))
+    line = refused(run_here(database_path, "create-admin", *existing, "ada@example.com", **GOOD))
     assert "deactivated" in line and "--existing" not in line
     assert users_in(database_path) == before
 
 
 def test_create_admin_finds_no_existing_user(database_path):
-    assert "No user" in refused(run(database_path, "create-admin", "--existing", "ada@example.com", **GOOD))
+    assert "No user" in refused(run_here(database_path, "create-admin", "--existing", "ada@example.com", **GOOD))
     assert users_in(database_path) == []
 
 
@@ -187,7 +190,7 @@ def test_create_admin_makes_no_user_if_the_role_cannot_be_given(database_path, m
 )
 def test_create_admin_refuses_a_bad_address_or_password(database_path, email, password, named):
     """A line that says what is wrong, without the password; no user is made."""
-    line = refused(run(database_path, "create-admin", email, ADMIN_PASSWORD=password))
+    line = refused(run_here(database_path, "create-admin", email, ADMIN_PASSWORD=password))
     assert named in line and "{" not in line
     assert not password or password not in line
     assert users_in(database_path) == []
@@ -201,7 +204,10 @@ def create_admin_on_a_terminal(database_path, email, *launcher):
     pipes = {"stdin": terminal, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=environment(database_path), start_new_session=True, **pipes) as process:
         os.close(terminal)
-        yield process, ours
+        try:
+            yield process, ours
+        finally:
+            process.kill()
     os.close(ours)
 
 
@@ -223,7 +229,7 @@ def test_create_admin_prompts_on_a_terminal_without_echo(database_path, make_api
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_a_line_end_behind_the_password_does_not_count(database_path, make_api, end):
     """A password that is read from a file often ends in one; on a terminal it ends the input."""
-    done = run(database_path, "create-admin", "root@example.com", ADMIN_PASSWORD=f" {PASSWORD} {end}")
+    done = run_here(database_path, "create-admin", "root@example.com", ADMIN_PASSWORD=f" {PASSWORD} {end}")
     assert (done.returncode, done.stderr) == (0, "")
     assert make_api().log_in("root@example.com", f" {PASSWORD} ")
 
@@ -256,6 +262,7 @@ def test_the_prompt_can_be_left(database_path, key, status):
         shown = b""
         while b"Password: " not in shown:
             shown += os.read(ours, 1000)
+        process_asleep(process.pid)  # Python would notice a Ctrl-C that came just before its read at the next key
         os.write(ours, key)
         assert process.wait(60) == status
         assert b"Traceback" not in process.stderr.read() + process.stdout.read()
@@ -289,9 +296,9 @@ def test_openapi_prints_the_document_that_is_served(tmp_path, api):
 def test_check_finds_a_ledger_that_does_not_add_up(database_path, api, admin, ada, told):
     """Exit status 0 while the sums are right; else the line names the currency or the account."""
     account = api.account(ada, balance=100, admin=admin)
-    assert run(database_path, "check").returncode == 0
+    assert run_here(database_path, "check").returncode == 0
     change(database_path, UNBALANCED[told])
-    line = refused(run(database_path, "check"))
+    line = refused(run_here(database_path, "check"))
     assert told in line
     assert told == "EUR" or account in line
 
@@ -311,7 +318,7 @@ def test_check_finds_a_ledger_that_does_not_add_up(database_path, api, admin, ad
 )
 def test_a_bad_setting_stops_every_command_with_one_line(database_path, command, name, value):
     """The line has the variable, its value (unless secret) and the allowed values."""
-    line = refused(run_on(database_path, command, **{name: value}))
+    line = refused(run_on(database_path, command, run_here, **{name: value}))
     assert line.startswith(name)
     assert "must be" in line
     assert (value in line.partition(";")[0]) == (name not in ("JWT_SECRETS", "WEBHOOK_SECRET"))
@@ -365,7 +372,7 @@ def test_what_cannot_be_the_database_stops_every_command_with_one_line(tmp_path,
 
 @pytest.mark.parametrize("command", ["routes", "openapi"])
 def test_commands_that_need_no_database_ignore_its_path(tmp_path, command):
-    assert run(tmp_path / "app.db", command, DATABASE_URL=f"sqlite:///{tmp_path}").returncode == 0
+    assert run_here(tmp_path / "app.db", command, DATABASE_URL=f"sqlite:///{tmp_path}").returncode == 0
 
 
 @pytest.mark.parametrize("command", ["serve", "create-admin", "check"])
@@ -388,8 +395,10 @@ def test_a_command_line_that_cannot_be_read_is_a_usage_error(tmp_path):
         ["users", "--activate", "a@example.com", "--deactivate", "a@example.com"],
         ["users", "--activate", os.fsdecode(b"\xff@example.com")],
         ["users", "--deactivate", os.fsdecode(b"\xff@example.com")],
+        ["backup"],
+        ["restore", os.fsdecode(b"\xff.db")],
     ):
-        done = run(tmp_path / "app.db", *arguments)
+        done = run_here(tmp_path / "app.db", *arguments)
         assert done.returncode == 2
         assert done.stderr.startswith("usage: ") and "Traceback" not in done.stderr
 

@@ -50,6 +50,13 @@ def server(tmp_path):
         yield server
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A server for tests that leave nothing behind."""
+    with development_server(tmp_path_factory.mktemp("shared") / "app.db") as server:
+        yield server
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_migrates_and_answers_until_it_is_stopped(tmp_path, number):
     with development_server(tmp_path / "app.db", WEB_CONCURRENCY=" ") as server:
@@ -75,9 +82,9 @@ def test_signals_that_repeat_while_connections_arrive_end_it_once(tmp_path):
         assert "Traceback" not in server.errors()
 
 
-def test_it_prints_its_address_and_commands_that_can_be_pasted(server):
+def test_it_prints_the_address_of_its_page_and_commands_that_can_be_pasted(server):
     """Once it listens. Port 0 is any that is free."""
-    assert server.first_line == f"Serving on http://127.0.0.1:{server.port}\n"
+    assert server.first_line == f"Read and try the API on http://127.0.0.1:{server.port}/docs\n"
     socket.create_connection(("127.0.0.1", server.port), timeout=30).close()
     _, printed = server.end(signal.SIGINT)
     assert printed.splitlines()[1] == f"  curl -s http://127.0.0.1:{server.port}/healthz"
@@ -86,7 +93,7 @@ def test_it_prints_its_address_and_commands_that_can_be_pasted(server):
 @pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6")
 def test_an_ipv6_address_is_printed_as_urls_have_it(tmp_path):
     with development_server(tmp_path / "app.db", BIND="[::1]:0") as server:
-        assert server.first_line == f"Serving on http://[::1]:{server.port}\n"
+        assert server.first_line == f"Read and try the API on http://[::1]:{server.port}/docs\n"
         socket.create_connection(("::1", server.port), timeout=30).close()
 
 
@@ -130,7 +137,7 @@ def test_the_whole_contract_is_served(server):
     status, _, body = ask(server.port, "DELETE", "/api/v1/auth/sessions", None, token)
     assert (status, body) == (204, b"")
     assert ask(server.port, "GET", "/openapi.json")[0] == 200
-    lines = [json.loads(line) for line in server.errors().splitlines()]
+    _, *lines = [json.loads(line) for line in server.errors().splitlines()]  # the first is the start's
     assert [line["status"] for line in lines] == [200, 201, 200, 200, 304, 204, 200]
 
 
@@ -151,13 +158,13 @@ def test_the_whole_contract_is_served(server):
         ),
     ],
 )
-def test_a_badly_framed_body_gets_an_error_envelope(server, head, body, code):
+def test_a_badly_framed_body_gets_an_error_envelope(shared, head, body, code):
     """No traceback is printed, and the next request is served."""
     request = b"POST /api/v1/users HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n"
-    answer = exchange(server.port, request, body)
+    answer = exchange(shared.port, request, body)
     assert b'"error":{"code":"' + code + b'"' in answer
-    assert ask(server.port, "GET", "/healthz")[0] == 200
-    assert "Traceback" not in server.errors()
+    assert ask(shared.port, "GET", "/healthz")[0] == 200
+    assert "Traceback" not in shared.errors()
 
 
 @pytest.mark.parametrize(
@@ -174,29 +181,30 @@ def test_a_badly_framed_body_gets_an_error_envelope(server, head, body, code):
         (b"GET /healthz HTTP/1.1", b"X: y\r\n" * 101, 431, "HEADERS_TOO_LARGE"),
     ],
 )
-def test_a_head_that_cannot_be_parsed_or_routed_gets_an_envelope(server, request_line, head, status, code):
+def test_a_head_that_cannot_be_parsed_or_routed_gets_an_envelope(shared, request_line, head, status, code):
     """No traceback is printed, and the log line has no byte that controls a terminal."""
-    answered, _, body = exchange(server.port, request_line + b"\r\n" + head + b"\r\n").partition(b"\r\n\r\n")
+    answered, _, body = exchange(shared.port, request_line + b"\r\n" + head + b"\r\n").partition(b"\r\n\r\n")
     assert answered.startswith(b"HTTP/1.1 %d " % status)
     envelope = json.loads(body)
     assert envelope["error"]["code"] == code
     assert f"X-Request-ID: {envelope['meta']['requestId']}".encode() in answered
-    assert ask(server.port, "GET", "/healthz")[0] == 200
-    assert "Traceback" not in server.errors()
-    assert all(json.loads(line) for line in server.errors().splitlines())
+    assert b"Content-Security-Policy: default-src 'none'" in answered
+    assert ask(shared.port, "GET", "/healthz")[0] == 200
+    assert "Traceback" not in shared.errors()
+    assert all(json.loads(line) for line in shared.errors().splitlines())
 
 
-def test_an_answer_comes_before_a_body_that_never_ends(server):
+def test_an_answer_comes_before_a_body_that_never_ends(shared):
     """A client that keeps a refused chunked request open gets the refusal at once."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as stream:
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=30) as stream:
         stream.sendall(b"POST /api/v1/users HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab")
         assert stream.recv(100).startswith(b"HTTP/1.1 411 ")
 
 
-def test_clients_are_served_beside_one_that_stalls(server):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as stream:
+def test_clients_are_served_beside_one_that_stalls(shared):
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=30) as stream:
         stream.sendall(b"POST /api/v1/users HTTP/1.1\r\n")
-        assert ask(server.port, "GET", "/healthz")[0] == 200
+        assert ask(shared.port, "GET", "/healthz")[0] == 200
 
 
 def test_deliveries_left_by_another_process_are_made_without_a_request(tmp_path, database_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from backend.cli import users
-from tests.cli.running import refused, run
+from tests.cli.running import refused, run_here
 
 
 def rows(done):
@@ -17,7 +17,7 @@ def rows(done):
 def test_users_are_listed_oldest_first(database_path, api, admin, ada, grace):
     api.patch(f"/users/{grace.id}", admin, {"active": False})
     created = [api.get(f"/users/{person.id}", admin).json["data"]["createdAt"] for person in (admin, ada, grace)]
-    assert rows(run(database_path, "users")) == [
+    assert rows(run_here(database_path, "users")) == [
         [admin.id, created[0], "active", "admin,user", admin.email],
         [ada.id, created[1], "active", "user", ada.email],
         [grace.id, created[2], "deactivated", "user", grace.email],
@@ -25,7 +25,7 @@ def test_users_are_listed_oldest_first(database_path, api, admin, ada, grace):
 
 
 def test_without_users_the_table_is_empty(database_path):
-    assert rows(run(database_path, "users")) == []
+    assert rows(run_here(database_path, "users")) == []
 
 
 def test_each_user_is_listed_once_however_many_there_are(app, api, monkeypatch, capsys):
@@ -38,7 +38,7 @@ def test_each_user_is_listed_once_however_many_there_are(app, api, monkeypatch, 
 def test_a_deactivated_user_is_locked_out_and_an_activated_one_logs_in_again(database_path, api, admin, ada):
     """Every login ends and stays ended. Each command is idempotent."""
     for _ in range(2):
-        done = run(database_path, "users", "--deactivate", " ADA@example.com")
+        done = run_here(database_path, "users", "--deactivate", " ADA@example.com")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == "ada@example.com is deactivated; every login of this user has ended\n"
     assert api.get("/users/me", ada).status_code == 401
@@ -46,7 +46,7 @@ def test_a_deactivated_user_is_locked_out_and_an_activated_one_logs_in_again(dat
     login = {"email": ada.email, "password": "correct horse battery staple"}
     assert api.post("/auth/login", json=login).status_code == 401
     for _ in range(2):
-        done = run(database_path, "users", "--activate", "ada@example.com")
+        done = run_here(database_path, "users", "--activate", "ada@example.com")
         assert (done.returncode, done.stdout, done.stderr) == (0, "ada@example.com is active\n", "")
     assert api.get("/users/me", ada).status_code == 401
     assert api.log_in(ada.email).id == ada.id
@@ -57,7 +57,7 @@ def test_events_and_audit_equal_those_of_the_api_except_for_the_actor(database_p
     for active in (False, True):
         api.patch(f"/users/{ada.id}", admin, {"active": active})
     for option in ("--deactivate", "--activate"):
-        assert run(database_path, "users", option, ada.email).returncode == 0
+        assert run_here(database_path, "users", option, ada.email).returncode == 0
     with api.app.database.snapshot() as tx:
         events = tx.rows(
             "SELECT name, user_id, payload FROM outbox WHERE resource_id = :id AND name <> 'user.created' ORDER BY seq",
@@ -70,14 +70,16 @@ def test_events_and_audit_equal_those_of_the_api_except_for_the_actor(database_p
 
 
 def test_the_last_active_admin_cannot_be_deactivated(database_path, api, admin):
-    assert refused(run(database_path, "users", "--deactivate", admin.email)) == "The last active admin must stay one."
+    assert (
+        refused(run_here(database_path, "users", "--deactivate", admin.email)) == "The last active admin must stay one."
+    )
     assert api.get("/users/me", admin).status_code == 200
     other = api.admin("Other")
-    assert run(database_path, "users", "--deactivate", admin.email).returncode == 0
-    assert "last active admin" in refused(run(database_path, "users", "--deactivate", other.email))
+    assert run_here(database_path, "users", "--deactivate", admin.email).returncode == 0
+    assert "last active admin" in refused(run_here(database_path, "users", "--deactivate", other.email))
 
 
 @pytest.mark.parametrize("option", ["--activate", "--deactivate"])
 @pytest.mark.parametrize("email", ["nobody@example.com", "nonsense", ""])
 def test_an_unknown_e_mail_fails_with_one_line(database_path, option, email):
-    assert refused(run(database_path, "users", option, email)) == "No user has this e-mail address."
+    assert refused(run_here(database_path, "users", option, email)) == "No user has this e-mail address."

@@ -6,7 +6,7 @@ from tests.delivery.relaying import Process
 
 
 @pytest.fixture
-def process(database_path, clock):
+def process(database_path, clock, no_wait_for_the_disk):
     """`process(inbox, …)`: another process on the test's database, as far as a relay can tell."""
     made = []
 

@@ -22,7 +22,7 @@ class Inbox:
 
     def deliver(self, event):
         self.called = True
-        if not self.open.wait(30):
+        if not self.open.wait(60):
             raise TimeoutError
         self.got.append((event.resource_id, event.payload["number"]))
         if event.resource_id in self.failing:

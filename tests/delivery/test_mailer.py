@@ -300,7 +300,7 @@ def test_the_address_of_a_deleted_user_is_nowhere_and_gets_no_mail(make_api, ser
     back = {"email": "back@example.com", "active": True}
     assert api.patch(f"/users/{ada.id}", admin, back).status_code == 200
     server.refuse = ""
-    wait_until(lambda: not owed(api), 10)
+    wait_until(lambda: not owed(api))
     assert server.mails == []
     left = str(outsider.contents())
     assert ada.email not in left and "second@example.com" not in left

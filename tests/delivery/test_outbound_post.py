@@ -137,7 +137,7 @@ def test_the_connection_goes_to_the_address_that_was_checked(receiver):
         asked.append(host)
         return [(*TCP, ("10.1.2.3", port)), (*TCP, ("127.0.0.1", port))]
 
-    assert post(f"http://hooks.example:{receiver.port}/x?y=1", b"", {}, LOOPBACK, 5, resolve) == 204
+    assert post(f"http://hooks.example:{receiver.port}/x?y=1", b"", {}, LOOPBACK, 30, resolve) == 204
     (arrival,) = receiver.arrivals
     assert (asked, arrival.path) == (["hooks.example"], "/x?y=1")
     assert arrival.headers["host"] == f"hooks.example:{receiver.port}"
@@ -147,13 +147,13 @@ def test_after_an_address_that_does_not_answer_the_next_is_tried(receiver):
     def resolve(host, port, **_):
         return [(*TCP, ("127.0.0.1", 1)), (*TCP, ("127.0.0.1", port))]
 
-    assert post(f"http://hooks.example:{receiver.port}", b"", {}, LOOPBACK, 5, resolve) == 204
+    assert post(f"http://hooks.example:{receiver.port}", b"", {}, LOOPBACK, 30, resolve) == 204
     assert receiver.arrivals[0].path == "/"
 
 
 def test_a_name_without_addresses_is_refused():
     with pytest.raises(AddressRefused):
-        post("http://hooks.example/", b"", {}, LOOPBACK, 5, lambda *_, **__: [])
+        post("http://hooks.example/", b"", {}, LOOPBACK, 30, lambda *_, **__: [])
 
 
 def test_a_receiver_that_never_answers_is_given_up_at_the_deadline(receiver):
@@ -180,7 +180,7 @@ def test_a_receiver_that_sends_single_bytes_is_given_up_at_the_deadline(receiver
     receiver.answer = drip
     with pytest.raises((OSError, http.client.HTTPException)):
         post(receiver.url, b"", {}, LOOPBACK, 0.3)
-    assert ended.wait(10)
+    assert ended.wait(30)
 
 
 def test_an_endless_answer_is_not_read(receiver):
@@ -190,7 +190,7 @@ def test_an_endless_answer_is_not_read(receiver):
             stream.write(b"x" * 65536)
 
     receiver.answer = pour
-    assert post(receiver.url, b"", {}, LOOPBACK, 5) == 200
+    assert post(receiver.url, b"", {}, LOOPBACK, 30) == 200
 
 
 def test_nothing_is_sent_when_the_resolver_took_all_the_time(receiver):
@@ -211,10 +211,10 @@ def test_tls_verifies_the_name_of_the_url(certificate_of):
         def resolve(host, port, **_):
             return [(*TCP, ("127.0.0.1", port))]
 
-        assert post(f"https://hooks.example:{port}/", b"hello", {}, LOOPBACK, 5, resolve) == 204
+        assert post(f"https://hooks.example:{port}/", b"hello", {}, LOOPBACK, 30, resolve) == 204
         for url in (f"https://other.example:{port}/", f"https://127.0.0.1:{port}/"):
             with pytest.raises(ssl.SSLCertVerificationError):
-                post(url, b"", {}, LOOPBACK, 5, resolve)
+                post(url, b"", {}, LOOPBACK, 30, resolve)
         assert [arrival.body for arrival in receiver.arrivals] == [b"hello"]
     outbound_post.tls_context.cache_clear()
 

@@ -10,7 +10,7 @@ import pytest
 
 from backend.errors import Unavailable
 from backend.infrastructure.database import Duplicate
-from tests.at_once import at_once
+from tests.at_once import asleep, at_once
 from tests.watching import descriptors_of, in_a_thread
 
 
@@ -317,3 +317,20 @@ def test_a_read_cannot_write_and_is_over_after_its_block(database, written):
     with pytest.raises(RuntimeError):
         tx.rows("SELECT text FROM notes")
     assert written() == []
+
+
+def test_a_listener_learns_how_long_each_transaction_waited_for_the_lock_and_held_it(database, write):
+    """Also one that raises. Reads do not count."""
+    heard = []
+    database.on_write.append(lambda waited, held: heard.append((waited, held)))
+    with suppress(RuntimeError), database.transaction():
+        second = threading.Thread(target=write, args=["second"])
+        second.start()
+        asleep(second, 0.2)
+        raise RuntimeError
+    second.join()
+    assert texts(database) == ["second"]
+    (first_waited, first_held), (second_waited, _) = heard
+    assert first_held >= 0.2
+    assert second_waited >= 0.2
+    assert first_waited >= 0

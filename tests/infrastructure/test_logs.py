@@ -10,13 +10,22 @@ from select import PIPE_BUF
 
 import pytest
 
-from backend.infrastructure.logs import PATH_KEPT, JsonFormatter, TerminalFormatter, path_of, request_id
+from backend.infrastructure.logs import (
+    PATH_KEPT,
+    JsonFormatter,
+    TerminalFormatter,
+    path_of,
+    request_id,
+    trace_id,
+    trace_id_of,
+)
 
 ROOT = Path(__file__).parents[2]
 FIELDS = {
     "method": "GET", "path": "/api/v1/users/me", "route": "/api/v1/users/me", "status": 200, "ms": 1.25,
     "userId": "0199-ada", "client": "203.0.113.9", "bytes": 344,
 }  # fmt: skip
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PROGRAM = """
 import logging
 from backend.infrastructure import logs
@@ -43,6 +52,13 @@ def in_request():
     token = request_id.set("mine-to-find")
     yield
     request_id.reset(token)
+
+
+@pytest.fixture
+def in_trace():
+    token = trace_id.set(TRACE)
+    yield
+    trace_id.reset(token)
 
 
 def failure():
@@ -147,7 +163,46 @@ def test_the_line_of_a_request_is_its_fields(in_request):
     assert line == {"time": line["time"], "level": "INFO", "requestId": "mine-to-find", **FIELDS}
 
 
-def test_the_line_of_a_request_is_never_parted_in_a_pipe(in_request):
+@pytest.mark.parametrize(
+    "header",
+    [
+        f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-ff",
+        f"cc-{TRACE}-{PARENT}-01", f"cc-{TRACE}-{PARENT}-01-", f"01-{TRACE}-{PARENT}-01-what-the-future-will-be-like",
+    ],
+)  # fmt: skip
+def test_a_trace_id_is_read_from_a_traceparent(header):
+    """Of this version of the standard, and of later ones, which may add fields."""
+    assert trace_id_of(header) == TRACE
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "", "00", TRACE, f"00-{TRACE}-{PARENT}", f"00-{TRACE}-{PARENT}-1", f"00-{TRACE[1:]}-{PARENT}-01",
+        f"00-{TRACE}0-{PARENT}-01", f"00-{TRACE}-{PARENT}0-01", f"0-{TRACE}-{PARENT}-01", f"00_{TRACE}_{PARENT}_01",
+        f"00-{TRACE.upper()}-{PARENT}-01", f"00-{TRACE}-{PARENT.upper()}-01", f"0G-{TRACE}-{PARENT}-01",
+        f"00-{'0' * 32}-{PARENT}-01", f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE}-{PARENT}-01-", f"00-{TRACE}-{PARENT}-01-more", f"00-{TRACE}-{PARENT}-01.",
+        f"ff-{TRACE}-{PARENT}-01", f"cc-{TRACE}-{PARENT}-01.more", f"cc-{TRACE}-{PARENT}-011",
+        f" 00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-01\n",
+        f"00-{TRACE}-{PARENT}-01,00-{TRACE}-{PARENT}-01", f"01-{TRACE}-{PARENT}-01-,01-{TRACE}-{PARENT}-01",
+    ],
+)  # fmt: skip
+def test_a_traceparent_that_is_invalid_or_repeated_has_no_trace_id(header):
+    """Two header lines arrive joined by a comma."""
+    assert trace_id_of(header) is None
+
+
+def test_within_a_trace_every_line_has_its_id_beside_that_of_the_request(in_request, in_trace):
+    of_request, of_program = (json.loads(JsonFormatter().format(made)) for made in (request(), record("beware")))
+    assert list(of_request) == ["time", "level", "requestId", "traceId", *FIELDS]
+    assert list(of_program) == ["time", "level", "logger", "requestId", "traceId", "message"]
+    assert of_request["traceId"] == of_program["traceId"] == TRACE
+    for made in (request(), record("beware")):
+        assert TerminalFormatter(colour=False).format(made).endswith(f" mine-to-find {TRACE}")
+
+
+def test_the_line_of_a_request_is_never_parted_in_a_pipe(in_request, in_trace):
     """Whatever its path has: each character takes at most 12 bytes."""
     path = path_of("/" + "\U0001f600" * 2 * PATH_KEPT)
     assert len(JsonFormatter().format(request(path=path))) < PIPE_BUF

@@ -35,7 +35,7 @@ class Slow:
     def __call__(self) -> object:
         self.calls += 1
         self.begun.set()
-        assert self.end.wait(10)
+        assert self.end.wait(30)
         if isinstance(self._value, BaseException):
             raise self._value
         return self._value
@@ -48,7 +48,7 @@ def flights() -> SingleFlight[Any]:
 
 @pytest.fixture
 def run(flights: SingleFlight[Any]):
-    """Call in another thread: `run(key, fetch).result(10)` is the result."""
+    """Call in another thread: `run(key, fetch).result(30)` is the result."""
     with ThreadPoolExecutor(20) as threads:
 
         def run(key: object, fetch: Callable[[], object]) -> Future[Any]:
@@ -64,11 +64,11 @@ def refuse() -> None:
 def test_of_twenty_concurrent_calls_one_fetches_and_all_get_its_result(run):
     fetch, key = Slow(object()), Key(21)  # the first call looks it up and then stores it
     first = run(key, fetch)
-    assert fetch.begun.wait(10)
+    assert fetch.begun.wait(30)
     others = [run(key, refuse) for _ in range(19)]
-    assert key.asked.wait(10)
+    assert key.asked.wait(30)
     fetch.end.set()
-    assert {id(future.result(10)) for future in [first, *others]} == {id(first.result())}
+    assert {id(future.result(30)) for future in [first, *others]} == {id(first.result())}
     assert fetch.calls == 1
 
 
@@ -77,13 +77,13 @@ def test_an_error_is_raised_to_all_concurrent_calls_and_not_kept(run, flights, e
     """The next call fetches again."""
     fetch, key = Slow(error), Key(6)
     futures = [run(key, fetch)]
-    assert fetch.begun.wait(10)
+    assert fetch.begun.wait(30)
     futures += [run(key, refuse) for _ in range(4)]
-    assert key.asked.wait(10)
+    assert key.asked.wait(30)
     fetch.end.set()
     for future in futures:
         with pytest.raises(type(error), match="on purpose"):
-            future.result(10)
+            future.result(30)
     assert flights.run(key, lambda: "fine") == "fine"
 
 
@@ -94,7 +94,7 @@ def test_a_result_is_not_kept(flights):
 def test_calls_for_different_keys_do_not_wait_for_each_other(run, flights):
     slow = Slow("slow")
     waiting = run("a", slow)
-    assert slow.begun.wait(10)
+    assert slow.begun.wait(30)
     assert flights.run("b", lambda: "quick") == "quick"
     slow.end.set()
-    assert waiting.result(10) == "slow"
+    assert waiting.result(30) == "slow"

@@ -1,5 +1,6 @@
 """Idempotency keys live 24 hours, and the cost of a keyed write does not depend on the number of expired keys."""
 
+import hashlib
 import time
 
 import pytest
@@ -24,18 +25,24 @@ def clock() -> Stopped:
     return Stopped()
 
 
+def stored(user_id, key):
+    """What the database holds of a key."""
+    return hashlib.sha256(f"{user_id} {key}".encode()).digest()
+
+
 @pytest.fixture
-def keys(api):
-    """The stored keys. `keys(old=20)` first adds as many expired ones of Ada, the oldest first."""
+def keys(api, ada):
+    """Ada's stored keys by name. `keys(ada.id, old=20)` first adds as many expired ones, the oldest first."""
+    names = {stored(ada.id, name): name for name in ["k", *(f"old-{n}" for n in range(2000))]}
 
     def keys(user_id="", old=0, created_at=0):
         with api.app.database.transaction() as tx:
             tx.run_each(
                 "INSERT INTO idempotency_keys VALUES (:user, :key, :fingerprint, '{}', :at)",
-                [{"user": user_id, "key": f"old-{n}", "fingerprint": b"f" * 32, "at": created_at + n}
+                [{"user": user_id, "key": stored(user_id, f"old-{n}"), "fingerprint": b"f" * 32, "at": created_at + n}
                  for n in range(old)],
             )  # fmt: skip
-            return [key for (key,) in tx.rows("SELECT key FROM idempotency_keys ORDER BY created_at")]
+            return [names[key] for (key,) in tx.rows("SELECT key FROM idempotency_keys ORDER BY created_at")]
 
     return keys
 

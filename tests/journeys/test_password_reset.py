@@ -59,7 +59,7 @@ def parted(answer):
 
 
 def test_a_busy_database_answers_alike_for_known_and_unknown_addresses(make_api, ada, outsider):
-    api = make_api(busy_timeout_seconds=0.05)
+    api = make_api(busy_timeout_seconds=1)
     wait_until(lambda: all_delivered(api))
     with outsider.locked():
         known, unknown = (parted(ask(api, email)) for email in (ada.email, "nobody@example.com"))

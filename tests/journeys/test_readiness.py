@@ -8,7 +8,6 @@ import pytest
 
 from backend.infrastructure.shutdown import shutting_down
 from tests.at_once import at_once
-from tests.conftest import Clock
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -29,7 +28,7 @@ def test_a_service_that_can_work_is_ready(api):
 
 
 def test_a_database_that_another_program_has_locked_is_not_writable(make_api, outsider, clock):
-    api = make_api(busy_timeout_seconds=0.1)
+    api = make_api(busy_timeout_seconds=1)
     with outsider.locked():
         assert failing(api).keys() == {"database"}
     clock.advance(1)
@@ -57,13 +56,13 @@ def test_a_disk_that_is_nearly_full_is_named(api, monkeypatch):
     assert failing(api) == {"diskSpace": "1 MB are free, 32 needed."}
 
 
-def test_events_that_are_not_delivered_are_named(api, ada, clock):
+def test_events_that_are_not_delivered_are_named(api, ada, standing_clock):
     """After a minute; here the relay is stopped."""
     api.app.relay.stop()
     api.post("/accounts", ada, {"currency": "EUR"})
-    clock.advance(55)
+    standing_clock.advance(55)
     assert failing(api) == {}
-    clock.advance(6)
+    standing_clock.advance(6)
     assert failing(api).keys() == {"outboxLag"}
 
 
@@ -80,22 +79,14 @@ def test_a_process_that_is_stopping_says_so(api):
 
 def test_a_probe_does_not_wait_for_the_write_lock_as_long_as_a_writer_may(make_api, outsider, clock):
     """It answers while another program holds the lock, and that program can go on to write."""
-    api = make_api(busy_timeout_seconds=60)
+    api = make_api(busy_timeout_seconds=3600)
     with outsider.locked():
         began = time.monotonic()
         assert failing(api).keys() == {"database"}
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 600
         outsider.rows("UPDATE users SET name = name")
     clock.advance(1)
     assert failing(api) == {}
-
-
-@pytest.fixture
-def standing_clock(clock, monkeypatch):
-    """A clock that moves only when a test moves it."""
-    now = clock()
-    monkeypatch.setattr(Clock, "__call__", lambda clock: now + clock.ahead)
-    return clock
 
 
 def test_the_result_of_a_check_is_used_for_a_second(api, standing_clock, monkeypatch):
@@ -132,7 +123,7 @@ def test_many_requests_write_to_the_database_once_a_second(api, app, standing_cl
 
 def test_requests_that_arrive_during_a_check_share_its_result(make_api, standing_clock, outsider, monkeypatch):
     """While the database is locked a check takes long. They wait for that one instead of starting their own."""
-    api, disk_usage, checks = make_api(busy_timeout_seconds=60), shutil.disk_usage, []
+    api, disk_usage, checks = make_api(busy_timeout_seconds=3600), shutil.disk_usage, []
     monkeypatch.setattr(shutil, "disk_usage", lambda path: checks.append(path) or disk_usage(path))
     with outsider.locked():
         assert [answer.keys() for answer in at_once([lambda: failing(api)] * 10)] == [{"database"}] * 10

@@ -6,7 +6,9 @@ from jsonschema import Draft202012Validator, FormatChecker
 from werkzeug.test import TestResponse
 
 # The introduction or HTTP defines these; they are not listed with each response.
-EVERYWHERE = {"Content-Type", "Content-Length", "Cache-Control", "X-Content-Type-Options"}
+EVERYWHERE = {
+    "Content-Type", "Content-Length", "Cache-Control", "Vary", "X-Content-Type-Options", "Content-Security-Policy",
+}  # fmt: skip
 NOT_ALWAYS = {"Link", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed"}
 
 

@@ -10,8 +10,9 @@ from urllib.parse import urlencode
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from backend.web.handler import contract_of
+from backend.web.handler import contract_of, signature_of
 from backend.web.router import Access
+from backend.web.schemas import read_body
 from tests.conftest import Api
 from tests.every_route import API, VALID, allowed_caller, routes_of, send
 from tests.openapi.documented import Document
@@ -31,9 +32,21 @@ def nodes(plain: Any) -> Iterator[dict[str, Any]]:
 
 
 def example(schema: dict[str, Any]) -> object:
-    """A value that the schema of a query parameter admits."""
+    """A value that the schema of a query parameter or a field admits."""
     texts = {"uuid": "0198c0de-0000-7000-8000-000000000000"}
     return schema.get("enum", [schema.get("minimum", texts.get(schema.get("format", ""), "a"))])[0]
+
+
+def filled(document: Document, schema: dict[str, Any]) -> Any:
+    """The value with which viewers such as Swagger UI fill a form."""
+    schema = document.resolved(schema)
+    if "examples" in schema:
+        return schema["examples"][0]
+    if schema["type"] == "object":
+        return {name: filled(document, inner) for name, inner in schema["properties"].items()}
+    if schema["type"] == "array":
+        return [filled(document, schema["items"])]
+    return example(schema)
 
 
 def test_it_is_a_valid_openapi_3_1_document(document):
@@ -103,6 +116,21 @@ def test_a_success_of_another_kind_is_as_documented(api, world, document):
     answers = [send(api, world, f"POST {API}/orders", owner, headers={"Idempotency-Key": "k"}) for _ in range(2)]
     assert answers[1].headers["Idempotency-Replayed"] == "true"
     document.check(f"POST {API}/orders", answers[1])
+
+
+def test_a_viewer_can_fill_each_form_with_a_body_that_is_accepted(api, document):
+    """From the examples and bounds of the document; the code that validates accepts it."""
+    for key, route in routes_of(api.app).items():
+        if documented := document.operation(key).get("requestBody"):
+            body = filled(document, documented["content"]["application/json"]["schema"])
+            assert read_body(signature_of(route).body, body), key
+
+
+def test_every_example_is_valid_by_its_schema(document):
+    examples = [(node, value) for node in nodes(document.plain) for value in node.get("examples", ())]
+    assert len(examples) > 8
+    for schema, value in examples:
+        document.validate(schema, value)
 
 
 @pytest.mark.parametrize("key", VALID)

@@ -9,7 +9,7 @@ from backend.errors import Contention, Unavailable
 from backend.infrastructure.database import Duplicate
 from tests.at_once import asleep, at_once
 
-INSERT = "INSERT INTO reset_requests (id, email) VALUES (:id, :email)"
+INSERT = "INSERT INTO reset_requests VALUES (:id, :email, 0)"
 SELECT = "SELECT email FROM reset_requests WHERE id = :id"
 
 
@@ -57,7 +57,7 @@ def test_a_snapshot_sees_one_state_and_a_read_the_latest(database, outsider):
         outsider.execute("DELETE FROM reset_requests")
         with block() as tx:
             assert tx.row(SELECT, id="1") is None
-            outsider.execute("INSERT INTO reset_requests VALUES ('1', 'b')")
+            outsider.execute("INSERT INTO reset_requests VALUES ('1', 'b', 0)")
             assert tx.row(SELECT, id="1") == seen
 
 

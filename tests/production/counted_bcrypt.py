@@ -1,15 +1,20 @@
-"""The real application; every bcrypt run in its workers leaves a mark at its begin and its end."""
+"""The real application; every bcrypt run in its workers leaves a mark at its begin and its end.
+
+Logins wait for their turn as long as a test needs, however busy the machine is.
+"""
 
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import bcrypt
 
 from app import App
-from backend.production.wiring import create_app as really_create_app
+from backend.production import wiring
+from backend.production.passwords import SharedPasswords
 
 
 def create_app() -> App:
@@ -34,4 +39,5 @@ def create_app() -> App:
         return marking
 
     bcrypt.checkpw, bcrypt.hashpw = marked(bcrypt.checkpw), marked(bcrypt.hashpw)
-    return really_create_app()
+    wiring.SharedPasswords = partial(SharedPasswords, patience=60)
+    return wiring.create_app()

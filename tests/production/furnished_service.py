@@ -38,7 +38,7 @@ class Service:
             return ask(method, path, by, json_body)
 
     @contextmanager
-    def connect(self, timeout: float = 20) -> Iterator[Callable[..., Answer]]:
+    def connect(self, timeout: float = 30) -> Iterator[Callable[..., Answer]]:
         """A connection, and so one worker, for many requests. Raises TimeoutError if an answer takes longer."""
         with closing(http.client.HTTPConnection(*self.server.address, timeout=timeout)) as connection:
 

@@ -20,6 +20,7 @@ class Answer(NamedTuple):
         assert self.headers["content-type"] == "application/json"
         assert self.headers["cache-control"] == "no-store"
         assert self.headers["x-content-type-options"] == "nosniff"
+        assert self.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
         assert self.headers["connection"] == "close"
         envelope = json.loads(self.body)
         assert set(envelope) == {"error", "meta"}
@@ -33,7 +34,7 @@ class Answer(NamedTuple):
 class Client:
     """One connection. Answers are read one by one; bytes after an answer are kept for the next."""
 
-    def __init__(self, stream: socket.socket, seconds: float = 10) -> None:
+    def __init__(self, stream: socket.socket, seconds: float = 30) -> None:
         self.stream = stream
         self.stream.settimeout(seconds)
         self._buffer = b""
@@ -117,6 +118,7 @@ def closed(clients: list[Client]) -> list[Client]:
     """The clients whose connection the server has closed."""
 
     def is_closed(client: Client) -> bool:
+        before = client.stream.gettimeout()
         client.stream.setblocking(False)
         try:
             return not client.stream.recv(1, socket.MSG_PEEK)
@@ -125,6 +127,6 @@ def closed(clients: list[Client]) -> list[Client]:
         except ConnectionResetError:
             return True
         finally:
-            client.stream.settimeout(10)
+            client.stream.settimeout(before)
 
     return [client for client in clients if is_closed(client)]

@@ -30,7 +30,7 @@ class Reply(NamedTuple):
 class Caller:
     """One connection to a server, opened at the first call or by `connect`; every path is below `/api/v1` or `//`."""
 
-    def __init__(self, address: tuple[str, int], seconds: float = 10) -> None:
+    def __init__(self, address: tuple[str, int], seconds: float = 30) -> None:
         self.http = http.client.HTTPConnection(*address, timeout=seconds)
 
     def __enter__(self) -> "Caller":
@@ -91,7 +91,8 @@ def service(
     """Two workers on the database, ready to serve; by default without limits and with cheap passwords."""
     settings = {
         "WEB_CONCURRENCY": "2", "THREADS": "8", "DATABASE_URL": f"sqlite:///{database}", "JWT_SECRETS": SECRET,
-        "BCRYPT_ROUNDS": "4", "RATE_LIMIT_DEFAULT": "off", "RATE_LIMIT_AUTH": "off", "REQUEST_TIMEOUT_SECONDS": "10",
+        "BCRYPT_ROUNDS": "4", "RATE_LIMIT_DEFAULT": "off", "RATE_LIMIT_AUTH": "off", "REQUEST_TIMEOUT_SECONDS": "30",
+        "BUSY_TIMEOUT_SECONDS": "20",
     }  # fmt: skip
     with gunicorn(log, *options, application=application, **settings | environment) as server:
         server.wait_for_workers(int((settings | environment)["WEB_CONCURRENCY"]))

@@ -121,7 +121,7 @@ class CachedWorker:
     def be_quiet(self) -> None:
         """Wait, with all readers of this worker, until it has written twice more."""
         with suppress(threading.BrokenBarrierError):  # a stale read was found
-            self.all_quiet.wait(20)
+            self.all_quiet.wait(60)
             until = self.puts + 2
             while self.puts < until:
                 time.sleep(0.001)

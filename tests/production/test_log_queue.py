@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.infrastructure.logs import JsonFormatter, log_request
+from backend.infrastructure.logs import JsonFormatter, log_request, trace_id
 from backend.production.log_queue import LogQueue
 from tests.at_once import at_once
 from tests.production.gunicorn_server import ROOT
@@ -71,6 +71,14 @@ def put(queue: LogQueue) -> Callable[[str], None]:
     return lambda line: queue.handle(logging.makeLogRecord({"msg": line}))
 
 
+@pytest.fixture(params=[None, "4bf92f3577b34da6a3ce929d0e0e4736"], ids=["no trace", "trace"])
+def trace(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Lines are logged within this trace."""
+    token = trace_id.set(request.param)
+    yield
+    trace_id.reset(token)
+
+
 def test_an_error_in_the_writing_thread_drops_and_counts_only_its_lines(queue, put, log_path):
     for line in ("before", Unwritable("lost"), "after"):
         put(line)
@@ -123,7 +131,7 @@ def test_a_queue_that_was_closed_takes_lines_again(queue, put, log_path):
         {"client": "", "status": 503, "ms": 1234567.89, "bytes": 0},
     ],
 )
-def test_the_line_of_a_request_is_that_of_the_core(queue, log_path, caplog, changes):
+def test_the_line_of_a_request_is_that_of_the_core(queue, log_path, caplog, trace, changes):
     """Exactly, except for the time."""
     fields = FIELDS | changes
     caplog.set_level(logging.INFO, "backend.access")

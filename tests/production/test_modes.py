@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.running import run_here
 from tests.conftest import PASSWORD
 from tests.mailbox import Mailbox
 from tests.production.gunicorn_server import ROOT
@@ -109,9 +110,9 @@ def test_companions_that_are_made_again_are_private(database):
 @pytest.fixture
 def check(database: Path) -> Callable[[], "subprocess.CompletedProcess[str]"]:
     """Runs `check` on a migrated database."""
-    run(database, "migrate")
-    command, settings = [*COMMAND, "check"], environment(database)
-    return lambda: subprocess.run(command, env=settings, capture_output=True, text=True, timeout=60, check=False)
+    database.parent.mkdir(mode=0o700, parents=True)
+    assert run_here(database, "migrate").returncode == 0
+    return lambda: run_here(database, "check")
 
 
 @pytest.mark.parametrize("name", ["app.db", "app.db-wal", "app.db-shm", "app.db-journal", "app.db-gate"])

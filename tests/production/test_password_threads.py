@@ -42,9 +42,9 @@ def test_a_request_that_has_hashed_a_password_waits_for_the_whole_busy_time_out(
     hashing = ThreadPoolExecutor(1, initializer=api.app.database.dedicate_thread)
     with hashing, ThreadPoolExecutor(3) as pool, write_lock_held(database_path):
         writes = [pool.submit(write) for _ in range(3)]
-        wait_until(lambda: any(one.done() for one in writes), 15)
+        wait_until(lambda: any(one.done() for one in writes))
         acting = hashing.submit(api, method, path, caller, json=body)
-        assert hashed.wait(10)
+        assert hashed.wait(30)
         assert write() == 503
         assert not acting.done()
     assert acting.result().status_code in (200, 201, 204)

@@ -30,7 +30,7 @@ def test_every_event_of_an_answered_write_arrives_although_workers_are_killed(ap
                     os.kill(choose.choice(server.workers()), signal.SIGKILL)
                 answered += renamed(server, ada, f"Ada {number}")
             assert answered >= RENAMINGS // 2
-            wait_until(lambda: len(ids_of(receiver.arrivals, ada)) >= answered, 30)
+            wait_until(lambda: len(ids_of(receiver.arrivals, ada)) >= answered)
     assert receiver.most_at_once == 1
     first_times = ids_of(receiver.arrivals, ada)
     assert first_times == sorted(first_times)  # ids rise with the order of writes

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,12 +162,21 @@ def test_a_refusal_is_logged_with_method_and_path(server: Server, request_: byte
     assert "hidden" not in server.log.read_text()
 
 
-def test_a_request_that_is_not_whole_in_time_is_logged_too(server: Server) -> None:
-    with server.connect() as client:
-        client.send(get(HOSTED, b"X-Request-ID: refusal-5", line=b"POST /slow?hidden HTTP/1.1")[:-2])
-        assert client.read_answer().status == 408
-    wait_until(lambda: "refused 127.0.0.1: 408 REQUEST_TIMEOUT, POST /slow" in server.log.read_text())
-    assert "hidden" not in server.log.read_text()
+def test_a_refusal_within_a_trace_is_logged_with_its_id(server: Server) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    server.ask(get(HOSTED, b"Expect: no", b"Traceparent: 00-%b-00f067aa0ba902b7-01" % trace.encode()))
+    wait_until(lambda: trace in server.log.read_text())
+    [logged] = [row for row in map(json.loads, json_lines(server)) if row.get("traceId")]
+    assert (logged["traceId"], logged["message"]) == (trace, "refused 127.0.0.1: 400 BAD_REQUEST, GET /")
+
+
+def test_a_request_that_is_not_whole_in_time_is_logged_too(tmp_path: Path) -> None:
+    with gunicorn(tmp_path / "log", REQUEST_TIMEOUT_SECONDS="1") as server:
+        with server.connect() as client:
+            client.send(get(HOSTED, b"X-Request-ID: refusal-5", line=b"POST /slow?hidden HTTP/1.1")[:-2])
+            assert client.read_answer().status == 408
+        wait_until(lambda: "refused 127.0.0.1: 408 REQUEST_TIMEOUT, POST /slow" in server.log.read_text())
+        assert "hidden" not in server.log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def start(*options: str, **environment: str) -> str:
     command = [sys.executable, "-m", "gunicorn", *options, APPLICATION]
     environment = os.environ | {"BIND": "127.0.0.1:0"} | environment
     process = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=10, check=False
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert process.returncode == 1
     assert "Traceback" not in process.stderr
@@ -78,27 +78,27 @@ def test_a_descriptor_that_was_passed_is_served(tmp_path: Path, managed: bool) -
         listener.listen()
         with gunicorn(tmp_path / "log", bind="fd://3", listener=listener, managed=managed) as server:
             server.address = path
-            assert server.probe() < 10
+            server.probe()
             old = server.workers()
             server.process.send_signal(signal.SIGHUP)
             server.wait_for_workers(1, others_than=old)
-            assert server.probe() < 10
+            server.probe()
             server.process.terminate()
-            assert server.process.wait(20) == 0
+            assert server.process.wait(60) == 0
         if managed:
             connect(path).stream.close()  # the connection would wait for the next server
 
 
 def test_a_signal_that_comes_while_a_worker_boots_ends_it(tmp_path: Path) -> None:
-    """If the handler inherited from the master swallowed it, the server would take 30 s to stop."""
+    """If the handler inherited from the master swallowed it, the master would wait for it for `graceful_timeout`."""
     slow = tmp_path / "slow.py"
     slow.write_text(
-        "import time\nfrom backend.gunicorn_conf import *\nfrom backend import gunicorn_conf\n"
+        "import time\nfrom backend.gunicorn_conf import *\nfrom backend import gunicorn_conf\ngraceful_timeout = 600\n"
         "def post_fork(server, worker):\n    time.sleep(0.5)\n    gunicorn_conf.post_fork(server, worker)\n"
     )
     with gunicorn(tmp_path / "log", "-c", str(slow)) as server:
         server.process.terminate()
-        assert server.process.wait(10) == 0
+        assert server.process.wait(60) == 0
         assert "Traceback" not in server.log.read_text()
 
 

@@ -23,7 +23,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     if what[:1].isdigit():
         time.sleep(float(what))
     if what == "held":
-        released.wait(20)
+        released.wait(60)
     if what == "release":
         released.set()
     if what in STACKS:

@@ -35,6 +35,7 @@ BY_DESIGN = {
     r"SCAN users.*: SELECT count\(\*\) FROM users": "an offset list shows the total",
     r"SCAN users.*: SELECT .* LIMIT :limit OFFSET": "an offset list reads the rows before its page",
     r"SCAN \w+: SELECT .* FROM \w+ (WHERE 1 = 1 )?ORDER BY id DESC LIMIT": "reads the newest rows only",
+    r"SCAN \w+: DELETE FROM \w+ .* \(SELECT id, created_at FROM \w+ ORDER BY id LIMIT": "reads the oldest rows only",
     r"USE TEMP B-TREE FOR ORDER BY: SELECT .* FROM transactions JOIN .* AS page": "sorts the page that it shows",
     r"USE TEMP B-TREE FOR ORDER BY: SELECT .* FROM sessions WHERE user_id": "a user has at most 100 live logins",
     r"no index answers created_at: SELECT id FROM password_resets WHERE user_id": "a user has at most one open request",
@@ -44,7 +45,7 @@ BY_DESIGN = {
     r"SCAN deliveries USING COVERING INDEX .*: WITH RECURSIVE owed": "reads one entry",
 }
 OF_INFRASTRUCTURE = {
-    r".*: SELECT coalesce\(\(SELECT min\(seq\) FROM cache_invalidations": "the log holds 11,000 entries at most",
+    r".*: SELECT coalesce\(\(SELECT min\(seq\) FROM cache_invalidations": "the log keeps 10,000 entries",
     r"SCAN schema_migrations": "a row for each migration",
     r"SCAN sqlite_schema": "a row for each table, index and trigger",
 }

@@ -11,6 +11,7 @@ from tests.conftest import PASSWORD
 ABSENT = "01900000-0000-7000-8000-000000000000"
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+POLICY = "default-src 'none'; frame-ancestors 'none'"  # a browser that shows a body as a page runs nothing of it
 JSON = {"content_type": "application/json"}
 
 # status → how to get an answer with it
@@ -43,7 +44,7 @@ ERRORS = {
 
 @pytest.mark.parametrize("status", ANSWERS)
 def test_every_body_is_the_envelope(api, ada, status):
-    """It has `meta` and exactly one of `data` and `error`; the headers have an id and forbid sniffing."""
+    """It has `meta` and exactly one of `data` and `error`; the headers have an id, forbid sniffing and scripts."""
     method, path, rest = ANSWERS[status]
     answer = api(method, path, ada, **rest)
     assert (answer.status_code, answer.content_type) == (status, "application/json")
@@ -52,6 +53,7 @@ def test_every_body_is_the_envelope(api, ada, status):
     assert answer.headers.getlist("X-Request-ID") == [answer.json["meta"]["requestId"]]
     assert TIMESTAMP.fullmatch(answer.json["meta"]["timestamp"])
     assert answer.headers.getlist("X-Content-Type-Options") == ["nosniff"]
+    assert answer.headers.getlist("Content-Security-Policy") == [POLICY]
     assert answer.headers.getlist("Content-Length") == [str(len(answer.data))]
 
 
@@ -75,6 +77,7 @@ def test_a_204_and_a_304_have_no_body(api, ada, status):
     assert not {"Content-Type", "Content-Length"} & set(answer.headers.keys())
     assert REQUEST_ID.fullmatch(answer.headers["X-Request-ID"])
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Content-Security-Policy"] == POLICY
 
 
 def test_the_openapi_document_alone_is_bare(api):
@@ -243,7 +246,7 @@ def test_wrong_credentials_are_challenged_without_an_error(api):
 
 
 def test_a_busy_database_is_a_503_that_says_when_to_retry(make_api, ada, outsider):
-    api = make_api(busy_timeout_seconds=0.05)
+    api = make_api(busy_timeout_seconds=1)
     with outsider.locked():
         answer = api.patch("/users/me", ada, {"name": "Other"})
     assert (answer.status_code, answer.json["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")

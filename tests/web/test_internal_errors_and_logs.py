@@ -167,15 +167,27 @@ def test_lines_of_requests_are_info(api, access_lines, level, lines):
     assert len(access_lines()) == lines
 
 
-def test_a_line_outside_of_any_request_has_no_request_id(broken, program_log):
+def test_a_line_outside_of_any_request_has_no_request_id_and_no_trace_id(broken, program_log):
     """Threads serve one request after the other: none must lend its id to what comes next."""
     log = logging.getLogger("elsewhere")
     log.warning("before")
     fail(broken, "one-of-two")
-    broken.get("/nowhere", headers={"X-Request-ID": "the-next-one"})
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    broken.get("/nowhere", headers={"X-Request-ID": "the-next-one", "traceparent": trace})
     log.warning("after")
-    lines = [(line["message"], line["requestId"]) for line in program_log() if line["logger"] == "elsewhere"]
-    assert lines == [("before", "-"), ("after", "-")]
+    lines = [line for line in program_log() if line["logger"] == "elsewhere"]
+    assert [(line["message"], line["requestId"]) for line in lines] == [("before", "-"), ("after", "-")]
+    assert not any("traceId" in line for line in lines)
+
+
+def test_every_line_of_a_request_within_a_trace_has_the_trace_id(broken, access_lines, program_log):
+    """The id comes from the header `traceparent`; a request without it has none, on the same thread too."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    broken.get("/products", headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+    broken.get("/products", headers={"traceparent": f"00-{trace.upper()}-00f067aa0ba902b7-01"})
+    broken.get("/products")
+    for lines in (access_lines(), [line for line in program_log() if line["level"] == "ERROR"]):
+        assert [line.get("traceId", "none") for line in lines] == [trace, "none", "none"]
 
 
 def test_a_500_has_its_line_too(broken, access_lines):

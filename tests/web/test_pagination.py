@@ -205,7 +205,9 @@ def test_one_cursor_leads_to_the_same_place_whenever_it_is_used(api, ada, accoun
 numbers = count()  # a new owner for each example: all share one database
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     at_the_start=st.integers(0, 9),
     steps=st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), min_size=10, max_size=10),
