@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from backend.delivery.mailer import Mailer
@@ -90,6 +91,7 @@ class Tools:
     identities: Cache  # of sessions with their users; services do not invalidate it, so it must not need that
     limiter: RateLimiter
     passwords: Passwords
+    check_schema: Callable[[], None]  # raises SchemaMismatch
     log_request: Callable[[Mapping[str, object]], None] = logs.log_request
     to_json: Callable[[dict[str, Any]], str] = to_json  # of envelopes
     # What optional rooms add to the application.
@@ -137,7 +139,7 @@ class App:
         order = OrderRoutes(orders, cursors)
         audit = AuditRoutes(audit_log, cursors)
         checks = {
-            "schema": lambda: check_schema(settings.database_path),
+            "schema": tools.check_schema,
             "diskSpace": lambda: check_disk_space(settings.database_path),
             "outboxLag": self.relay.check_lag,
             # Last, because after a fault it closes connections. 0.4, because `/readyz` must answer within a second.
@@ -250,7 +252,8 @@ def core_tools(settings: Settings, clock: Callable[[], float] = time.time) -> To
     database = Database(settings.database_path, settings.busy_timeout_seconds, clock)
     cache, identities = LruCache(database, settings.cache_size, settings.cache_ttl_seconds), NoCache(database)
     passwords = Passwords(settings.bcrypt_rounds, os.cpu_count() or 1)
-    return Tools(clock, database, cache, identities, RateLimiter(), passwords)
+    schema = partial(check_schema, settings.database_path)
+    return Tools(clock, database, cache, identities, RateLimiter(), passwords, schema)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ Timestamp = NewType("Timestamp", int)  # milliseconds since 1970-01-01 UTC
 Role = Literal["admin", "user"]
 OrderStatus = Literal["placed", "cancelled", "fulfilled"]
 TransactionType = Literal["deposit", "withdrawal", "transfer", "payment", "refund"]
-AccountKind = Literal["user", "system", "shop"]
+InternalAccountKind = Literal["system", "shop"]
 
 Precondition = Callable[[int], bool]  # whether a resource of this version may be changed
 

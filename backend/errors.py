@@ -14,7 +14,7 @@ AppError
 │   InsufficientFunds · CurrencyMismatch · IdempotencyKeyReused 422
 ├── RateLimited 429
 ├── InternalError 500
-└── Unavailable 503
+└── Unavailable 503 ── Contention
 """
 
 from collections.abc import Mapping
@@ -170,3 +170,9 @@ class Unavailable(AppError):
         self, message: str | None = None, *, details: Mapping[str, str] | None = None, retry_after: int = 1
     ) -> None:
         super().__init__(message, details=details, headers={"Retry-After": str(retry_after)})
+
+
+class Contention(Unavailable):
+    """Concurrent transactions were in each other's way, and this one was rolled back. Another run may succeed."""
+
+    message = "Too many requests are changing the same data just now."

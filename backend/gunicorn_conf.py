@@ -65,6 +65,15 @@ def require_addresses(server: Any) -> None:
             time.sleep(0.1)
 
 
+def check_engine() -> None:
+    """Raises SettingsError or SchemaMismatch for a database that cannot be served."""
+    if settings.postgres_url is None:
+        return check_database(settings.database_path)
+    from backend.postgres.migrations import check_schema  # needs psycopg, an extra
+
+    return check_schema(settings.postgres_url)
+
+
 def require_own_worker(worker: type[Any]) -> None:
     """Raises SystemExit for another kind of worker (`-k`): no limit of this file would hold for it."""
     if not hasattr(worker, "forget_connections"):
@@ -81,7 +90,7 @@ def on_starting(server: Any) -> None:
         require_own_worker(server.worker_class)
         if not server.master_pid and not handed_over():  # otherwise it inherits its listeners and does not read BIND
             require_addresses(server)
-        check_database(settings.database_path)
+        check_engine()
         signing_secrets(settings)
         for loose in loose_modes(settings.database_path):
             server.log.warning(str(loose))
@@ -144,7 +153,7 @@ except SettingsError as error:
     raise SystemExit(str(error)) from None
 descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
-wsgi_app = "backend.production.wiring:create_app()"
+wsgi_app = f"backend.{'postgres' if settings.postgres_url else 'production'}.wiring:create_app()"
 worker_class = "backend.production.gunicorn_worker.WholeRequestWorker"
 bind = [address for address in settings.bind if address not in handed_over()]
 workers, threads = settings.workers, settings.threads

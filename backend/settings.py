@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -78,6 +79,7 @@ class Settings:
     workers: int = 2
     threads: int = 8  # of each worker
     bind: tuple[str, ...] = ("127.0.0.1:8000",)  # in gunicorn's syntax
+    postgres_url: str | None = field(default=None, repr=False)  # if set, the path's folder holds only this host's files
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -92,6 +94,8 @@ class Settings:
                 secret = name in SECRET or "@" in text  # perhaps a URL with a password
                 shown = f"{len(text)} characters, not shown" if secret else repr(text)
                 raise SettingsError(f"{name} was {shown}; it must be {meaning}") from None
+        if isinstance(values.get("database_path"), str):
+            values["postgres_url"] = values.pop("database_path")
         if "webhook_urls" in values and "webhook_secret" not in values:
             raise SettingsError(f"WEBHOOK_SECRET was empty; with WEBHOOK_URLS it must be {WHSEC}")
         return cls(**values)  # type: ignore[arg-type]  # the table pairs each attribute with its parser
@@ -157,6 +161,15 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
         return float(text)
 
     return parse
+
+
+def _database(text: str) -> Path | str:
+    """The path of an SQLite file, or a URL of PostgreSQL, as libpq reads it."""
+    if urlsplit(text).scheme not in ("postgresql", "postgres"):
+        return _sqlite_path(text)
+    if not find_spec("psycopg") or NOT_TEXT.search(text):
+        raise ValueError
+    return text
 
 
 def _sqlite_path(text: str) -> Path:
@@ -265,6 +278,7 @@ def _level(text: str) -> str:
     return text
 
 
+DATABASE_URL = "sqlite:///relative/file, sqlite:////absolute/file or, with the extra `postgres`, postgresql://…"
 SMTP_URL = "smtp://[user:password@]host:port or smtps://…, user and password percent-encoded ASCII"
 WHSEC = "whsec_ and base64 of 24 to 64 bytes"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -272,7 +286,7 @@ SECRET = {"JWT_SECRETS", "SMTP_URL", "WEBHOOK_URLS", "WEBHOOK_SECRET"}  # their 
 
 # environment variable → attribute, parser, description of its values
 VARIABLES: dict[str, tuple[str, Callable[[str], object], str]] = {
-    "DATABASE_URL": ("database_path", _sqlite_path, "sqlite:///relative/file or sqlite:////absolute/file"),
+    "DATABASE_URL": ("database_path", _database, DATABASE_URL),
     "JWT_SECRETS": ("jwt_secrets", _secrets, "a comma list of secrets of at least 32 bytes each"),
     "ACCESS_TOKEN_SECONDS": ("access_token_seconds", _whole(1, 86_400), "a whole number from 1 to 86400"),
     "REFRESH_TOKEN_SECONDS": ("refresh_token_seconds", _whole(1, 2_592_000), "a whole number from 1 to 2592000"),

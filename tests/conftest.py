@@ -2,12 +2,14 @@
 
 import gc
 import logging
+import os
 import shutil
 import signal
 import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,9 @@ from backend.infrastructure import database
 from backend.infrastructure.logs import JsonFormatter
 from backend.infrastructure.migrations import migrate
 from backend.settings import Settings
-from tests.wirings import WIRINGS, make_app
+from tests import postgres_server
+from tests.outsider import Outsider, PostgresOutsider
+from tests.wirings import POSTGRES, WIRINGS, make_app
 
 if TYPE_CHECKING:
     from tests.every_route import World
@@ -32,13 +36,34 @@ UNKNOWN_ID = "0198c0de-0000-7000-8000-000000000000"  # of no row; constant, beca
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--wiring", choices=tuple(WIRINGS), help="run only this wiring's tests and those without a wiring")
+    parser.addoption(
+        "--wiring", choices=(*WIRINGS, POSTGRES), help="run only this wiring's tests and those without a wiring"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Ctrl-C interrupt the programs under test: a shell starts `make test &` with SIGINT ignored, as they would.
+
+    Start PostgreSQL, if this machine has it and the tests want it. The processes of pytest-xdist inherit its URL.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.addinivalue_line("markers", "sqlite: what the test is about exists on SQLite only")
+    wanted = config.getoption("wiring") in (None, POSTGRES) and postgres_server.available()
+    if wanted and not hasattr(config, "workerinput") and not config.option.collectonly:
+        running = ExitStack()
+        os.environ[postgres_server.URL] = running.enter_context(postgres_server.server())
+        config.add_cleanup(running.close)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     only = config.getoption("wiring")
     callspecs = {item: getattr(item, "callspec", None) for item in items}
     left_out = {item for item, of in callspecs.items() if only and of and of.params.get("wiring", only) != only}
+    left_out |= {
+        item
+        for item, of in callspecs.items()
+        if of and of.params.get("wiring") == POSTGRES and item.get_closest_marker("sqlite")
+    }
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
@@ -53,11 +78,6 @@ hypothesis.settings.register_profile(
     "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("busy machine")
-
-
-def pytest_configure() -> None:
-    """Let Ctrl-C interrupt the programs under test: a shell starts `make test &` with SIGINT ignored, as they would."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Clock:
@@ -213,12 +233,25 @@ def standing_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def settings(database_path: Path) -> Settings:
+def settings(request: pytest.FixtureRequest, database_path: Path) -> Settings:
     """Fast passwords, no limits, patient writers; a test that wants others says `replace(settings, …)`."""
+    on_postgres = "wiring" in request.fixturenames and request.getfixturevalue("wiring") == POSTGRES
+    url = postgres_server.emptied_database() if on_postgres else None
+    if url and "world" in request.fixturenames:
+        postgres_server.take_over(database_path)
     return Settings(
-        database_path=database_path, jwt_secrets=(SECRET,), bcrypt_rounds=4, rate_limit_default=None,
+        database_path=database_path, postgres_url=url, jwt_secrets=(SECRET,), bcrypt_rounds=4, rate_limit_default=None,
         rate_limit_auth=None, development=True, busy_timeout_seconds=30,
     )  # fmt: skip
+
+
+@pytest.fixture
+def outsider(settings: Settings) -> Iterator[Outsider]:
+    """Another program on the test's database."""
+    url = settings.postgres_url
+    outsider = PostgresOutsider(url) if url else Outsider(settings.database_path)
+    yield outsider
+    outsider.close()
 
 
 @pytest.fixture
@@ -245,7 +278,7 @@ def no_wait_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "PRAGMAS", pragmas)
 
 
-@pytest.fixture(params=WIRINGS)
+@pytest.fixture(params=[*WIRINGS, *([POSTGRES] if postgres_server.available() else [])])
 def wiring(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

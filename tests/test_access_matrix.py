@@ -1,9 +1,6 @@
 """Access: every route × every kind of caller, with the result that `Route.access` and ownership demand."""
 
 import re
-import sqlite3
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import bcrypt
 import pytest
@@ -48,14 +45,6 @@ def refusal_without_thing(route: Route, caller: str) -> int:
     return 403 if caller != "admin" and route.access in (Access.ADMIN, Access.SELF_OR_ADMIN) else 404
 
 
-@pytest.fixture
-def commits(database_path: Path) -> Iterator[Callable[[], int]]:
-    """A number that changes whenever anything has been written."""
-    connection = sqlite3.connect(database_path)
-    yield lambda: connection.execute("PRAGMA data_version").fetchone()[0]
-    connection.close()
-
-
 def test_every_route_has_a_valid_request_and_the_access_that_the_contract_gives_it(api):
     declared = {key: route.access for key, route in routes_of(api.app).items()}
     assert declared == {key: valid.access for key, valid in VALID.items()}, "each route needs a line in every_route.py"
@@ -63,33 +52,33 @@ def test_every_route_has_a_valid_request_and_the_access_that_the_contract_gives_
 
 @pytest.mark.parametrize("key", VALID)
 def test_what_runs_bcrypt_or_mails_counts_under_auth_and_what_writes_under_default(
-    make_api, world, commits, monkeypatch, key
+    make_api, world, outsider, monkeypatch, key
 ):
     """A new route that checks or hashes a password fails here until a limit names it."""
     api, runs = make_api(rate_limit_default=Limit(9, 60), rate_limit_auth=Limit(9, 60)), []
     for name in ("checkpw", "hashpw"):
         run = getattr(bcrypt, name)
         monkeypatch.setattr(bcrypt, name, lambda *given, run=run: runs.append(given) or run(*given))
-    before = commits()
+    before = outsider.version()
     answer = send(api, world, key, allowed_caller(world, key))
     assert answer.status_code < 300
     policies = re.findall('"([a-z]+)"', answer.headers.get("RateLimit-Policy", ""))
     assert ("auth" in policies) == (bool(runs) or key == f"POST {API}/auth/password-reset")
-    assert "default" in policies or (not runs and commits() == before)
+    assert "default" in policies or (not runs and outsider.version() == before)
 
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("key", VALID)
-def test_a_route_serves_the_callers_it_admits_and_refuses_all_others(api, world, commits, key, caller):
+def test_a_route_serves_the_callers_it_admits_and_refuses_all_others(api, world, outsider, key, caller):
     """A refusal has the status of its kind and writes nothing."""
     route = routes_of(api.app)[key]
     refused = refusal(route, caller)
-    before = commits()
+    before = outsider.version()
     answer = send(api, world, key, world.people.get(caller))
     assert answer.status_code == (refused or contract_of(route).status), answer.text
     if refused:
         assert answer.json["error"]["code"] == CODES[refused]
-        assert commits() == before
+        assert outsider.version() == before
 
 
 @pytest.mark.parametrize("caller", CALLERS)

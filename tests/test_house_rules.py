@@ -32,12 +32,14 @@ MAY_IMPORT = {
     "openapi": {"web", "infrastructure"},
     "operations": {"app", "services", "repositories", "web", "infrastructure"},
     "production": {"app", "web", "infrastructure", "operations"},
-    "gunicorn_conf": {"production", "operations", "infrastructure"},
+    "postgres": {"app", "production", "repositories", "infrastructure"},
+    "gunicorn_conf": {"production", "postgres", "operations", "infrastructure"},
 }
 OF_INFRASTRUCTURE_FOR_REPOSITORIES = {"database", "ids"}
 # third-party module → the rooms that may import it
 KEPT_TO = {
-    "sqlite3": {"infrastructure", "production", "operations"},
+    "sqlite3": {"infrastructure", "production", "operations", "postgres"},
+    "psycopg": {"postgres"},
     "jwt": {"infrastructure"},
     "bcrypt": {"infrastructure"},
     "werkzeug": {"web", "cli"},
@@ -52,6 +54,10 @@ STATUSES = {error.status for error in vars(errors).values() if hasattr(error, "s
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 import prometheus_client  # not ours: it reads the time of boot from /proc
+try:
+    import psycopg  # it opens its own libraries
+except ImportError:
+    psycopg = None
 def watch(event, arguments):
     if event == "open" and not str(arguments[0]).endswith((".py", ".pyc", ".so")) or event in WATCHED:
         raise SystemExit(f"importing {name}: {event} {arguments[:1]}")
@@ -60,7 +66,8 @@ name = "app"
 sys.addaudithook(watch)
 import app, backend
 for _, name, _ in pkgutil.walk_packages(backend.__path__, "backend."):
-    importlib.import_module(name)
+    if psycopg or not name.startswith("backend.postgres."):
+        importlib.import_module(name)
 print(name)
 """
 

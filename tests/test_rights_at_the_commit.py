@@ -1,9 +1,6 @@
 """Rights hold at the commit: every writing route × every right that its caller can lose before the write lock."""
 
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
-from pathlib import Path
 
 import jwt
 import pytest
@@ -26,12 +23,6 @@ def deputy(api) -> Person:
 
 def caller_of(world: World, key: str) -> Person:
     return world.people["admin" if VALID[key].access is ADMIN else "owner"]
-
-
-def contents(path: Path) -> list[str]:
-    """All rows of the database."""
-    with closing(sqlite3.connect(path)) as connection:
-        return list(connection.iterdump())
 
 
 def log_in(api: Api, person: Person) -> Person:
@@ -73,36 +64,36 @@ LOSSES: dict[str, Callable[[Api, Person, Person], object]] = {
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("key", WRITES)
 def test_a_write_without_a_live_login_and_an_active_user_is_refused(
-    api, world, deputy, database_path, monkeypatch, key, loss
+    api, world, deputy, outsider, monkeypatch, key, loss
 ):
     """401 `revoked`, although the request was authenticated before; nothing is written."""
     caller, after_the_loss = caller_of(world, key), []
 
     def lose() -> None:
         LOSSES[loss](api, caller, deputy)
-        after_the_loss.append(contents(database_path))
+        after_the_loss.append(outsider.contents())
 
     before_the_write(monkeypatch, lose)
     answer = send(api, world, key, caller)
     assert (answer.status_code, answer.json["error"]["details"]) == (401, {"reason": "revoked"})
-    assert after_the_loss == [contents(database_path)]
+    assert after_the_loss == [outsider.contents()]
 
 
 @pytest.mark.parametrize("key", BY_THE_ROLE)
 def test_a_write_that_the_admin_role_admitted_is_refused_once_the_role_is_gone(
-    api, world, deputy, database_path, monkeypatch, key
+    api, world, deputy, outsider, monkeypatch, key
 ):
     """403; nothing is written."""
     admin, after_the_loss = world.people["admin"], []
 
     def demote() -> None:
         assert api.patch(f"/users/{admin.id}", deputy, {"roles": ["user"]}).status_code == 200
-        after_the_loss.append(contents(database_path))
+        after_the_loss.append(outsider.contents())
 
     before_the_write(monkeypatch, demote)
     answer = send(api, world, key, admin)
     assert (answer.status_code, answer.json["error"]["code"]) == (403, "FORBIDDEN")
-    assert after_the_loss == [contents(database_path)]
+    assert after_the_loss == [outsider.contents()]
 
 
 @pytest.mark.parametrize("path", ["/users/me", "/users/$admin"])

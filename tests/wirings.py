@@ -28,13 +28,21 @@ def database_class_of(wiring: str) -> type[Database]:
     return GroupCommitDatabase
 
 
+def _postgres_tools(*arguments: Any) -> Tools:
+    from backend.postgres.wiring import postgres_tools
+
+    return postgres_tools(*arguments)
+
+
 WIRINGS = {"core": core_tools} | ({"production": _production_tools} if find_spec("backend.production") else {})
+POSTGRES = "postgres"
+TOOLS = WIRINGS | {POSTGRES: _postgres_tools}
 
 
 def make_app(settings: Settings, *clock: Any, wiring: str = "core", **tools: Any) -> App:
     """An application with its own limiter and with request lines by `logging`. `tools` replaces others."""
     own = {"limiter": limiter_class(wiring)(capacity=1024), "log_request": log_request}
-    return App(settings, replace(WIRINGS[wiring](settings, *clock), **own | tools))
+    return App(settings, replace(TOOLS[wiring](settings, *clock), **own | tools))
 
 
 def limiter_class(wiring: str) -> type[RateLimiter]:

@@ -82,7 +82,7 @@ class Mailer:
 
         Raises DeliveryFailed, OSError or smtplib.SMTPException.
         """
-        with self._database.snapshot() as tx:
+        with self._database.read() as tx:
             address = mails.address_of(tx, event.id)
         if not address:
             return

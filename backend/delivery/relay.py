@@ -154,6 +154,7 @@ class Relay:
     def _record(self, subscriber: Subscriber, record: Recorder) -> None:
         """Record a batch, in the transaction that deletes its deliveries."""
         with self._database.transaction() as tx:
+            tx.lock(subscriber.name)
             due = outbox.due(tx, subscriber.name, LONGEST_WAIT, RECORDED)
             record(tx, [delivery.event for delivery in due])
             outbox.set_delivered(tx, subscriber.name, [delivery.seq for delivery in due])

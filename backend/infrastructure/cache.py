@@ -56,7 +56,7 @@ class NoCache:
         self._database = database
 
     def get_or_load(self, key: Hashable, load: Callable[[Tx], T | None], tags: tuple[str, ...]) -> T | None:
-        with self._database.snapshot() as tx:
+        with self._database.read() as tx:
             return load(tx)
 
     def invalidate(self, *tags: str) -> None:

@@ -1,7 +1,8 @@
-"""The database: SQLite behind two verbs, `snapshot()` to read and `transaction()` to write.
+"""The database: SQLite behind three verbs, `read()`, `snapshot()` and `transaction()`.
 
-A snapshot is BEGIN on a connection that cannot write (`query_only`). All its reads see one state of the database. In
-WAL mode, which the migrations set, readers and the writer do not wait for each other.
+A read is a statement by itself and sees the latest commit. A snapshot is BEGIN: all its reads see one state of the
+database. Both use a connection that cannot write (`query_only`). In WAL mode, which the migrations set, readers and the
+writer do not wait for each other.
 
 A transaction is BEGIN IMMEDIATE. It takes SQLite's write lock before its first read, so what was read still holds at
 COMMIT. (A deferred transaction that reads and then writes fails with SQLITE_BUSY_SNAPSHOT, whatever the time-out.) At
@@ -23,7 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 from urllib.parse import quote
 
 from backend.domain import Timestamp
@@ -49,12 +50,24 @@ class Duplicate(Exception):
 
 
 class Tx:
-    """An open transaction: runs SQL with `:name` parameters. `now` is its one time. Used by one thread."""
+    """An open transaction: runs SQL with `:name` parameters. `now` is its one time. Used by one thread.
+
+    A rule that depends on rows reads them with `for_update`, in the order of their ids, or takes a `lock` first. Here
+    both do nothing, because SQLite has one writer at a time. PostgreSQL has many (postgres/database.py).
+    """
+
+    for_update = ""  # appended to a SELECT, it locks the rows until the transaction ends
 
     def __init__(self, connection: sqlite3.Connection, now: Timestamp) -> None:
         self.now, self.over = now, False
         self._connection = connection
         self._actions: list[Callable[[], None]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over = True
 
     def run(self, sql: str, **parameters: object) -> int:
         """Run one statement and return the number of rows that it changed. Raises Duplicate."""
@@ -76,6 +89,9 @@ class Tx:
         """The rows for many ids: `IN (:ids)` becomes one parameter for each id. Without ids nothing is run."""
         names = {f"id{n}": value for n, value in enumerate(ids)}
         return self.rows(sql.replace(":ids", ", ".join(f":{name}" for name in names)), **names) if names else []
+
+    def lock(self, name: str) -> None:
+        """Keep other transactions that lock the same name waiting until this one ends."""
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Run `action` once the commit has succeeded. Its errors are logged and not raised: the write stands."""
@@ -115,6 +131,12 @@ class Database:
     def now(self) -> Timestamp:
         """Milliseconds since 1970."""
         return Timestamp(int(self._clock() * 1000))
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        """Run single reads, each of which sees the latest commit. Raises Unavailable; RuntimeError inside a block."""
+        with self._block(), Tx(self._connection(query_only=True), self.now()) as tx:
+            yield tx
 
     @contextmanager
     def snapshot(self) -> Iterator[Tx]:
@@ -178,11 +200,8 @@ class Database:
     def _begun(self, connection: sqlite3.Connection, begin: str) -> Iterator[Tx]:
         try:
             connection.execute(begin)
-            tx = Tx(connection, self.now())  # under the write lock: times follow the order of commits
-            try:
+            with Tx(connection, self.now()) as tx:  # under the write lock: times follow the order of commits
                 yield tx
-            finally:
-                tx.over = True
             connection.execute("COMMIT")
         except BaseException:
             if not rolled_back(connection):

@@ -74,7 +74,7 @@ class RateLimiter:
 
     def peek(self, policy: Policy, subject: str) -> RateLimitResult:
         """The state now: `allowed` if a hit could pass. Counts nothing."""
-        return self._update(policy, subject, _look)
+        return self._update(policy, subject, lambda policy, arrival, now: (arrival, look(policy, arrival, now)))
 
     def refund(self, policy: Policy, subject: str, since: int) -> RateLimitResult:
         """Take back an allowed hit that was made at `since` or later, by `clock`; the state after it.
@@ -87,7 +87,8 @@ class RateLimiter:
 
         def give_back(policy: Policy, arrival: int, now: int) -> tuple[int, RateLimitResult]:
             still_counted = max(0, since + policy.interval - now)
-            return _look(policy, max(now, arrival - still_counted), now)
+            arrival = max(now, arrival - still_counted)
+            return arrival, look(policy, arrival, now)
 
         return self._update(policy, subject, give_back)
 
@@ -113,15 +114,16 @@ class RateLimiter:
             del self._arrivals[key]
 
 
+def look(policy: Policy, arrival: int, now: int) -> RateLimitResult:
+    """The state at `now`, nanoseconds like `arrival`, which has not passed: `allowed` if a hit could pass."""
+    free = now + policy.burst - arrival
+    wait = max(0, policy.interval - free)
+    return RateLimitResult(wait == 0, free // policy.interval, (arrival - now) / SECOND, wait / SECOND)
+
+
 def _take(policy: Policy, arrival: int, now: int) -> tuple[int, RateLimitResult]:
     moved = arrival + policy.interval
     beyond = moved - (now + policy.burst)
     if beyond > 0:
         return arrival, RateLimitResult(False, 0, (arrival - now) / SECOND, beyond / SECOND)
     return moved, RateLimitResult(True, -beyond // policy.interval, (moved - now) / SECOND, 0.0)
-
-
-def _look(policy: Policy, arrival: int, now: int) -> tuple[int, RateLimitResult]:
-    free = now + policy.burst - arrival
-    wait = max(0, policy.interval - free)
-    return arrival, RateLimitResult(wait == 0, free // policy.interval, (arrival - now) / SECOND, wait / SECOND)

@@ -7,9 +7,10 @@ several workers what that one keeps in one process.
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 from app import App, Tools
-from backend.infrastructure.migrations import check_database
+from backend.infrastructure.migrations import check_database, check_schema
 from backend.operations.wiring import with_operations
 from backend.production import log_queue
 from backend.production.cache import CoherentCache
@@ -35,5 +36,6 @@ def production_tools(settings: Settings, clock: Callable[[], float] = time.time)
     database = GroupCommitDatabase(settings.database_path, settings.busy_timeout_seconds, clock, half)
     cache = CoherentCache(database, settings.cache_size, settings.cache_ttl_seconds)
     passwords = SharedPasswords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
+    schema = partial(check_schema, settings.database_path)
     log_request = log_queue.standard_error().log_request
-    return Tools(clock, database, cache, cache, shared_limiter(), passwords, log_request, kept_json)
+    return Tools(clock, database, cache, cache, shared_limiter(), passwords, schema, log_request, kept_json)

@@ -2,34 +2,35 @@
 
 from collections.abc import Sequence
 
-from backend.domain import Account, AccountKind
+from backend.domain import Account, InternalAccountKind
 from backend.infrastructure.database import Tx
 from backend.infrastructure.ids import new_id
 
 COLUMNS = "id, owner_id, currency, balance, created_at"
 
 
-def insert(tx: Tx, account: Account, kind: AccountKind = "user") -> None:
+def insert(tx: Tx, account: Account) -> None:
+    """Write an account of a user."""
     tx.run(
-        f"INSERT INTO accounts (kind, {COLUMNS}) VALUES (:kind, :id, :owner_id, :currency, :balance, :created_at)",
-        kind=kind, id=account.id, owner_id=account.owner_id, currency=account.currency, balance=account.balance,
+        f"INSERT INTO accounts (kind, {COLUMNS}) VALUES ('user', :id, :owner_id, :currency, :balance, :created_at)",
+        id=account.id, owner_id=account.owner_id, currency=account.currency, balance=account.balance,
         created_at=account.created_at,
     )  # fmt: skip
 
 
-def internal_account(tx: Tx, currency: str, kind: AccountKind) -> Account:
+def internal_account(tx: Tx, currency: str, kind: InternalAccountKind) -> Account:
     """The currency's system or shop account, created on first use."""
-    row = tx.row(
-        # `kind <> 'user'` tells SQLite that it may use the partial index.
-        f"SELECT {COLUMNS} FROM accounts WHERE currency = :currency AND kind = :kind AND kind <> 'user'",
-        currency=currency,
-        kind=kind,
-    )
-    if row:
-        return Account(*row)
-    account = Account(new_id(), None, currency, 0, created_at=tx.now)
-    insert(tx, account, kind)
-    return account
+    # `kind <> 'user'` tells SQLite that it may use the partial index.
+    sql = f"SELECT {COLUMNS} FROM accounts WHERE currency = :currency AND kind = :kind AND kind <> 'user'"
+    row = tx.row(sql, currency=currency, kind=kind)
+    if row is None:  # and another transaction may be creating it
+        tx.run(
+            """INSERT INTO accounts (kind, id, currency, balance, created_at) VALUES (:kind, :id, :currency, 0, :now)
+               ON CONFLICT (currency, kind) WHERE kind <> 'user' DO NOTHING""",
+            kind=kind, id=new_id(), currency=currency, now=tx.now,
+        )  # fmt: skip
+        (row,) = tx.rows(sql, currency=currency, kind=kind)
+    return Account(*row)
 
 
 def add_to_balance(tx: Tx, account_id: str, amount: int) -> None:
@@ -37,7 +38,7 @@ def add_to_balance(tx: Tx, account_id: str, amount: int) -> None:
 
 
 def by_ids(tx: Tx, ids: Sequence[str]) -> dict[str, Account]:
-    rows = tx.rows_for(f"SELECT {COLUMNS} FROM accounts WHERE id IN (:ids)", ids)
+    rows = tx.rows_for(f"SELECT {COLUMNS} FROM accounts WHERE id IN (:ids) ORDER BY id{tx.for_update}", ids)
     return {row[0]: Account(*row) for row in rows}
 
 

@@ -34,7 +34,7 @@ def set_status(tx: Tx, order: Order) -> None:
 
 
 def by_id(tx: Tx, order_id: str) -> Order | None:
-    rows = tx.rows(f"SELECT {COLUMNS} FROM orders WHERE id = :id", id=order_id)
+    rows = tx.rows(f"SELECT {COLUMNS} FROM orders WHERE id = :id{tx.for_update}", id=order_id)
     return next(iter(_with_items(tx, rows)), None)
 
 

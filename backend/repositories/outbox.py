@@ -71,6 +71,8 @@ def insert(tx: Tx, event: Event) -> int:
 
 def owe(tx: Tx, seq: int, subscriber: str, aggregate: str | None) -> None:
     """Owe event number `seq` to the subscriber, after all older events of `aggregate`. None: order does not matter."""
+    if aggregate:
+        tx.lock(f"{subscriber} {aggregate}")
     tx.run(
         f"""INSERT INTO deliveries (seq, subscriber, tries, aggregate, due_at) VALUES (:seq, :subscriber, 0, :aggregate,
             CASE WHEN EXISTS (SELECT 1 FROM deliveries WHERE subscriber = :subscriber AND aggregate = :aggregate)
@@ -85,7 +87,7 @@ def due(tx: Tx, subscriber: str, longest_wait: int, limit: int) -> Sequence[Deli
     If there are none, those that are due in more than `longest_wait` milliseconds: the clock was set back after their
     time was written. The cost does not depend on how many deliveries wait.
     """
-    between = "due_at BETWEEN :first AND :last ORDER BY due_at, seq"
+    between = "due_at BETWEEN :first AND :last ORDER BY due_at, owed.seq"
     now = _deliveries(tx, subscriber, between, limit, first=0, last=tx.now)
     return now or _deliveries(tx, subscriber, between, limit, first=tx.now + longest_wait + 1, last=END_OF_TIME)
 
@@ -95,12 +97,13 @@ def claim(tx: Tx, subscriber: str, until: Timestamp, longest_wait: int, limit: i
 
     No other process finds an event of these aggregates due before `until`. A claim that is not ended lapses then.
     """
+    tx.lock(subscriber)
     heads = due(tx, subscriber, longest_wait, limit)
     tx.run_each(
         "UPDATE deliveries SET due_at = :until WHERE seq = :seq AND subscriber = :subscriber",
         ({"until": until, "seq": head.seq, "subscriber": subscriber} for head in heads),
     )
-    behind, share = "aggregate = :aggregate AND seq > :seq ORDER BY seq", limit // max(1, len(heads))
+    behind, share = "aggregate = :aggregate AND owed.seq > :seq ORDER BY owed.seq", limit // max(1, len(heads))
     waiting = [
         delivery
         for head in heads
@@ -112,6 +115,8 @@ def claim(tx: Tx, subscriber: str, until: Timestamp, longest_wait: int, limit: i
 def end_claim(tx: Tx, subscriber: str, claimed: Iterable[Delivery], until: Timestamp) -> set[str]:
     """End the claim. Returns its aggregates, except those that another process has claimed since."""
     held = set()
+    for aggregate in sorted({delivery.aggregate for delivery in claimed}):
+        tx.lock(f"{subscriber} {aggregate}")
     for delivery in claimed:
         if delivery.due_at != WAITING and tx.run(
             "UPDATE deliveries SET due_at = :due_at WHERE seq = :seq AND subscriber = :subscriber AND due_at = :until",
@@ -223,8 +228,8 @@ def _due_since(tx: Tx, subscriber: str, first: int) -> Sequence[Timestamp]:
 
 def _deliveries(tx: Tx, subscriber: str, which: str, limit: int, **parameters: object) -> Sequence[Delivery]:
     rows = tx.rows(
-        f"""SELECT seq, tries, due_at, {COLUMNS} FROM deliveries CROSS JOIN outbox USING (seq)
-            WHERE subscriber = :subscriber AND {which} LIMIT :limit""",
+        f"""SELECT owed.seq, tries, due_at, {COLUMNS} FROM deliveries AS owed CROSS JOIN outbox
+            WHERE outbox.seq = owed.seq AND subscriber = :subscriber AND {which} LIMIT :limit""",
         subscriber=subscriber, limit=limit, **parameters,
     )  # fmt: skip
     return [

@@ -15,7 +15,8 @@ def insert(tx: Tx, reset_id: str, user_id: str) -> None:
 def open_by_id(tx: Tx, reset_id: str, since: int) -> str | None:
     """The id of the reset's user, if the reset is open and was created after `since`."""
     row = tx.row(
-        "SELECT user_id FROM password_resets WHERE id = :id AND ended_at IS NULL AND created_at > :since",
+        f"""SELECT user_id FROM password_resets
+            WHERE id = :id AND ended_at IS NULL AND created_at > :since{tx.for_update}""",
         id=reset_id,
         since=since,
     )

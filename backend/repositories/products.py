@@ -35,7 +35,7 @@ def add_stock(tx: Tx, product_id: str, quantity: int) -> None:
 
 
 def by_ids(tx: Tx, ids: Sequence[str]) -> dict[str, Product]:
-    rows = tx.rows_for(f"SELECT {COLUMNS} FROM products WHERE id IN (:ids)", ids)
+    rows = tx.rows_for(f"SELECT {COLUMNS} FROM products WHERE id IN (:ids) ORDER BY id{tx.for_update}", ids)
     return {row[0]: Product(*row) for row in rows}
 
 

@@ -59,14 +59,16 @@ def insert(tx: Tx, login: Login, user_agent: str, ip: str) -> None:
 
 
 def by_id(tx: Tx, session_id: str) -> Login | None:
-    row = tx.row(f"SELECT {LOGIN_COLUMNS} FROM sessions WHERE id = :id", id=session_id)
+    row = tx.row(f"SELECT {LOGIN_COLUMNS} FROM sessions WHERE id = :id{tx.for_update}", id=session_id)
     return Login(*row) if row else None
 
 
-def identity(tx: Tx, session_id: str) -> Identity | None:
-    login = by_id(tx, session_id)
-    credentials = users.credentials_by_id(tx, login.user_id) if login else None
-    return Identity(login, credentials.user, credentials.token_version) if login and credentials else None
+def identity(tx: Tx, session_id: str, user_id: str) -> Identity | None:
+    """The login and its user, or None if the user has no such login. In a transaction it locks user, then login."""
+    credentials, login = users.credentials_by_id(tx, user_id), by_id(tx, session_id)
+    if credentials is None or login is None or login.user_id != user_id:
+        return None
+    return Identity(login, credentials.user, credentials.token_version)
 
 
 def has_login_from(tx: Tx, email: str, ip: str, since: int) -> bool:

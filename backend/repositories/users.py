@@ -7,6 +7,7 @@ from backend.domain import User, fold
 from backend.infrastructure.database import Row, Tx
 
 COLUMNS = "id, email, name, roles, active, version, created_at, updated_at"
+COLUMNS_OF_USERS = ", ".join(f"users.{column}" for column in COLUMNS.split(", "))
 ORDERS = {
     "createdAt": "id ASC",  # ids sort by time
     "-createdAt": "id DESC",
@@ -53,15 +54,22 @@ def raise_token_version(tx: Tx, user_id: str) -> None:
 
 
 def by_id(tx: Tx, user_id: str) -> User | None:
-    row = tx.row(f"SELECT {COLUMNS} FROM users WHERE id = :id", id=user_id)
+    row = tx.row(f"SELECT {COLUMNS} FROM users WHERE id = :id{tx.for_update}", id=user_id)
     return _user(row) if row else None
 
 
+def is_active(tx: Tx, user_id: str) -> bool:
+    return tx.row("SELECT 1 FROM users WHERE id = :id AND active = 1", id=user_id) is not None
+
+
 def active_of_session(tx: Tx, session_id: str) -> User | None:
-    """The active user of a live session, or None. One statement, because each write for a caller runs it."""
+    """The active user of a live session, or None. One statement, because each write for a caller runs it.
+
+    It locks the user before the session, as all writes do.
+    """
     row = tx.row(
-        f"""SELECT {COLUMNS} FROM users WHERE active = 1 AND id =
-            (SELECT user_id FROM sessions WHERE sessions.id = :id AND ended_at IS NULL AND expires_at > :now)""",
+        f"""SELECT {COLUMNS_OF_USERS} FROM users JOIN sessions ON users.id = user_id
+            WHERE sessions.id = :id AND ended_at IS NULL AND expires_at > :now AND active = 1{tx.for_update}""",
         id=session_id,
         now=tx.now,
     )
@@ -77,8 +85,8 @@ def credentials_by_id(tx: Tx, user_id: str) -> Credentials | None:
 
 
 def count_other_active_admins(tx: Tx, user_id: str) -> int:
-    ((count,),) = tx.rows("SELECT count(*) FROM users WHERE active = 1 AND roles <> 'user' AND id <> :id", id=user_id)
-    return int(count)
+    admins = tx.rows(f"SELECT id FROM users WHERE active = 1 AND roles <> 'user' ORDER BY id{tx.for_update}")
+    return sum(admin_id != user_id for (admin_id,) in admins)
 
 
 def page(tx: Tx, *, q: str | None, role: str | None, sort: str, limit: int, offset: int) -> tuple[Sequence[User], int]:
@@ -99,7 +107,7 @@ def page(tx: Tx, *, q: str | None, role: str | None, sort: str, limit: int, offs
 
 
 def _credentials(tx: Tx, where: str, key: str) -> Credentials | None:
-    row = tx.row(f"SELECT {COLUMNS}, password_hash, token_version FROM users WHERE {where}", key=key)
+    row = tx.row(f"SELECT {COLUMNS}, password_hash, token_version FROM users WHERE {where}{tx.for_update}", key=key)
     return Credentials(_user(row[:-2]), *row[-2:]) if row else None
 
 

@@ -20,5 +20,5 @@ class Audit:
 
     def page(self, *, user_id: str | None, action: str | None, before: str | None, limit: int) -> Sequence[AuditEntry]:
         """Newest first. `user_id` is the actor's."""
-        with self._database.snapshot() as tx:
+        with self._database.read() as tx:
             return audit.page(tx, user_id=user_id, action=action, before=before, limit=limit)

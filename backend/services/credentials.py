@@ -46,7 +46,7 @@ class UserCredentials:
         that), RateLimited if that count is full, Unavailable if too many passwords wait.
         """
         _refuse_weak(new, caller.user)
-        with self._database.snapshot() as tx:
+        with self._database.read() as tx:
             before = users.credentials_by_id(tx, caller.user.id)
         hashed = self._passwords.replaced(current, before.password_hash, new, wrong) if before else None
         if before is None or hashed is None:
@@ -96,7 +96,7 @@ class UserCredentials:
     def confirm_reset(self, token: str, new: str) -> None:
         """Set a new password; every login ends. Raises ValidationFailed for a bad token or a weak password."""
         reset_id = self._verified(token)
-        with self._database.snapshot() as tx:
+        with self._database.read() as tx:
             _refuse_weak(new, self._owner(tx, reset_id))
         hashed = self._passwords.hash(new)
         with self._database.transaction() as tx:

@@ -45,7 +45,7 @@ class Ledger:
 
     def account(self, caller: Caller, account_id: str) -> Account:
         """An account of the caller; for an admin, any account. Raises NotFound."""
-        with self._database.snapshot() as tx:
+        with self._database.read() as tx:
             account = accounts.by_id(tx, account_id)
         if account is None or not (caller.is_admin or account.owner_id == caller.user.id):
             raise NotFound
@@ -53,7 +53,7 @@ class Ledger:
 
     def accounts(self, owner_id: str | None, before: str | None, limit: int) -> Sequence[Account]:
         """The owner's accounts, newest first. None: those of all users, and the internal ones."""
-        with self._database.snapshot() as tx:
+        with self._database.read() as tx:
             return accounts.page(tx, owner_id, before, limit)
 
     def deposit(
@@ -113,7 +113,7 @@ class Ledger:
 
     def statement(self, account_id: str, before: str | None, limit: int) -> Sequence[Transaction]:
         """The account's transactions, newest first."""
-        with self._database.snapshot() as tx:
+        with self._database.read() as tx:
             return transactions.page_of_account(tx, account_id, before, limit)
 
     def move(
@@ -145,8 +145,7 @@ def require_owner(account: Account | None, caller: Caller) -> Account:
 
 def _has_active_owner(tx: Tx, account: Account) -> bool:
     """Whether an active user owns the account. False for internal accounts."""
-    owner = users.by_id(tx, account.owner_id) if account.owner_id is not None else None
-    return owner is not None and owner.active
+    return account.owner_id is not None and users.is_active(tx, account.owner_id)
 
 
 def _with_system_account(tx: Tx, account_id: str) -> tuple[Account, Account]:

@@ -49,7 +49,7 @@ class Logins:
         Raises Unauthorized `credentials` for a wrong password, and with the same content after the same time for an
         unknown e-mail (`wrong` counts both); RateLimited if that count is full; Unavailable if too many passwords wait.
         """
-        with self._database.snapshot() as tx:
+        with self._database.read() as tx:
             found = users.credentials_by_email(tx, email)
         hashed = found.password_hash if found and found.user.active else None
         renewed = self._passwords.renewed(password, hashed, wrong)
@@ -68,7 +68,7 @@ class Logins:
 
         Takes as long for an unknown e-mail.
         """
-        with self._database.snapshot() as tx:
+        with self._database.read() as tx:
             return sessions.has_login_from(tx, email, ip, tx.now - KNOWN_FOR)
 
     def refresh(self, token: str) -> TokenPair:
@@ -77,10 +77,10 @@ class Logins:
         A reused token revokes its family in a transaction that commits before this raises. A repetition within the
         grace may be a thief's, so it publishes an event.
         """
-        self._tokens.verify("refresh", token)
+        claims = self._tokens.verify("refresh", token)
         with self._database.transaction() as tx:
+            identity = sessions.identity(tx, claims["sid"], claims["sub"])  # first, because its lock is the family's
             used = self._rotation.issued(tx, token)
-            identity = sessions.identity(tx, used.session_id)
             if identity is None or not _is_live(identity, tx.now):
                 raise Unauthorized("revoked")
             successor = self._rotation.rotate(tx, identity.login, used, token)
@@ -110,10 +110,10 @@ class Logins:
         session_id, user_id = claims["sid"], claims["sub"]
         identity = self._identities.get_or_load(
             ("identity", session_id, user_id),
-            lambda tx: sessions.identity(tx, session_id),
+            lambda tx: sessions.identity(tx, session_id, user_id),
             tags=(f"sessions:{session_id}", f"users:{user_id}"),
         )
-        if identity is None or identity.user.id != user_id or not _is_live(identity, self._database.now()):
+        if identity is None or not _is_live(identity, self._database.now()):
             raise Unauthorized("revoked")
         if not identity.login.token_version <= claims["ver"] <= identity.token_version:
             raise Unauthorized("revoked")
@@ -121,7 +121,7 @@ class Logins:
 
     def sessions(self, caller: Caller) -> Sequence[Session]:
         """The caller's live sessions, newest first."""
-        with self._database.snapshot() as tx:
+        with self._database.read() as tx:
             return sessions.live_of(tx, caller.user.id, caller.session_id, MAX_LOGINS)
 
     def session(self, caller: Caller, session_id: str) -> Session:

@@ -94,11 +94,11 @@ class Orders:
 
     def _cancel(self, tx: Tx, caller: Caller, order: Order) -> Order:
         cancelled = self._settle(tx, caller, order, "cancelled")
+        account = accounts.by_ids(tx, [order.account_id])[order.account_id]  # before the products, as in `_place`
         found = products.by_ids(tx, [item.product_id for item in order.items])
         _check_room([(found[item.product_id], item.quantity) for item in order.items])
         self._change_stock(tx, {item.product_id: item.quantity for item in order.items})
         shop = accounts.internal_account(tx, order.currency, "shop")
-        account = accounts.by_ids(tx, [order.account_id])[order.account_id]
         self._ledger.move(tx, caller, "refund", shop, account, order.total, order_id=order.id)
         return cancelled
 

@@ -169,7 +169,7 @@ class Users:
         """The caller's credentials, which `password` matches. Raises as `update`."""
         if password is None:
             raise _password_required()
-        with self._database.snapshot() as tx:
+        with self._database.read() as tx:
             found = users.credentials_by_id(tx, caller.user.id)
         if not self._passwords.matches(password, found.password_hash if found else None, wrong) or found is None:
             raise wrong_current_password(caller)

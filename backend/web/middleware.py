@@ -7,15 +7,18 @@ response, error responses included. It refuses a request by raising an AppError,
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from backend.domain import Caller
-from backend.errors import AppError, InternalError, Unauthorized
+from backend.errors import AppError, Contention, InternalError, Unauthorized
 from backend.infrastructure.logs import path_of, request_id, trace_id, trace_id_of
 from backend.settings import Networks
 from backend.web.client_address import client_address
 from backend.web.request import Request
 from backend.web.response import Response, error_response
 from backend.web.router import Router
+
+RUNS = 4  # of a request whose transactions lose races with others
 
 Handle = Callable[[Request], Response]
 Middleware = Callable[[Handle], Handle]
@@ -155,9 +158,15 @@ def authentication(identify: Callable[[str], Caller]) -> Middleware:
 
 
 def dispatch(request: Request) -> Response:
-    """The last handler of the chain: call the endpoint."""
+    """The last handler of the chain: call the endpoint. A request that lost a race is run again, RUNS times in all.
+
+    That is safe: the effects of a request are in its transaction, or follow the commit.
+    """
     if request.refusal is not None:
         raise request.refusal
     if request.endpoint is None:
         return Response(204)  # OPTIONS
+    for _ in range(RUNS - 1):
+        with suppress(Contention):
+            return request.endpoint.call(request)
     return request.endpoint.call(request)

@@ -15,7 +15,7 @@ CREATE TABLE users (
 ) STRICT, WITHOUT ROWID;
 
 -- Answers whether an admin is the last active one. It holds no plain users.
-CREATE INDEX users_active_admins ON users (active, roles) WHERE roles <> 'user';
+CREATE INDEX users_active_admins ON users (active, id) WHERE roles <> 'user';
 
 -- A login.
 CREATE TABLE sessions (

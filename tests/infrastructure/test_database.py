@@ -302,6 +302,23 @@ def test_an_absent_database_is_an_error_and_is_not_created(make_database, notes_
     assert texts(database) == []
 
 
+def test_each_read_sees_the_latest_commit(database, write):
+    with database.read() as tx:
+        assert tx.rows("SELECT text FROM notes") == []
+        threading_write = threading.Thread(target=write, args=["a"])
+        threading_write.start()
+        threading_write.join()
+        assert tx.rows("SELECT text FROM notes") == [("a",)]
+
+
+def test_a_read_cannot_write_and_is_over_after_its_block(database, written):
+    with database.read() as tx, pytest.raises(sqlite3.OperationalError, match="readonly"):
+        tx.run("INSERT INTO notes (text) VALUES ('a')")
+    with pytest.raises(RuntimeError):
+        tx.rows("SELECT text FROM notes")
+    assert written() == []
+
+
 def test_a_listener_learns_how_long_each_transaction_waited_for_the_lock_and_held_it(database, write):
     """Also one that raises. Reads do not count."""
     heard = []

@@ -1,8 +1,9 @@
-"""Fixtures of the journeys: what the application asks of SQLite."""
+"""Fixtures of the journeys: what the application asks of the database."""
 
 import sqlite3
 import threading
 from contextlib import suppress
+from importlib.util import find_spec
 
 import pytest
 
@@ -13,7 +14,7 @@ class Work:
     """What the test's own thread, in which its requests run, asks of the connections that it has opened."""
 
     def __init__(self):
-        self._connections = []
+        self._connections, self._seen = [], []
         self._thread = threading.get_ident()
 
     def watch(self, connection):
@@ -21,13 +22,14 @@ class Work:
             self._connections.append(connection)
         return connection
 
+    def runs(self, sql):
+        if threading.get_ident() == self._thread:
+            self._seen.append(sql)
+
     def statements_of(self, call):
         """The result of `call`, and the statements that it ran."""
-        seen = []
-        self._tell(lambda connection: connection.set_trace_callback(seen.append))
-        result = call()
-        self._tell(lambda connection: connection.set_trace_callback(None))
-        return result, seen
+        self._seen.clear()
+        return call(), [*self._seen]
 
     def steps_of(self, call):
         """The result of `call`, and the approximate number of steps that SQLite's machine took."""
@@ -47,5 +49,26 @@ class Work:
 def work(monkeypatch):
     """The work of all connections that are opened from here on: ask for it before the application."""
     work, connect = Work(), sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *arguments, **options: work.watch(connect(*arguments, **options)))
+    watched = type("Watched", (sqlite3.Connection,), telling(sqlite3.Connection, work))
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **more: work.watch(connect(*given, **more, factory=watched)))
+    if find_spec("psycopg"):
+        import psycopg
+
+        for name, method in telling(psycopg.Cursor, work).items():
+            monkeypatch.setattr(psycopg.Cursor, name, method)
     return work
+
+
+def telling(kind, work):
+    """The methods of this class that run statements; `work` is told of each."""
+
+    def method(name):
+        run = getattr(kind, name)
+
+        def told(self, sql, *more, **options):
+            work.runs(sql)
+            return run(self, sql, *more, **options)
+
+        return told
+
+    return {name: method(name) for name in ("execute", "executemany")}

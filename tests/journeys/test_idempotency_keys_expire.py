@@ -1,9 +1,7 @@
 """Idempotency keys live 24 hours. A request deletes none: that is left to housekeeping."""
 
 import hashlib
-import sqlite3
 import time
-from contextlib import closing
 
 import pytest
 
@@ -33,15 +31,18 @@ def stored(user_id, key):
 
 
 @pytest.fixture
-def keys(database_path, ada):
+def keys(api, ada):
     """Ada's stored keys by name. `keys(ada.id, old=20)` first adds as many expired ones, the oldest first."""
     names = {stored(ada.id, name): name for name in ["k", *(f"old-{n}" for n in range(2000))]}
 
     def keys(user_id="", old=0, created_at=0):
-        with closing(sqlite3.connect(database_path)) as connection, connection:
-            rows = ((user_id, stored(user_id, f"old-{n}"), b"f" * 32, "{}", created_at + n) for n in range(old))
-            connection.executemany("INSERT INTO idempotency_keys VALUES (?, ?, ?, ?, ?)", rows)
-            return [names[key] for (key,) in connection.execute("SELECT key FROM idempotency_keys ORDER BY created_at")]
+        with api.app.database.transaction() as tx:
+            tx.run_each(
+                "INSERT INTO idempotency_keys VALUES (:user, :key, :fingerprint, '{}', :at)",
+                [{"user": user_id, "key": stored(user_id, f"old-{n}"), "fingerprint": b"f" * 32, "at": created_at + n}
+                 for n in range(old)],
+            )  # fmt: skip
+            return [names[key] for (key,) in tx.rows("SELECT key FROM idempotency_keys ORDER BY created_at")]
 
     return keys
 

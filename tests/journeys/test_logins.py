@@ -1,7 +1,5 @@
 """Logging in, the list of logins, ending them."""
 
-import sqlite3
-from contextlib import closing
 from datetime import UTC, datetime
 
 import jwt
@@ -72,15 +70,14 @@ def test_every_failed_login_gets_the_same_answer(api, admin, ada, grace):
     assert tries[0].headers["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_a_failed_login_is_one_line_with_user_and_client_and_no_row(api, admin, ada, grace, database_path, caplog):
+def test_a_failed_login_is_one_line_with_user_and_client_and_no_row(api, admin, ada, grace, outsider, caplog):
     """For an unknown e-mail, a wrong password and a deactivated user, without what was typed.
 
     A successful login logs no warning.
     """
     api.patch(f"/users/{grace.id}", admin, {"active": False})
     api.app.relay.stop()  # to deliver an event is a write
-    outsider = sqlite3.connect(database_path)
-    before = outsider.execute("PRAGMA data_version").fetchone()
+    before = outsider.version()
     for email, password, user in [
         ("Nobody@example.com", "typed here", "unknown"),
         (ada.email.upper(), "typed here", ada.id),
@@ -91,8 +88,7 @@ def test_a_failed_login_is_one_line_with_user_and_client_and_no_row(api, admin, 
         (record,) = caplog.records
         assert (record.levelname, record.name) == ("WARNING", "backend.services.logins")
         assert record.getMessage() == f"failed login: user {user}, client 2001:db8::7"
-    assert outsider.execute("PRAGMA data_version").fetchone() == before
-    outsider.close()
+    assert outsider.version() == before
     caplog.clear()
     assert log_in(api, ada.email).status_code == 200
     assert caplog.records == []
@@ -368,12 +364,12 @@ def test_expired_and_ended_logins_do_not_count_among_the_hundred(api, ada, clock
     assert reason(api.post("/auth/refresh", json={"refreshToken": kept["refreshToken"]})) == "revoked"
 
 
-def test_a_list_of_logins_holds_a_hundred_whatever_the_database_holds(api, ada, database_path):
+def test_a_list_of_logins_holds_a_hundred_whatever_the_database_holds(api, ada):
     """Each login of a user with more than a hundred removes some of the surplus, at a bounded cost."""
-    with closing(sqlite3.connect(database_path)) as connection, connection:
-        connection.executemany(
-            f"INSERT INTO sessions (id, {COLUMNS}) SELECT ?, {COLUMNS} FROM sessions WHERE user_id = ? LIMIT 1",
-            [(new_id(), ada.id) for _ in range(400)],
+    with api.app.database.transaction() as tx:
+        tx.run_each(
+            f"INSERT INTO sessions (id, {COLUMNS}) SELECT :id, {COLUMNS} FROM sessions WHERE user_id = :user LIMIT 1",
+            [{"id": new_id(), "user": ada.id} for _ in range(400)],
         )
     assert len(sessions_of(api, ada)) == 100
     for left in (301, 201, 101, 100, 100):

@@ -1,8 +1,6 @@
 """A forgotten password: requesting a reset, the mail, setting a new one with its token."""
 
-import sqlite3
 import time
-from typing import ClassVar
 
 import pytest
 
@@ -10,7 +8,7 @@ from backend.infrastructure.ids import new_id
 from tests.at_once import at_once
 from tests.conftest import PASSWORD
 from tests.mailbox import Mailbox
-from tests.waiting import wait_until, write_lock_held
+from tests.waiting import wait_until
 
 NEW = "another good password"
 HALF_AN_HOUR = 30 * 60
@@ -60,29 +58,17 @@ def parted(answer):
     return answer.status_code, body, {**answer.headers, "X-Request-ID": ""}
 
 
-def test_a_busy_database_answers_alike_for_known_and_unknown_addresses(make_api, ada, database_path):
+def test_a_busy_database_answers_alike_for_known_and_unknown_addresses(make_api, ada, outsider):
     api = make_api(busy_timeout_seconds=1)
     wait_until(lambda: all_delivered(api))
-    with write_lock_held(database_path):
+    with outsider.locked():
         known, unknown = (parted(ask(api, email)) for email in (ada.email, "nobody@example.com"))
     assert known == unknown
     assert known[0] == 503
 
 
-class Recorder(sqlite3.Connection):
-    """A connection that records the statements it executes."""
-
-    seen: ClassVar[list[str]] = []
-
-    def execute(self, sql, parameters=()):
-        self.seen.append(" ".join(sql.split()))
-        return super().execute(sql, parameters)
-
-
-def test_the_same_statements_run_for_every_address_before_the_answer(make_api, admin, ada, grace, monkeypatch):
+def test_the_same_statements_run_for_every_address_before_the_answer(work, make_api, admin, ada, grace):
     """For a known, unknown and deactivated one, and one that has got its three mails. So the time is the same, too."""
-    connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *given, **more: connect(*given, **more, factory=Recorder))
     api = make_api()
     api.patch(f"/users/{grace.id}", admin, {"active": False})
     for _ in range(4):
@@ -92,9 +78,9 @@ def test_the_same_statements_run_for_every_address_before_the_answer(make_api, a
     ask(api, "first@example.com")  # opens a connection
     done = []
     for email in (ada.email, "eve@example.com", grace.email, "nobody@example.com"):
-        Recorder.seen.clear()
-        assert ask(api, email).status_code == 202
-        done.append([*Recorder.seen])
+        answer, seen = work.statements_of(lambda email=email: ask(api, email))
+        assert answer.status_code == 202
+        done.append([sql.strip() for sql in seen])
     assert any(sql.startswith("INSERT") for sql in done[0])
     assert done == [done[0]] * 4
 

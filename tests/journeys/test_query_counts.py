@@ -107,6 +107,7 @@ def test_an_order_of_many_items_takes_no_more_statements(work, api, admin, ada):
     assert 0 < counts[0] == counts[1]
 
 
+@pytest.mark.sqlite
 def test_what_is_cached_takes_no_statement(work, make_api, wiring):
     """A product and the list of them. Production caches a token's session and user, too, and asks for new commits."""
     api = make_api()
@@ -120,6 +121,7 @@ def test_what_is_cached_takes_no_statement(work, make_api, wiring):
         assert set(seen) == expected
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("fill", "path"),
     [
@@ -145,6 +147,7 @@ def test_rows_of_others_do_not_slow_a_users_own_lists_down(work, api, admin, ada
     assert steps(work, api, path.format(made=made), ada) <= alone + ROWS  # less than one for each of theirs
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("fill", "path", "caller"),
     [

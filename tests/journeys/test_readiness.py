@@ -1,17 +1,13 @@
 """`/readyz`: whether the service can do its work, and the failing checks if it cannot."""
 
 import shutil
-import sqlite3
 import time
 from collections import namedtuple
-from contextlib import closing
 
 import pytest
 
-from backend.infrastructure.database import Database
 from backend.infrastructure.shutdown import shutting_down
 from tests.at_once import at_once
-from tests.waiting import write_lock_held
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -31,27 +27,25 @@ def test_a_service_that_can_work_is_ready(api):
     assert failing(api) == {}
 
 
-def test_a_database_that_another_program_has_locked_is_not_writable(make_api, database_path, clock):
+def test_a_database_that_another_program_has_locked_is_not_writable(make_api, outsider, clock):
     api = make_api(busy_timeout_seconds=1)
-    outsider = sqlite3.connect(database_path, isolation_level=None)
-    outsider.execute("BEGIN IMMEDIATE")
-    assert failing(api).keys() == {"database"}
-    outsider.execute("ROLLBACK")
-    outsider.close()
+    with outsider.locked():
+        assert failing(api).keys() == {"database"}
     clock.advance(1)
     assert failing(api) == {}
+
+
+def test_a_database_that_is_gone_is_named(make_api, outsider):
+    assert {"schema", "database"} <= failing(make_api(**outsider.nowhere())).keys()
 
 
 @pytest.mark.parametrize(
     "change", ["DELETE FROM schema_migrations WHERE version = 1", "INSERT INTO schema_migrations VALUES (9999, 'x', 0)"]
 )
-def test_a_schema_of_another_version_is_named(api, database_path, change):
+def test_a_schema_of_another_version_is_named(api, database_path, outsider, change):
     """Older or newer. Only the log has the path of the database."""
-    connection = sqlite3.connect(database_path)
-    connection.execute(change)
-    connection.commit()
-    connection.close()
-    details = failing(api)
+    with outsider.changed(change):
+        details = failing(api)
     assert details.keys() == {"schema"}
     assert str(database_path.parent) not in str(details)
 
@@ -83,15 +77,14 @@ def test_a_process_that_is_stopping_says_so(api):
     assert failing(api) == {}
 
 
-def test_a_probe_does_not_wait_for_the_write_lock_as_long_as_a_writer_may(make_api, database_path, clock):
+def test_a_probe_does_not_wait_for_the_write_lock_as_long_as_a_writer_may(make_api, outsider, clock):
     """It answers while another program holds the lock, and that program can go on to write."""
     api = make_api(busy_timeout_seconds=3600)
-    with closing(sqlite3.connect(database_path, isolation_level=None)) as outsider:
-        outsider.execute("BEGIN IMMEDIATE")
+    with outsider.locked():
         began = time.monotonic()
         assert failing(api).keys() == {"database"}
         assert time.monotonic() - began < 600
-        outsider.execute("COMMIT")
+        outsider.rows("UPDATE users SET name = name")
     clock.advance(1)
     assert failing(api) == {}
 
@@ -112,15 +105,15 @@ def test_the_result_of_a_check_is_used_for_a_second(api, standing_clock, monkeyp
     assert after(-3600, empty) == set()
 
 
-def test_many_requests_write_to_the_database_once_a_second(api, standing_clock, monkeypatch):
+def test_many_requests_write_to_the_database_once_a_second(api, app, standing_clock, monkeypatch):
     """Twenty at once, twice, share one check; a second later there is another one."""
-    checks, checked = [], Database.check_writable
+    checks, checked = [], app.database.check_writable
 
-    def counted(database, **options):
+    def counted(**options):
         checks.append(options)
-        return checked(database, **options)
+        return checked(**options)
 
-    monkeypatch.setattr(Database, "check_writable", counted)
+    monkeypatch.setattr(app.database, "check_writable", counted)
     for number in (1, 2):
         for _ in range(2):
             assert at_once([lambda: failing(api)] * 20) == [{}] * 20
@@ -128,10 +121,10 @@ def test_many_requests_write_to_the_database_once_a_second(api, standing_clock, 
         standing_clock.advance(1)
 
 
-def test_requests_that_arrive_during_a_check_share_its_result(make_api, standing_clock, database_path, monkeypatch):
+def test_requests_that_arrive_during_a_check_share_its_result(make_api, standing_clock, outsider, monkeypatch):
     """While the database is locked a check takes long. They wait for that one instead of starting their own."""
-    api, disk_usage, checks = make_api(busy_timeout_seconds=60), shutil.disk_usage, []
+    api, disk_usage, checks = make_api(busy_timeout_seconds=3600), shutil.disk_usage, []
     monkeypatch.setattr(shutil, "disk_usage", lambda path: checks.append(path) or disk_usage(path))
-    with write_lock_held(database_path):
+    with outsider.locked():
         assert [answer.keys() for answer in at_once([lambda: failing(api)] * 10)] == [{"database"}] * 10
     assert len(checks) == 1

@@ -1,8 +1,5 @@
 """Administration of users: roles, activity, deletion. One active admin always remains."""
 
-import sqlite3
-from contextlib import closing
-
 import jwt
 import pytest
 
@@ -160,7 +157,7 @@ ADDRESS, AGENT = "203.0.113.77", "An-Agent-That-Tells/9"
 
 
 @pytest.fixture
-def everywhere(api, admin, ada, grace, clock, database_path):
+def everywhere(api, admin, ada, grace, clock, outsider):
     """Ada has live, ended and expired logins and has used them; Grace has the same, from another address."""
     for _ in range(3):
         answers = [
@@ -174,12 +171,7 @@ def everywhere(api, admin, ada, grace, clock, database_path):
     api.post("/auth/login", json={"email": ada.email, "password": PASSWORD}, **log_in_from)
     clock.advance(8 * 86_400)
     api.post("/auth/login", json={"email": ada.email, "password": PASSWORD}, **log_in_from)
-    return lambda text: [line for line in dump(database_path) if text.casefold() in line.casefold()]
-
-
-def dump(path):
-    with closing(sqlite3.connect(path)) as connection:
-        return list(connection.iterdump())
+    return lambda text: [line for line in outsider.contents() if text.casefold() in line.casefold()]
 
 
 def test_nothing_in_the_database_tells_where_a_deleted_user_was(api, ada, everywhere):
@@ -216,12 +208,11 @@ def test_the_deletion_of_a_user_with_many_logins_takes_many_transactions(api, ad
     assert sum(sizes) > logins and max(sizes) <= 1000
 
 
-def test_a_deletion_that_was_cut_short_is_completed_by_the_next(api, admin, ada, everywhere, database_path):
+def test_a_deletion_that_was_cut_short_is_completed_by_the_next(api, admin, ada, everywhere, outsider):
     """The user is deleted, but some logins still have an address, as after a kill in between."""
     admin = api.log_in("root@example.com")
     api.delete(f"/users/{ada.id}", admin)
-    with closing(sqlite3.connect(database_path)) as connection, connection:
-        connection.execute("UPDATE sessions SET ip = ? WHERE user_id = ?", (ADDRESS, ada.id))
+    outsider.rows("UPDATE sessions SET ip = :ip WHERE user_id = :id", ip=ADDRESS, id=ada.id)
     assert api.delete(f"/users/{ada.id}", admin).status_code == 204
     assert everywhere(ADDRESS) == []
 

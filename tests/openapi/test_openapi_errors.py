@@ -3,9 +3,7 @@
 Errors common to all routes are provoked on each; those of one route are in the table `SPECIAL`.
 """
 
-import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -16,6 +14,7 @@ from backend.web.router import ANYONE
 from tests.conftest import PASSWORD, Api
 from tests.every_route import API, VALID, World, allowed_caller, send
 from tests.openapi.documented import Document
+from tests.outsider import Outsider
 
 # Answers of the HTTP server itself; tests/production tests them.
 SERVERS_OWN = {(408, "REQUEST_TIMEOUT"), (414, "URI_TOO_LONG"), (431, "HEADERS_TOO_LARGE")}
@@ -103,28 +102,24 @@ def repetitions(api: Api, world: World, document: Document, key: str) -> Iterato
     yield from (send(api, world, key, by) for _ in range(2))
 
 
-def troubles(make_api: Any, world: World, key: str, path: Path) -> Iterator[TestResponse]:
+def troubles(make_api: Any, world: World, key: str, outsider: Outsider) -> Iterator[TestResponse]:
     """Too many requests, an unexpected exception, no database. With this token every route reads the database."""
     limited = make_api(rate_limit_default=Limit(1, 60))
     yield from (send(limited, world, key, world.people["admin"], query="?unknown=1") for _ in range(2))
     broken = make_api(cache_size=0)
-    with sqlite3.connect(path) as outside:
-        outside.execute("DROP TABLE sessions")
-    outside.close()
-    yield send(broken, world, key, world.people["admin"])
-    broken.app.database.close()
-    path.rename(path.with_name("gone"))
-    yield send(broken, world, key, world.people["admin"])
+    with outsider.without("sessions"):
+        yield send(broken, world, key, world.people["admin"])
+    yield send(make_api(**outsider.nowhere()), world, key, world.people["admin"])
 
 
 @pytest.mark.parametrize("key", VALID)
-def test_the_documented_errors_are_those_that_can_be_provoked(make_api, world, document, database_path, key):
+def test_the_documented_errors_are_those_that_can_be_provoked(make_api, world, document, outsider, key):
     """Each has the documented status, code, headers and body."""
     provoked = {(special.status, special.code) for special in SPECIAL if special.key == key}
     api = make_api()
     for answers in (
         bad_requests(api, world, key), refusals(api, world, key), repetitions(api, world, document, key),
-        troubles(make_api, world, key, database_path),
+        troubles(make_api, world, key, outsider),
     ):  # fmt: skip
         for answer in answers:
             document.check(key, answer)
@@ -144,14 +139,12 @@ def test_a_route_has_the_errors_of_its_own(api, world, document, special):
     document.check(special.key, answer)
 
 
-def test_a_locked_database_is_a_documented_answer(make_api, world, document, database_path):
+def test_a_locked_database_is_a_documented_answer(make_api, world, document, outsider):
     """An outside writer holds the lock: every write is 503 with Retry-After, none is 500."""
     api = make_api(busy_timeout_seconds=1)
     writes = [key for key in VALID if not key.startswith("GET")]
-    outside = sqlite3.connect(database_path, isolation_level=None)
-    outside.execute("BEGIN IMMEDIATE")
-    for key in writes:
-        answer = send(api, world, key, allowed_caller(world, key))
-        assert (key, answer.status_code) == (key, 503)
-        document.check(key, answer)
-    outside.close()
+    with outsider.locked():
+        for key in writes:
+            answer = send(api, world, key, allowed_caller(world, key))
+            assert (key, answer.status_code) == (key, 503)
+            document.check(key, answer)

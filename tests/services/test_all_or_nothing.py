@@ -1,8 +1,5 @@
 """If one statement of a request fails, the request has no effect: no row changes, and no listener is called."""
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 
 from backend.infrastructure.ids import new_id
@@ -48,32 +45,26 @@ def send(api, ada, grace, admin):
 
 
 @pytest.fixture
-def everything(api):
+def everything(outsider):
     """All rows of all tables."""
 
     def everything():
-        with api.app.database.snapshot() as tx:
-            tables = [name for (name,) in tx.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")]
-            return {table: tx.rows(f"SELECT * FROM {table}") for table in tables if not table.startswith("sqlite_")}
+        return {table: sorted(outsider.rows(f"SELECT * FROM {table}"), key=str) for table in outsider.tables()}
 
     return everything
 
 
 @pytest.mark.parametrize(("request_name", "table"), [(name, table) for name in REQUESTS for table in REQUESTS[name]])
-def test_a_request_that_cannot_write_one_of_its_rows_writes_none(send, everything, database_path, request_name, table):
+def test_a_request_that_cannot_write_one_of_its_rows_writes_none(send, everything, outsider, request_name, table):
     """The answer is 500 and every table is as before; once the obstacle is gone, the same request succeeds."""
     before = everything()
-    with closing(sqlite3.connect(database_path, isolation_level=None)) as outsider:
-        for verb in ("INSERT", "UPDATE"):
-            outsider.execute(
-                f"CREATE TRIGGER no_{verb} AFTER {verb} ON {table} BEGIN SELECT RAISE(ABORT, 'broken on purpose'); END"
-            )
+    if table not in before:
+        pytest.skip("this engine has no such table")
+    with outsider.refusing(table):
         answer = send(request_name)
         assert (answer.status_code, answer.json["error"]["code"]) == (500, "INTERNAL_ERROR")
         assert "on purpose" not in answer.text
         assert everything() == before
-        for verb in ("INSERT", "UPDATE"):
-            outsider.execute(f"DROP TRIGGER no_{verb}")
     answer = send(request_name)
     assert answer.status_code in (200, 201)
     assert "Idempotency-Replayed" not in answer.headers

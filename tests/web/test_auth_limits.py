@@ -1,7 +1,6 @@
 """The `auth` policy: a count for each address, of all attempts; two for each e-mail, of wrong passwords and resets."""
 
 import os
-import sqlite3
 import threading
 
 import bcrypt
@@ -298,7 +297,7 @@ def test_what_default_refuses_is_not_counted_under_auth(make_api):
 
 
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/password", "/auth/password-reset"])
-def test_what_an_emails_count_refuses_costs_no_bcrypt_and_no_write(limited, api, ada, database_path, monkeypatch, path):
+def test_what_an_emails_count_refuses_costs_no_bcrypt_and_no_write(limited, api, ada, outsider, monkeypatch, path):
     """(No event is delivered meanwhile: that would be a write.)"""
     api.app.relay.stop()
     api, runs = limited(1), []
@@ -307,8 +306,6 @@ def test_what_an_emails_count_refuses_costs_no_bcrypt_and_no_write(limited, api,
     ask_reset(api, ada.email, "198.51.100.3")
     real = bcrypt.checkpw
     monkeypatch.setattr(bcrypt, "checkpw", lambda *given: runs.append(given) or real(*given))
-    outsider = sqlite3.connect(database_path)
-    before = outsider.execute("PRAGMA data_version").fetchone()
+    before = outsider.version()
     assert api.post(path, ada, ROUTES[path], address="198.51.100.2").status_code == 429
-    assert (runs, outsider.execute("PRAGMA data_version").fetchone()) == ([], before)
-    outsider.close()
+    assert (runs, outsider.version()) == ([], before)

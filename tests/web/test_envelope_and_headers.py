@@ -1,7 +1,6 @@
 """The envelope, and the headers that every response carries."""
 
 import re
-import sqlite3
 from itertools import pairwise
 
 import pytest
@@ -246,12 +245,10 @@ def test_wrong_credentials_are_challenged_without_an_error(api):
     assert answer.headers["WWW-Authenticate"] == 'Bearer realm="api"'
 
 
-def test_a_busy_database_is_a_503_that_says_when_to_retry(make_api, ada, database_path):
+def test_a_busy_database_is_a_503_that_says_when_to_retry(make_api, ada, outsider):
     api = make_api(busy_timeout_seconds=1)
-    outsider = sqlite3.connect(database_path, isolation_level=None)
-    outsider.execute("BEGIN IMMEDIATE")
-    answer = api.patch("/users/me", ada, {"name": "Other"})
-    outsider.close()
+    with outsider.locked():
+        answer = api.patch("/users/me", ada, {"name": "Other"})
     assert (answer.status_code, answer.json["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
     assert int(answer.headers["Retry-After"]) >= 1
     assert answer.headers["Cache-Control"] == "no-store"

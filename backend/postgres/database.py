@@ -1,0 +1,214 @@
+"""The database on PostgreSQL: the verbs of `infrastructure/database.py` over psycopg.
+
+`read()` is autocommit: one statement costs one round trip. A snapshot is REPEATABLE READ, READ ONLY. A transaction is
+READ COMMITTED, and there are many at a time: where a rule depends on what was read, the repository reads with
+`tx.for_update`, or the service takes `tx.lock(name)` first. Locks that cross, and a key that was inserted meanwhile,
+raise Contention: the request is run again (`web/middleware.py:dispatch`).
+
+Each thread has one connection, opened on first use and closed when the thread ends (a pool's checkout costs more than a
+read). A connection that the server has closed meanwhile is replaced before its next use, so it costs no request.
+
+Not promised: that a write whose COMMIT got no answer was not made. Then Unavailable says so.
+"""
+
+import logging
+import math
+import re
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg import errors
+from psycopg.adapt import Dumper
+
+from backend.domain import Timestamp
+from backend.errors import Contention, Unavailable
+from backend.infrastructure.database import Database, Duplicate, Row, Tx
+
+log = logging.getLogger(__name__)
+
+Connection: TypeAlias = psycopg.Connection[Any]
+NAMED = re.compile(r"'[^']*'|(?<![:\w]):([a-z_][a-z0-9_]*)")  # a text, or a parameter that is not a cast
+IN_IDS = re.compile(r"IN \(:ids\)")
+RETRIED = (errors.SerializationFailure, errors.DeadlockDetected)
+FAULTS = (
+    psycopg.OperationalError, errors.ReadOnlySqlTransaction, errors.IdleInTransactionSessionTimeout,
+)  # fmt: skip
+UNKNOWN = "The database did not answer. Whether this was written is unknown: repeat it with the same Idempotency-Key."
+PREPARED = 1000  # statements that a connection keeps prepared; psycopg's default is fewer than the service has
+CONNECT_SECONDS = 2
+KEEPALIVE = {
+    "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000,
+}  # fmt: skip
+
+
+class BigInteger(Dumper):
+    """Every integer is sent as a bigint: psycopg would choose a type by size, and the server would plan each anew."""
+
+    oid = psycopg.adapters.types["int8"].oid
+
+    def dump(self, obj: int) -> bytes:
+        return str(obj).encode()
+
+
+class PostgresTx(Tx):
+    """An open transaction, or the single statements of `read()`. Used by one thread."""
+
+    def __init__(self, connection: Connection, now: Timestamp, for_update: str = "") -> None:
+        super().__init__(connection.cursor(), now)  # type: ignore[arg-type]  # the core's is a connection of sqlite3
+        self.for_update = for_update
+
+    def rows_for(self, sql: str, ids: Sequence[str]) -> list[Row]:
+        """The rows for many ids: `IN (:ids)` becomes `= ANY`, which has one plan for every number of ids."""
+        return self.rows(IN_IDS.sub("= ANY(:ids)", sql), ids=list(ids)) if ids else []
+
+    def lock(self, name: str) -> None:
+        self.run("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))", name=name)
+
+    def _run(self, execute: Callable[[str, Any], Any], sql: str, parameters: object) -> Any:
+        if self.over:
+            raise RuntimeError("this transaction is over")
+        try:
+            execute(translated(sql), parameters)
+        except errors.UniqueViolation as error:
+            raise Duplicate from error
+        return self._connection
+
+
+class PostgresDatabase(Database):
+    """Thread-safe. `busy_timeout`, in seconds, bounds each wait for a lock; `clock` returns Unix time in seconds."""
+
+    def __init__(self, url: str, busy_timeout: float = 5.0, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(Path(), busy_timeout, clock)
+        self._url, self._mine = url, _Mine()
+        self._options: dict[str, Any] = KEEPALIVE | {
+            "autocommit": True, "connect_timeout": CONNECT_SECONDS, "application_name": "reference-backend",
+            "options": f"-c lock_timeout={math.ceil(busy_timeout * 1000)}",
+        }  # fmt: skip
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        with self.autocommit() as tx:
+            yield tx
+
+    @contextmanager
+    def autocommit(self) -> Iterator[Tx]:
+        """Run single statements, each of which commits by itself."""
+        with self._block(), PostgresTx(self._mine.slot.connection(self._connect), self.now()) as tx:
+            yield tx
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Tx]:
+        with self._block(), self._begun_at("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as tx:
+            yield tx
+
+    def check_writable(self, at_most: float = math.inf) -> None:
+        """Raises Unavailable if no transaction can write: the server is gone, or is a read-only replica."""
+        with self.transaction() as tx:
+            tx.run("SELECT set_config('lock_timeout', :most, true)", most=f"{min(at_most, self._busy_timeout)}s")
+            tx.run(f"SELECT 1 FROM schema_migrations WHERE version = 1{tx.for_update}")  # a write, but of no row
+
+    def close(self) -> None:
+        self._mine.slot.close()
+
+    @contextmanager
+    def _write(self, seconds: float) -> Iterator[Tx]:
+        """`lock_timeout` bounds the waits, each by itself, so `seconds` is not used. Their time is part of the work."""
+        began = time.monotonic()
+        try:
+            with self._begun_at("BEGIN", " FOR NO KEY UPDATE") as tx:
+                yield tx
+        finally:
+            self._tell_listeners(began, began)
+
+    @contextmanager
+    def _begun_at(self, begin: str, for_update: str = "") -> Iterator[PostgresTx]:
+        connection = self._mine.slot.connection(self._connect)
+        connection.execute(begin)
+        try:
+            with PostgresTx(connection, self.now(), for_update) as tx:
+                yield tx
+        except BaseException:
+            self._roll_back(connection)
+            raise
+        self._commit(connection)
+
+    def _commit(self, connection: Connection) -> None:
+        try:
+            connection.execute("COMMIT")
+        except psycopg.OperationalError as error:
+            self._mine.slot.close()
+            if isinstance(error, RETRIED):
+                raise
+            raise Unavailable(UNKNOWN) from error
+
+    def _roll_back(self, connection: Connection) -> None:
+        try:
+            connection.execute("ROLLBACK")
+        except psycopg.Error:
+            self._mine.slot.close()
+
+    @contextmanager
+    def _block(self) -> Iterator[None]:
+        """One block at a time in a thread. The server's faults become Unavailable, lost races become Contention."""
+        if self._thread.inside:
+            raise RuntimeError("transactions do not nest")
+        self._thread.inside = True
+        try:
+            yield
+        except RETRIED as error:
+            raise Contention from error
+        except FAULTS as error:
+            self._mine.slot.close()
+            log.warning("database fault: %s", type(error).__name__)
+            raise Unavailable("The database cannot do this just now.") from error
+        finally:
+            self._thread.inside = False
+
+    def _connect(self) -> Connection:
+        connection: Connection = psycopg.connect(self._url, **self._options)
+        connection.prepare_threshold, connection.prepared_max = 1, PREPARED
+        connection.adapters.register_dumper(int, BigInteger)
+        return connection
+
+
+class _Mine(threading.local):
+    """The connection of one thread."""
+
+    def __init__(self) -> None:
+        self.slot = _Slot()
+
+
+class _Slot:
+    """At most one connection. `__del__` closes it as soon as the thread ends."""
+
+    def __init__(self) -> None:
+        self._open: Connection | None = None
+        self._incoming = select.poll()
+
+    def connection(self, connect: Callable[[], Connection]) -> Connection:
+        """The connection, between blocks; a new one if there is none, or if the server has closed it."""
+        if self._open is None or self._open.closed or self._incoming.poll(0):
+            self.close()
+            self._open, self._incoming = connect(), select.poll()
+            self._incoming.register(self._open, select.POLLIN)  # between blocks the server only sends that it closes
+        return self._open
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    __del__ = close
+
+
+@cache
+def translated(sql: str) -> str:
+    """The statement with `%(name)s` for each `:name`. The service has a few hundred statements."""
+    return NAMED.sub(lambda found: f"%({found[1]})s" if found[1] else found[0], sql.replace("%", "%%"))

@@ -1,0 +1,50 @@
+"""Fixtures: this process's PostgreSQL database, emptied, and the service's database class on it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests import postgres_server
+
+if not postgres_server.available():
+    collect_ignore_glob = ["test_*"]
+
+
+@pytest.fixture
+def url() -> str:
+    return postgres_server.emptied_database()
+
+
+@pytest.fixture
+def make_database(url: str) -> Iterator[Callable[..., Any]]:
+    from backend.postgres.database import PostgresDatabase
+
+    made = []
+
+    def make(**options: Any) -> PostgresDatabase:
+        made.append(PostgresDatabase(url, **options))
+        return made[-1]
+
+    yield make
+    for database in made:
+        database.close()
+
+
+@pytest.fixture
+def database(make_database: Callable[..., Any]) -> Any:
+    return make_database()
+
+
+@pytest.fixture
+def outsider(url: str) -> Iterator[Any]:
+    """Another program's connection, which commits each statement."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(params=["postgres"])
+def wiring(request: pytest.FixtureRequest) -> str:
+    return str(request.param)

@@ -1,0 +1,122 @@
+"""A PostgreSQL server for the tests, if this machine has one: TEST_POSTGRES_URL, its `pg_ctl`, or the package pgserver.
+
+The process that collects the tests starts it, and the processes of pytest-xdist inherit TEST_POSTGRES_URL. Each has a
+database of its own, which is migrated once and emptied before each test that uses it.
+"""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    import psycopg
+
+URL = "TEST_POSTGRES_URL"
+FAST = "-c fsync=off -c full_page_writes=off -c max_connections=500 -c listen_addresses="  # a crash may cost the data
+HERE = [*Path("/usr/lib/postgresql").glob("*/bin"), *map(Path, os.get_exec_path())]
+BINARIES = next((folder for folder in HERE if (folder / "initdb").exists()), None)
+
+
+def available() -> bool:
+    return bool(find_spec("psycopg")) and bool(os.environ.get(URL) or BINARIES or find_spec("pgserver"))
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """The URL of the environment's server, or of one that runs until the block ends."""
+    if given := os.environ.get(URL):
+        yield given
+    elif BINARIES:
+        with _started(BINARIES) as url:
+            yield url
+    else:
+        import pgserver
+
+        with tempfile.TemporaryDirectory() as folder:
+            running = pgserver.get_server(folder)
+            yield running.get_uri()
+            running.cleanup()
+
+
+@contextmanager
+def _started(binaries: Path) -> Iterator[str]:
+    """The server refuses to run as root, so root starts it as another user."""
+    user = {"user": "postgres" if _exists("postgres") else "nobody"} if os.geteuid() == 0 else {}
+    folder = tempfile.mkdtemp(prefix="postgres-")
+    if user:
+        shutil.chown(folder, user["user"])
+
+    def run(program: str, *options: str) -> None:
+        subprocess.run(
+            [binaries / program, "-D", f"{folder}/data", *options], check=True, stdout=subprocess.DEVNULL, **user
+        )
+
+    run("initdb", "--username=test", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
+    run("pg_ctl", "start", "--wait", "--log", f"{folder}/log", "--options", f"{FAST} -k {folder}")
+    try:
+        yield f"postgresql://test@/postgres?host={folder}"
+    finally:
+        run("pg_ctl", "stop", "--mode=immediate")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _exists(user: str) -> bool:
+    return any(entry.pw_name == user for entry in pwd.getpwall())
+
+
+@cache
+def database_url() -> str:
+    """The URL of this process's database, created and migrated on first use."""
+    import psycopg
+
+    from backend.postgres.migrations import migrate
+
+    name = f"test_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+    with psycopg.connect(os.environ[URL], autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        connection.execute(f"CREATE DATABASE {name}")
+    url = url_of(name)
+    migrate(url)
+    return url
+
+
+def url_of(database: str) -> str:
+    """The URL of another database of the server."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    parts = conninfo_to_dict(os.environ[URL])
+    user, host, port = parts.get("user", ""), quote(parts.get("host", ""), safe=""), parts.get("port", 5432)
+    return f"postgresql://{user}@/{database}?host={host}&port={port}"
+
+
+def emptied_database() -> str:
+    """The URL of this process's database, without a row but the records of its migrations."""
+    connection, deletes = _eraser()
+    connection.execute(deletes)
+    return database_url()
+
+
+@cache
+def _eraser() -> "tuple[psycopg.Connection[Any], str]":
+    """A connection that does not check foreign keys, and the statements that empty all tables."""
+    import psycopg
+
+    connection = psycopg.connect(database_url(), autocommit=True, options="-c session_replication_role=replica")
+    names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    return connection, "".join(f"DELETE FROM {name};" for (name,) in names if name != "schema_migrations")
+
+
+def take_over(path: Path) -> None:
+    """Copy the SQLite database at `path` into this process's database."""
+    from backend.postgres.move import move
+
+    move(path, database_url())

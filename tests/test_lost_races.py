@@ -1,0 +1,64 @@
+"""A request whose transaction loses a race with another is run again: for every writing route, with one effect."""
+
+import shutil
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from itertools import repeat
+
+import pytest
+
+from backend.errors import Contention
+from backend.settings import Limit
+from tests.every_route import API, VALID, allowed_caller, send
+from tests.meanwhile import before_the_commit, before_the_write
+
+WRITES = sorted(key for key in VALID if not key.startswith("GET "))
+RUNS = 4
+
+pytestmark = pytest.mark.sqlite  # which loses no races by itself
+
+
+def rows_of(path):
+    """The number of rows of each table."""
+    with closing(sqlite3.connect(path)) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        return Counter({name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables})
+
+
+def lose(*_):
+    raise Contention
+
+
+@pytest.mark.parametrize("key", WRITES)
+def test_a_request_that_loses_once_has_the_answer_and_the_effect_of_one_that_does_not(
+    make_api, world, database_path, tmp_path, monkeypatch, key
+):
+    other = shutil.copy(database_path, tmp_path / "other.db")
+    calm, contended = make_api(), make_api(database_path=other)
+    for api in (calm, contended):
+        api.app.relay.stop()  # so only the requests write
+    expected = send(calm, world, key, allowed_caller(world, key))
+    before_the_commit(monkeypatch, lose)
+    answer = send(contended, world, key, allowed_caller(world, key))
+    assert (answer.status_code, answer.headers.get("Location") is None) == (
+        expected.status_code, expected.headers.get("Location") is None
+    )  # fmt: skip
+    assert rows_of(other) == rows_of(database_path)
+
+
+def test_a_request_that_always_loses_is_503_and_has_written_nothing(make_api, world, database_path, monkeypatch):
+    api, before, runs = make_api(), rows_of(database_path), []
+    api.app.relay.stop()
+    for _ in repeat(None, RUNS):
+        before_the_write(monkeypatch, lambda: (runs.append(1), lose()))
+    answer = send(api, world, f"POST {API}/transfers", world.people["owner"])
+    assert (answer.status_code, answer.headers["Retry-After"], len(runs)) == (503, "1", RUNS)
+    assert rows_of(database_path) == before
+
+
+def test_limits_count_a_request_once_however_often_it_is_run(make_api, world, monkeypatch):
+    api = make_api(rate_limit_default=Limit(10, 600))
+    before_the_commit(monkeypatch, lose)
+    answer = send(api, world, f"POST {API}/transfers", world.people["owner"])
+    assert (answer.status_code, answer.headers["RateLimit"][:13]) == (201, '"default";r=9')
