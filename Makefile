@@ -11,7 +11,7 @@ test-core: PROCESSES = $(shell expr $(CORES) + 2)
 PYTEST = $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
 unexport PYTHONDONTWRITEBYTECODE  # else each of these processes, and each server under test, compiles all files again
 
-.PHONY: help setup run serve migrate demo test test-core drill check audit contract bench bench-quick
+.PHONY: help setup run serve migrate demo test test-core test-postgres drill check audit contract bench bench-quick
 
 help:  ## list these commands; `make` alone does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ test-core: setup  ## the core's tests over the core's wiring, in less than a min
 
 drill: setup  ## back up under load, crash, restore; kill the restore at every step; under a minute
 	$(BIN)/python -m tests.operations.drill
+
+test-postgres: setup  ## the core's tests on PostgreSQL, which it starts
+	$(PYTEST) --wiring=postgres tests/postgres tests/journeys tests/services tests/delivery tests/web tests/openapi tests/test_*.py
 
 check: setup  ## style, types, house rules
 	$(BIN)/ruff check .

@@ -36,20 +36,22 @@ UNKNOWN_ID = "0198c0de-0000-7000-8000-000000000000"  # of no row; constant, beca
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--wiring", choices=(*WIRINGS, POSTGRES), help="run only this wiring's tests and those without a wiring"
-    )
+    meaning = "run only this wiring's tests and those without a wiring; `postgres` runs nothing else"
+    parser.addoption("--wiring", choices=(*WIRINGS, POSTGRES), help=meaning)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let Ctrl-C interrupt the programs under test: a shell starts `make test &` with SIGINT ignored, as they would.
 
-    Start PostgreSQL, if this machine has it and the tests want it. The processes of pytest-xdist inherit its URL.
+    Start PostgreSQL for its tests. The processes of pytest-xdist inherit its URL.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "sqlite: what the test is about exists on SQLite only")
-    wanted = config.getoption("wiring") in (None, POSTGRES) and postgres_server.available()
-    if wanted and not hasattr(config, "workerinput") and not config.option.collectonly:
+    if config.getoption("wiring") != POSTGRES:
+        return
+    if not postgres_server.available():
+        raise pytest.UsageError("there is no PostgreSQL: install it, or pgserver, or set TEST_POSTGRES_URL")
+    if not hasattr(config, "workerinput") and not config.option.collectonly:
         running = ExitStack()
         os.environ[postgres_server.URL] = running.enter_context(postgres_server.server())
         config.add_cleanup(running.close)
@@ -58,12 +60,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     only = config.getoption("wiring")
     callspecs = {item: getattr(item, "callspec", None) for item in items}
-    left_out = {item for item, of in callspecs.items() if only and of and of.params.get("wiring", only) != only}
-    left_out |= {
-        item
-        for item, of in callspecs.items()
-        if of and of.params.get("wiring") == POSTGRES and item.get_closest_marker("sqlite")
-    }
+    wirings = {item: of.params.get("wiring") if of else None for item, of in callspecs.items()}
+    postgres = {item for item in items if wirings[item] == POSTGRES or item.path.parent.name == POSTGRES}
+    if only == POSTGRES:
+        left_out = {item for item in items if item not in postgres or item.get_closest_marker("sqlite")}
+    else:
+        left_out = postgres | {item for item in items if only and wirings[item] not in (None, only)}
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 

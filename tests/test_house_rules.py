@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "web": {"infrastructure"},
     "infrastructure": set(),
     "app": {"routes", "services", "web", "infrastructure", "delivery", "openapi", "cli"},
-    "cli": {"routes", "services", "repositories", "web", "infrastructure", "openapi", "operations"},
+    "cli": {"routes", "services", "repositories", "web", "infrastructure", "openapi", "operations", "postgres"},
     "delivery": {"services", "repositories", "infrastructure"},
     "openapi": {"web", "infrastructure"},
     "operations": {"app", "services", "repositories", "web", "infrastructure"},

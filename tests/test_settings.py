@@ -105,8 +105,8 @@ GOOD = {  # variable → text, attribute, value
 
 BAD = {
     "DATABASE_URL": (
-        "app.db", "sqlite://app.db", "sqlite:///", "sqlite:///:memory:", "sqlite:///a.db?mode=ro", "postgres://host/db",
-        "postgres://ada:word@host/db", "file:a.db", "sqlite:///.", "sqlite:///..", "sqlite:////", "sqlite:///var/",
+        "app.db", "sqlite://app.db", "sqlite:///", "sqlite:///:memory:", "sqlite:///a.db?mode=ro", "mysql://host/db",
+        "mysql://ada:word@host/db", "file:a.db", "sqlite:///.", "sqlite:///..", "sqlite:////", "sqlite:///var/",
         "sqlite:///var/..", "sqlite:///a\nb.db", "sqlite:///a\udcff.db",
     ),
     "JWT_SECRETS": (

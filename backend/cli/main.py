@@ -22,6 +22,8 @@ from backend.operations.seal import BackupError
 from backend.repositories import transactions
 from backend.settings import NOT_TEXT, Settings, SettingsError
 
+ONLY_SQLITE = {None, "serve", "create-admin", "users", "check", "backup", "restore"}
+
 
 class Command(NamedTuple):
     """What a command does and takes. `failure` is its exit status after an error that is one line."""
@@ -65,7 +67,10 @@ def main(create_app: CreateApp, unopened_app: CreateApp) -> None:
     arguments = _parser(commands).parse_args()
     command = commands[arguments.command or "serve"]
     with _errors_as_one_line(command.failure):
-        command.run(arguments, Settings.from_environment())
+        settings = Settings.from_environment()
+        if settings.postgres_url and arguments.command in ONLY_SQLITE:
+            _fail(2, f"{arguments.command or 'serve'} works on SQLite alone as yet, and DATABASE_URL is of PostgreSQL")
+        command.run(arguments, settings)
         print(end="", flush=True)
 
 
@@ -148,8 +153,13 @@ def _fail(status: int, line: str) -> NoReturn:
 
 
 def _migrate(settings: Settings) -> None:
-    applied = migrate(settings.database_path)
-    check_schema(settings.database_path)
+    if settings.postgres_url:
+        from backend.postgres.migrations import migrate as migrate_postgres  # needs psycopg, an extra
+
+        applied = migrate_postgres(settings.postgres_url)
+    else:
+        applied = migrate(settings.database_path)
+        check_schema(settings.database_path)
     print("\n".join(f"applied {name}" for name in applied) or "nothing to do: the schema is the newest")
 
 

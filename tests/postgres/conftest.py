@@ -1,5 +1,6 @@
 """Fixtures: this process's PostgreSQL database, emptied, and the service's database class on it."""
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -48,3 +49,15 @@ def outsider(url: str) -> Iterator[Any]:
 @pytest.fixture(params=["postgres"])
 def wiring(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture
+def fresh_url(url: str) -> Iterator[str]:
+    """An empty database beside that of the other tests."""
+    name = f"fresh_{os.getpid()}"
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield postgres_server.url_of(name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

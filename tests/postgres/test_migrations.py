@@ -1,7 +1,6 @@
 """Migrations on PostgreSQL: at once from several hosts, and what a start on another schema or server says."""
 
 import multiprocessing
-import os
 
 import psycopg
 import pytest
@@ -9,17 +8,6 @@ import pytest
 from backend.infrastructure.migrations import SchemaMismatch
 from backend.postgres.migrations import check_schema, migrate
 from backend.settings import SettingsError
-from tests import postgres_server
-
-
-@pytest.fixture
-def fresh_url(url):
-    """An empty database beside that of the other tests."""
-    name = f"fresh_{os.getpid()}"
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        yield postgres_server.url_of(name)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_of_three_hosts_at_once_one_migrates(fresh_url):
