@@ -121,6 +121,7 @@ class Relay:
 
     def _repeat(self, work: Callable[[], None]) -> None:
         """The body of each thread. No error ends it before `stop()`."""
+        self._database.dedicate_thread()
         while not self._stopping.is_set():
             try:
                 work()

@@ -171,6 +171,9 @@ class Database:
                 finally:
                     self._write_lock.release()
 
+    def dedicate_thread(self) -> None:
+        """The calling thread serves no reads. Here nothing follows from that; in production it may always wait."""
+
     def close(self) -> None:
         """Close this thread's connections; the next use opens others."""
         self._thread.connections.close()

@@ -143,6 +143,7 @@ class Housekeeping:
 
     def _run(self) -> None:
         """The body of the thread. No error ends it before `stop()`."""
+        self._database.dedicate_thread()
         while not self._stopping.is_set():
             pause = LOOK_SECONDS
             try:

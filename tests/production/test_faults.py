@@ -85,22 +85,27 @@ def test_a_database_with_another_in_its_place_takes_no_writes(service: Service, 
     assert_sound(database_path, service, acknowledged=2)
 
 
-def test_while_an_outsider_holds_the_lock_reads_are_prompt_and_writes_get_a_503(
-    service: Service, database_path: Path
+def test_while_an_outsider_holds_the_lock_reads_are_answered_and_writes_get_a_503(
+    tmp_path: Path, api: Api, database_path: Path
 ) -> None:
     """Six writers for each of the four threads. Those with a place wait, and reads are answered before they are."""
-    with closing(sqlite3.connect(database_path, isolation_level=None)) as outsider, ThreadPoolExecutor(24) as clients:
+    with (
+        furnished_service(tmp_path / "log", api, BUSY_TIMEOUT_SECONDS="60") as service,
+        closing(sqlite3.connect(database_path, isolation_level=None)) as outsider,
+        ThreadPoolExecutor(24) as clients,
+    ):
         outsider.execute("BEGIN IMMEDIATE")
         writes = [clients.submit(service.transfer) for _ in range(24)]
         wait_until(lambda: sum(write.done() for write in writes) >= 22)
         assert service.ask("GET", f"/api/v1/products/{service.product}").status == 200
         assert service.balance().status == 200
         assert not all(write.done() for write in writes)
-        answers = [write.result() for write in writes]
         outsider.execute("ROLLBACK")
-    assert all(refused(answer) for answer in answers)
-    assert service.transfer().status == 201
-    assert_sound(database_path, service, acknowledged=1)
+        answers = [write.result() for write in writes]
+        made = sum(answer.status == 201 for answer in answers)
+        assert 1 <= made <= 2
+        assert sum(map(refused, answers)) == 24 - made
+        assert_sound(database_path, service, acknowledged=made)
 
 
 def test_no_transfer_is_lost_or_refused_while_the_gate_is_deleted(
