@@ -283,6 +283,6 @@ def test_a_pattern_of_the_readme_is_where_it_says(row):
 
 
 def is_here(name: str) -> bool:
-    """Whether the room of this file is part of the copy: the core stands without production."""
-    room = name.partition("production/")[0] + "production"
-    return "production/" not in name or (ROOT / room).is_dir()
+    """Whether the room of this file is part of the copy: the core stands without these."""
+    room = re.match("(backend|tests)/(production|operations|postgres)/", name)
+    return room is None or (ROOT / room[0]).is_dir()
