@@ -9,7 +9,7 @@ With the sums of the ledger it still missed 149; the seal misses none.
 A file without a seal was not made by `backup`. A plain copy of a live database is the common case. It lacks what was in
 the `-wal`, and SQLite opens it without a complaint.
 
-Not promised: protection from an attacker, who can write a new seal.
+Not promised: protection from an attacker: a new seal needs no secret.
 """
 
 import hashlib

@@ -2,8 +2,8 @@
 
 `read()` is autocommit: one statement costs one round trip. A snapshot is REPEATABLE READ, READ ONLY. A transaction is
 READ COMMITTED, and there are many at a time: where a rule depends on what was read, the repository reads with
-`tx.for_update`, or the service takes `tx.lock(name)` first. Locks that cross, and a key that was inserted meanwhile,
-raise Contention: the request is run again (`web/middleware.py:dispatch`).
+`tx.for_update`, or the service takes `tx.lock(name)` first. Locks that cross raise Contention: the request is run again
+(`web/middleware.py:dispatch`). Keys that two requests may insert at once belong to a row that both lock first.
 
 Each thread has one connection, opened on first use and closed when the thread ends (a pool's checkout costs more than a
 read). A connection that the server has closed meanwhile is replaced before its next use, so it costs no request.
