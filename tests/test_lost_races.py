@@ -1,5 +1,6 @@
 """A request whose transaction loses a race with another is run again: for every writing route, with one effect."""
 
+import re
 import shutil
 import sqlite3
 from collections import Counter
@@ -10,6 +11,7 @@ import pytest
 
 from backend.errors import Contention
 from backend.settings import Limit
+from tests.conftest import PASSWORD
 from tests.every_route import API, VALID, allowed_caller, send
 from tests.meanwhile import before_the_commit, before_the_write
 
@@ -57,8 +59,23 @@ def test_a_request_that_always_loses_is_503_and_has_written_nothing(make_api, wo
     assert rows_of(database_path) == before
 
 
-def test_limits_count_a_request_once_however_often_it_is_run(make_api, world, monkeypatch):
-    api = make_api(rate_limit_default=Limit(10, 600))
+@pytest.mark.parametrize("key", WRITES)
+def test_limits_count_a_request_once_however_often_it_is_run(make_api, world, monkeypatch, key):
+    """Also those counts that a handler makes itself, such as that of resets for an e-mail."""
+    api = make_api(rate_limit_default=Limit(10, 600), rate_limit_auth=Limit(10, 600))
+    api.app.relay.stop()
     before_the_commit(monkeypatch, lose)
-    answer = send(api, world, f"POST {API}/transfers", world.people["owner"])
-    assert (answer.status_code, answer.headers["RateLimit"][:13]) == (201, '"default";r=9')
+    answer = send(api, world, key, allowed_caller(world, key))
+    assert answer.status_code < 300, answer.text
+    assert set(re.findall(r"r=(\d+)", answer.headers["RateLimit"])) <= {"9", "10"}
+
+
+@pytest.mark.parametrize("loses", [False, True])
+def test_the_change_of_an_e_mail_counts_once(make_api, world, monkeypatch, loses):
+    api, owner = make_api(rate_limit_auth=Limit(10, 600)), world.people["owner"]
+    api.app.relay.stop()
+    if loses:
+        before_the_commit(monkeypatch, lose)
+    change = {"email": "other@example.com", "currentPassword": PASSWORD}
+    answer = api.patch("/users/me", owner, change)
+    assert (answer.status_code, re.findall(r"r=(\d+)", answer.headers["RateLimit"])) == (200, ["9"])

@@ -10,24 +10,23 @@ class Count:
     """Used by one thread. `result` is the limiter's latest; None before the first call."""
 
     def __init__(self, limiter: RateLimiter, policy: Policy, subject: str) -> None:
-        self.policy = policy
+        self.policy, self.subject = policy, subject
         self.result: RateLimitResult | None = None
         self._limiter = limiter
-        self._subject = subject
         self._hit_at = 0
 
     def hit(self) -> None:
         """Count the request. Raises RateLimited."""
         self._hit_at = self._limiter.clock()
-        self._require(self._limiter.hit(self.policy, self._subject))
+        self._require(self._limiter.hit(self.policy, self.subject))
 
     def peek(self) -> None:
         """Count nothing. Raises RateLimited if a hit could not pass."""
-        self._require(self._limiter.peek(self.policy, self._subject))
+        self._require(self._limiter.peek(self.policy, self.subject))
 
     def refund(self) -> None:
         """Take the hit back."""
-        self.result = self._limiter.refund(self.policy, self._subject, self._hit_at)
+        self.result = self._limiter.refund(self.policy, self.subject, self._hit_at)
 
     def _require(self, result: RateLimitResult) -> None:
         self.result = result

@@ -72,7 +72,9 @@ class RateLimits:
         return count
 
     def _hit(self, request: Request, policy: Policy | None, subject: str) -> None:
-        if policy is not None:
+        """Count the request once, even if a lost race makes its handler run again."""
+        counted = any((count.policy, count.subject) == (policy, subject) for count in request.counts)
+        if policy is not None and not counted:
             self._count(request, policy, subject).hit()
 
     def _count(self, request: Request, policy: Policy, subject: str) -> Count:
