@@ -213,24 +213,24 @@ class Database:
 
     @contextmanager
     def _block(self) -> Iterator[None]:
-        """One block at a time in a thread. SQLite's faults become Unavailable."""
+        """One block at a time in a thread. The engine's faults become Unavailable."""
         if self._thread.inside:
             raise RuntimeError("transactions do not nest")
         self._thread.inside = True
         try:
             yield
-        except sqlite3.Error as error:
+        except Exception as error:
             self._check_fault(error)
             raise
         finally:
             self._thread.inside = False
 
-    def _check_fault(self, error: sqlite3.Error) -> None:
+    def _check_fault(self, error: Exception) -> None:
         """Raises Unavailable for a fault, and closes connections that may be unusable after it."""
         if is_broken(error):
             self._thread.connections.close()
         if is_fault(error):
-            log.warning("database fault: %s (%s)", error, error.sqlite_errorname)
+            log.warning("database fault: %s (%s)", error, getattr(error, "sqlite_errorname", ""))
             raise Unavailable("The database cannot do this just now.") from error
 
     def _connection(self, query_only: bool) -> sqlite3.Connection:

@@ -154,22 +154,14 @@ class PostgresDatabase(Database):
         except psycopg.Error:
             self._mine.slot.close()
 
-    @contextmanager
-    def _block(self) -> Iterator[None]:
-        """One block at a time in a thread. The server's faults become Unavailable, lost races become Contention."""
-        if self._thread.inside:
-            raise RuntimeError("transactions do not nest")
-        self._thread.inside = True
-        try:
-            yield
-        except RETRIED as error:
+    def _check_fault(self, error: Exception) -> None:
+        """Raises Contention for a lost race, and Unavailable for a fault of the server."""
+        if isinstance(error, RETRIED):
             raise Contention from error
-        except FAULTS as error:
+        if isinstance(error, FAULTS):
             self._mine.slot.close()
             log.warning("database fault: %s", type(error).__name__)
             raise Unavailable("The database cannot do this just now.") from error
-        finally:
-            self._thread.inside = False
 
     def _connect(self) -> Connection:
         connection: Connection = psycopg.connect(self._url, **self._options)
