@@ -83,11 +83,17 @@ def kept(server: Server, count: int = 1) -> Iterator[list[Client]]:
 @contextlib.contextmanager
 def busy_loop(server: Server) -> Iterator[None]:
     """The loop runs a request for longer than a connection may be idle here, and does nothing else meanwhile."""
-    with server.connect() as client:
-        client.send(GET % b"/short/4")
-        wait_until(lambda: is_running(server))
+    with server.connect() as client, busy_with(client, server):
         yield
-        assert client.read_answer().status == 200
+
+
+@contextlib.contextmanager
+def busy_with(client: Client, server: Server) -> Iterator[None]:
+    """As above, with a request on this connection, which stays open."""
+    client.send(GET % b"/short/4")
+    wait_until(lambda: is_running(server))
+    yield
+    assert client.read_answer().status == 200
 
 
 def test_a_request_that_comes_just_before_a_kept_connection_expires_is_answered(tmp_path: Path) -> None:
@@ -110,11 +116,11 @@ def test_the_first_request_of_a_connection_that_has_long_been_silent_is_answered
 
 def test_a_full_worker_closes_an_idle_connection_rather_than_one_with_a_request(tmp_path: Path) -> None:
     options = ("--worker-connections", "10", "--keep-alive", "600")
-    with gunicorn(tmp_path / "log", *options) as server, kept(server, 8) as clients:
-        with busy_loop(server), server.connect() as newest:
-            newest.send(GET % b"/")
+    with gunicorn(tmp_path / "log", *options) as server, kept(server, 9) as clients, contextlib.ExitStack() as stack:
+        with busy_with(clients[8], server):
+            newest = stack.enter_context(server.connect()).send(GET % b"/")
             clients[0].send(GET % b"/")
-        assert clients[0].read_answer().status == 200
+        assert [client.read_answer().status for client in (newest, clients[0])] == [200, 200]
         wait_until(lambda: bool(closed(clients)))
         assert len(closed(clients)) == 1 and clients[0] not in closed(clients)
 
