@@ -37,6 +37,11 @@ def test_the_viewer_is_the_release_to_the_byte(api, path):
     assert len(packed.data) == int(packed.headers["Content-Length"]) < len(plain.data) / 3
 
 
+def test_a_list_of_encodings_that_is_costly_to_parse_is_not_parsed(api):
+    answer = api.get(f"/{next(iter(RELEASE))}", headers={"Accept-Encoding": "gzip," * 10_000})
+    assert answer.status_code == 200 and "Content-Encoding" not in answer.headers
+
+
 @pytest.mark.parametrize("path", FILES)
 @pytest.mark.parametrize("accepted", ["", "gzip"])
 def test_a_file_that_the_client_has_is_not_sent_again(api, path, accepted):
