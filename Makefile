@@ -52,7 +52,7 @@ demo: setup  ## a told tour of the API against a throw-away server
 test: setup  ## all tests, over both wirings; one area: make test AREA=web
 	$(PYTEST) tests/$(AREA)
 
-test-core: setup  ## the core's tests over the core's wiring, in less than a minute
+test-core: setup  ## the core's tests over the core's wiring, in two minutes
 	$(PYTEST) --wiring=core --ignore=tests/production --ignore=tests/operations --ignore=tests/bench
 
 drill: setup  ## back up under load, crash, restore; kill the restore at every step; under a minute
