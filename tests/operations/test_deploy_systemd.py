@@ -109,11 +109,11 @@ def test_the_block_makes_a_bare_machine_a_service(machine, tmp_path):
     the_socket_is_nginxs(machine)
     a_setting_is_changed(machine)
     with machine.network():
-        a_restart_loses_no_request(machine, tmp_path / "certificate.pem")
+        nothing_is_lost_by_a_restart_and_a_backup(machine, tmp_path / "certificate.pem")
     each_request_is_logged(machine)
-    the_nightly_backup_runs(machine)
-    a_backup_is_restored(machine)
+    a_lost_database_is_restored(machine)
     a_killed_server_comes_back(machine)
+    the_page_is_there(machine)
 
 
 def no_secret_is_shown(machine: Machine) -> None:
@@ -134,7 +134,7 @@ def a_setting_is_changed(machine: Machine) -> None:
     machine.run(f"echo RATE_LIMIT_DEFAULT=off > /etc/reference-backend.env; systemctl restart {SERVER}")
 
 
-def a_restart_loses_no_request(machine: Machine, certificate: Path) -> None:
+def nothing_is_lost_by_a_restart_and_a_backup(machine: Machine, certificate: Path) -> None:
     certificate.write_text(machine.run("cat /etc/ssl/certs/reference-backend.pem"))
     nginx = Nginx(80, 9180, 443, certificate)
     login = nginx.call("POST", "/auth/login", json_={"email": "root@example.org", "password": PASSWORD}).data
@@ -143,6 +143,7 @@ def a_restart_loses_no_request(machine: Machine, certificate: Path) -> None:
     assert nginx.call("POST", f"/accounts/{accounts[0]}/deposits", root, {"amount": 1_000_000}).status == 201
     with nothing_lost(nginx, root, accounts):
         machine.run(f"systemctl restart {SERVER}")
+        the_nightly_backup_runs(machine)
 
 
 def each_request_is_logged(machine: Machine) -> None:
@@ -162,17 +163,38 @@ def the_nightly_backup_runs(machine: Machine) -> None:
     assert "reference-backend-backup.timer" in machine.run("systemctl list-timers --no-pager")
 
 
-def a_backup_is_restored(machine: Machine) -> None:
-    """The live database is lost; the user who was in it comes back."""
-    machine.run("systemctl stop reference-backend-server.socket; rm /var/lib/reference-backend/app.db*")
+def a_lost_database_is_restored(machine: Machine) -> None:
+    """The metrics show the loss and its end; the user who was in the backup comes back."""
+    assert metric(machine, "database_up") == "1.0"
+    machine.run("rm /var/lib/reference-backend/app.db*")
+    wait_until(lambda: metric(machine, "database_up") == "0.0")
+    machine.run("systemctl stop reference-backend-server.socket")
     machine.run("cd /var/lib/reference-backend; reference-backend restore backups/*.db")
     machine.run(f"systemctl start {SERVER}")
+    wait_until(lambda: metric(machine, "database_up") == "1.0")
     assert "root@example.org" in machine.run("reference-backend users")
 
 
 def a_killed_server_comes_back(machine: Machine) -> None:
     """systemd starts a killed server again; requests wait at the socket."""
     machine.run(f"systemctl kill --kill-who=all --signal=KILL {SERVER}")
+    assert '"ok"' in ask(machine, "/healthz")
+
+
+def the_page_is_there(machine: Machine) -> None:
+    page = machine.run("curl -s --insecure https://localhost/docs")
+    assert "/docs/swagger-ui" in page
+
+
+def metric(machine: Machine, name: str) -> str:
+    (value,) = re.findall(rf"^{name} (\S+)$", ask(machine, "/metrics"), re.MULTILINE)
+    return value
+
+
+def ask(machine: Machine, path: str) -> str:
+    """The body of an answer at the address for this machine's own monitoring."""
     with machine.network(), contextlib.closing(http.client.HTTPConnection("localhost", 9180, timeout=SECONDS)) as probe:
-        probe.request("GET", "/healthz")
-        assert probe.getresponse().status == 200
+        probe.request("GET", path)
+        answer = probe.getresponse()
+        assert answer.status == 200
+        return answer.read().decode()
