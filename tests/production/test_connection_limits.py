@@ -4,6 +4,7 @@ import contextlib
 import os
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def test_three_thousand_idle_connections_with_1024_descriptors_neither_kill_a_wo
     tmp_path: Path,
 ) -> None:
     """The longest idle make room for the newest; a client that is busy keeps its connection."""
-    log = tmp_path / "log"
+    log, began = tmp_path / "log", time.monotonic()
     with (
         many_descriptors(4000),
         gunicorn(log, descriptors=1024) as server,
@@ -41,7 +42,8 @@ def test_three_thousand_idle_connections_with_1024_descriptors_neither_kill_a_wo
         server.probe()
         assert server.workers() == workers
     assert log.read_text().count("Booting worker") == 1
-    assert log.read_text().count("the longest idle make room") == 1  # a warning once a minute
+    minutes = 1 + (time.monotonic() - began) // 60
+    assert 1 <= log.read_text().count("the longest idle make room") <= minutes
 
 
 def test_a_worker_that_is_full_of_slow_clients_serves_the_next_one(tmp_path: Path) -> None:
@@ -100,7 +102,8 @@ def test_connections_beyond_the_hundred_are_one_warning_that_names_the_setting(t
 
 
 def test_a_trusted_proxy_holds_as_many_connections_as_it_likes(tmp_path: Path) -> None:
-    with gunicorn(tmp_path / "log", TRUSTED_PROXIES="127.0.0.0/8") as server, contextlib.ExitStack() as stack:
+    log, options = tmp_path / "log", ("--keep-alive", "600")
+    with gunicorn(log, *options, TRUSTED_PROXIES="127.0.0.0/8") as server, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(server.connect()).send(GET % b"/") for _ in range(150)]
         assert all(client.read_answer().status == 200 for client in clients)
         assert not closed(clients)
