@@ -11,7 +11,7 @@ test-core: PROCESSES = $(shell expr $(CORES) + 2)
 PYTEST = $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
 unexport PYTHONDONTWRITEBYTECODE  # else each of these processes, and each server under test, compiles all files again
 
-.PHONY: help setup run serve migrate demo test test-core test-postgres drill check audit contract bench bench-quick
+.PHONY: help setup run serve migrate demo test test-core test-postgres drill lessons lesson check audit contract bench bench-quick
 
 help:  ## list these commands; `make` alone does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,7 +53,14 @@ test: setup  ## all tests, over both wirings; one area: make test AREA=web
 	$(PYTEST) tests/$(AREA)
 
 test-core: setup  ## the core's tests over the core's wiring, in two minutes
-	$(PYTEST) --wiring=core --ignore=tests/production --ignore=tests/operations --ignore=tests/bench
+	$(PYTEST) --wiring=core --ignore=tests/production --ignore=tests/operations --ignore=tests/lessons \
+	  --ignore=tests/bench
+
+lessons: setup  ## break each pattern as a blog post writes it, then see the service hold; under three minutes
+	@$(BIN)/python -m tests.lessons
+
+lesson: setup  ## one of them: make lesson L=transfer
+	@$(BIN)/python -m tests.lessons $(L)
 
 drill: setup  ## back up under load, crash, restore; kill the restore at every step; under a minute
 	$(BIN)/python -m tests.operations.drill
