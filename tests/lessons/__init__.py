@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from backend.infrastructure.migrations import migrate
 from backend.settings import Settings
@@ -69,13 +69,16 @@ class Stage:
         self.closing.close()
 
 
+Half: TypeAlias = Callable[[Stage], Sequence[Verdict]]
+
+
 class Lesson(NamedTuple):
     number: int
     name: str
     title: str  # one line
     parts: dict[str, str]  # by PARTS, each in one line
-    naive: Callable[[Stage], Sequence[Verdict]]
-    ours: Callable[[Stage], Sequence[Verdict]]
+    naive: Half
+    ours: Half
 
     def __str__(self) -> str:
         return f"{self.number:02}_{self.name}"

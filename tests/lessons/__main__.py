@@ -1,17 +1,20 @@
-"""Run lessons: `python -m tests.lessons [NAME…] [--json]`; without a name, all of them."""
+"""Run lessons: `python -m tests.lessons [NAME…] [--json]`. Without a name all are run, and told in short."""
 
 import argparse
 import json
+import logging
 import os
 import sys
 import tempfile
 import textwrap
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.lessons import Lesson, Stage, Verdict, lesson, names
+from tests.lessons import PARTS, Half, Lesson, Stage, Verdict, lesson, names
 
+BEFORE, AFTER = PARTS[:3], PARTS[3:]  # of the bars
 WIDTH = 28  # of the longest bar
 RED, GREEN, BOLD, PLAIN = "\033[31m", "\033[32m", "\033[1m", "\033[0m"
 
@@ -25,43 +28,52 @@ def main() -> None:
     if unknown := set(asked.names) - set(names()):
         print(f"There is no lesson {', '.join(sorted(unknown))}, but: {', '.join(names())}.", file=sys.stderr)
         sys.exit(2)
-    show = as_json if asked.json else as_text
-    shown = [play(lesson(name), show) for name in asked.names or names()]
-    sys.exit(0 if all(shown) else 1)
+    logging.getLogger("backend").addHandler(logging.NullHandler())  # the verdicts tell what the service refuses
+    right = [play(lesson(name), asked.json, whole=bool(asked.names)) for name in asked.names or names()]
+    sys.exit(0 if all(right) else 1)
 
 
-def play(lesson: Lesson, show) -> bool:
+def play(lesson: Lesson, as_json: bool, whole: bool) -> bool:
     """Run both halves and show them; whether the naive one broke and ours held."""
+    if not as_json:
+        print(f"\n{coloured(BOLD, f'{lesson.number:2}  {lesson.title}')}  ({lesson.name})", flush=True)
+        tell(lesson, BEFORE if whole else ())
     began = time.monotonic()
     naive, ours = (run(half) for half in (lesson.naive, lesson.ours))
-    show(lesson, naive, ours, time.monotonic() - began)
+    if as_json:
+        print(json.dumps(told(lesson, naive, ours, time.monotonic() - began), ensure_ascii=False), flush=True)
+    else:
+        draw(naive, ours)
+        tell(lesson, AFTER if whole else ())
     return all(not verdict.holds for verdict in naive) and all(verdict.holds for verdict in ours)
 
 
-def run(half) -> list[Verdict]:
+def run(half: Half) -> Sequence[Verdict]:
     with tempfile.TemporaryDirectory() as folder, Stage(Path(folder)) as stage:
-        return list(half(stage))
+        return half(stage)
 
 
-def as_json(lesson: Lesson, naive: list[Verdict], ours: list[Verdict], seconds: float) -> None:
-    told = {"number": lesson.number, "name": lesson.name, "title": lesson.title, "seconds": round(seconds, 2)}
-    halves = {"naive": naive, "ours": ours}
-    told |= {name: [asdict(verdict) for verdict in verdicts] for name, verdicts in halves.items()}
-    print(json.dumps(told, ensure_ascii=False), flush=True)
+def told(lesson: Lesson, naive: Sequence[Verdict], ours: Sequence[Verdict], seconds: float) -> dict[str, object]:
+    """The lesson for tools."""
+    halves = {"naive": [asdict(verdict) for verdict in naive], "ours": [asdict(verdict) for verdict in ours]}
+    return {
+        "number": lesson.number, "name": lesson.name, "title": lesson.title, "seconds": round(seconds, 2), **halves
+    }  # fmt: skip
 
 
-def as_text(lesson: Lesson, naive: list[Verdict], ours: list[Verdict], seconds: float) -> None:
-    """The title, a pair of bars for each attack, and where to go on."""
-    print(f"\n{coloured(BOLD, f'{lesson.number:2}  {lesson.title}')}  ({lesson.name}, {seconds:.1f} s)")
+def tell(lesson: Lesson, parts: Sequence[str]) -> None:
+    for part in parts:
+        print(textwrap.fill(f"{part}: {lesson.parts[part]}", 100, initial_indent="    ", subsequent_indent="      "))
+
+
+def draw(naive: Sequence[Verdict], ours: Sequence[Verdict]) -> None:
+    """A pair of bars for each attack."""
     for pair in zip(naive, ours, strict=True):
         longest = max(verdict.figure for verdict in pair) or 1
         for name, verdict in zip(("naive", "ours"), pair, strict=True):
             bar = "█" * round(verdict.figure / longest * WIDTH) or "▏"
             colour = GREEN if verdict.holds else RED
-            print(f"    {name:5}  {coloured(colour, f'{bar:{WIDTH}}')}  {verdict.says}")
-    for part in ("Read", "Exercise"):
-        print(textwrap.fill(f"{part}: {lesson.parts[part]}", 100, initial_indent="    ", subsequent_indent="      "))
-    sys.stdout.flush()
+            print(f"    {name:5}  {coloured(colour, f'{bar:{WIDTH}}')}  {verdict.says}", flush=True)
 
 
 def coloured(colour: str, text: str) -> str:

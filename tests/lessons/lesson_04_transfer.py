@@ -2,17 +2,17 @@
 
 Catalogue: "The service reads the account, checks the balance and saves the new one."
 
-Goes wrong: Twenty requests read 1,000.00 before the first of them writes. Each finds enough, and each writes
-1,000.00 - 100.00. All twenty payees are paid, and the payer has paid once.
+Goes wrong: Twenty requests read 1,000.00 before the first of them writes. Each finds enough, and each writes 1,000.00
+- 100.00. All twenty payees are paid, and the payer has paid once.
 
-Bitten: https://github.com/bavix/laravel-wallet/issues/484, where concurrent withdrawals all went through, whatever
-the balance was.
+Bitten: https://github.com/bavix/laravel-wallet/issues/484, where concurrent withdrawals all went through, whatever the
+balance was.
 
 Read: `backend/services/ledger.py` reads balances in a transaction that `backend/infrastructure/database.py` begins
 with BEGIN IMMEDIATE: the write lock comes before the first read.
 
-Exercise: Repair `transfer` without a lock: one UPDATE that subtracts in SQL and has the check in its WHERE. How many of
-the twenty transfers pass then, and what must the function do with `rowcount`?
+Exercise: Repair `transfer` without a lock: one UPDATE that subtracts in SQL and has the check in its WHERE. How many
+of the twenty transfers pass then, and what must the function do with `rowcount`?
 """
 
 import sqlite3
@@ -26,7 +26,7 @@ CROWD, BALANCE, AMOUNT = 20, 1_000_00, 100_00
 
 
 def transfer(database, source, target, amount, barrier):
-    with closing(sqlite3.connect(database, timeout=30)) as db:
+    with closing(sqlite3.connect(database, timeout=60)) as db:
         (balance,) = db.execute("SELECT balance FROM accounts WHERE id = ?", [source]).fetchone()
         if balance < amount:
             raise ValueError("insufficient funds")

@@ -1,0 +1,68 @@
+"""Mass assignment: a profile form makes its user an admin.
+
+Catalogue: "PATCH updates the fields that the body contains."
+
+Goes wrong: The body is the client's, so the client chooses the columns. `roles` is one of them, and so are `active`,
+the password's hash and the id.
+
+Bitten: https://github.com/HackTricks-wiki/hacktricks/pull/1515 reports that any user of the FIA's portal for racing
+drivers could become its ADMIN, by sending `roles` with the profile.
+
+Read: `backend/routes/users.py` says which fields a body may have, `backend/web/schemas.py` refuses all others, and
+`backend/services/users.py` keeps `roles` and `active` for admins, whose role it reads again before it writes.
+
+Exercise: Repair `update_user` with a list of the columns that are forbidden. Then add a column `credit` to the table.
+Which list would have protected it?
+"""
+
+import json
+import sqlite3
+from contextlib import closing
+
+from tests.lessons import Stage, Verdict
+
+FORGED = {
+    "roles": ["admin"],
+    "active": False,
+    "id": "0198c0de-0000-7000-8000-000000000000",
+    "version": 99,
+    "createdAt": "1970-01-01T00:00:00.000Z",
+    "passwordHash": "!",
+}
+
+
+def update_user(db, user_id, body):
+    columns = ", ".join(f"{name} = ?" for name in body)
+    db.execute(f"UPDATE users SET {columns} WHERE id = ?", [*body.values(), user_id])
+
+
+def naive(stage: Stage) -> list[Verdict]:
+    changed, roles = 0, set()
+    for name, value in FORGED.items():
+        with closing(sqlite3.connect(":memory:")) as db:
+            db.execute("CREATE TABLE users (id, name, roles, active, version, createdAt, passwordHash)")
+            db.execute("INSERT INTO users VALUES (1, 'Mallory', 'user', TRUE, 1, 'today', 'a hash')")
+            before = db.execute("SELECT * FROM users").fetchone()
+            update_user(db, 1, {"name": "Mallory", name: json.dumps(value)})
+            changed += db.execute("SELECT * FROM users").fetchone() != before
+            roles |= {role for (role,) in db.execute("SELECT roles FROM users")}
+    return [verdict(changed, '["admin"]' in roles)]
+
+
+def ours(stage: Stage) -> list[Verdict]:
+    api = stage.api()
+    api.admin()
+    mallory = api.sign_up("Mallory")
+    before = api.get("/users/me", mallory).json["data"]
+    for name, value in FORGED.items():
+        api.patch("/users/me", mallory, {"name": "Mallory", name: value})
+        api.post("/users", json={"email": f"{name}@example.com", "password": "a quiet harbour", name: value})
+    after = api.get("/users/me", mallory).json["data"]
+    changed = sum(before.get(name) != after.get(name) for name in FORGED)
+    return [verdict(changed, "admin" in after["roles"])]
+
+
+def verdict(changed: int, is_admin: bool) -> Verdict:
+    became = "became" if is_admin else "did not become"
+    says = f"{changed} of {len(FORGED)} protected fields changed, and Mallory {became} an admin"
+    return Verdict(changed == 0 and not is_admin, changed, says)
