@@ -55,7 +55,7 @@ application = wrapped(create_product)  # the middleware, which wraps every handl
 def naive(stage: Stage) -> list[Verdict]:
     good = application({"sku": "TEA", "name": "Tea", "unitPrice": 250, "currency": "EUR", "stock": 10})
     bad = application(WRONG)
-    return verdicts(depth(good), bad["success"], bad.get("error", {}), str(bad))
+    return verdicts(depth(good), bad["success"], str(bad))
 
 
 def ours(stage: Stage) -> list[Verdict]:
@@ -65,7 +65,7 @@ def ours(stage: Stage) -> list[Verdict]:
     paths = ["/products", f"/products/{product}", "/users/me", "/accounts", f"/accounts/{account}", "/auth/sessions"]
     deepest = max(depth(api.get(path, ada).json) for path in paths)
     bad = api.post("/products", root, WRONG)
-    return verdicts(deepest, bad.status_code < 400, bad.json["error"], bad.text)
+    return verdicts(deepest, bad.status_code < 400, bad.text)
 
 
 def depth(answer) -> int:
@@ -73,12 +73,11 @@ def depth(answer) -> int:
     return 1 + depth(answer["data"]) if isinstance(answer, dict) and "data" in answer else 0
 
 
-def verdicts(envelopes: int, success: bool, error, text: str) -> list[Verdict]:
+def verdicts(envelopes: int, success: bool, text: str) -> list[Verdict]:
     named = sum(field in text for field in FIELDS)
+    refused = f"a refused product is {'a success' if success else 'an error'} to the client"
     return [
         Verdict(envelopes == 1, envelopes - 1, f"{envelopes} envelope{'s' * (envelopes > 1)} around the data"),
-        Verdict(
-            not success, int(success), f"a refused product is {'a success' if success else 'an error'} to the client"
-        ),
+        Verdict(not success, int(success), refused),
         Verdict(named == len(FIELDS), len(FIELDS) - named, f"{named} of {len(FIELDS)} wrong fields are named"),
     ]

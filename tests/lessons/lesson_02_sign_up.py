@@ -8,8 +8,8 @@ A double click on the button is enough.
 Bitten: https://github.com/hedgedoc/hedgedoc/issues/6875: concurrent registrations gave several accounts with one
 address, and a login found an arbitrary one of them.
 
-Read: `sql/sqlite/0001_users_and_sessions.sql` has the unique constraint, `backend/services/users.py` inserts without a check and
-turns the refusal into a 409.
+Read: `sql/sqlite/0001_users_and_sessions.sql` has the unique constraint, `backend/services/users.py` inserts without
+a check and turns the refusal into a 409.
 
 Exercise: Add `UNIQUE` to the naive table, and run the lesson. What do nineteen users see now, and what should they
 see?

@@ -51,13 +51,12 @@ def naive(stage: Stage) -> list[Verdict]:
 
 def ours(stage: Stage) -> list[Verdict]:
     api = stage.api()
-    api.admin()
-    mallory = api.sign_up("Mallory")
-    before = api.get("/users/me", mallory).json["data"]
+    root, mallory = api.admin(), api.sign_up("Mallory")
+    before = api.get(f"/users/{mallory.id}", root).json["data"]
     for name, value in FORGED.items():
         api.patch("/users/me", mallory, {"name": "Mallory", name: value})
         api.post("/users", json={"email": f"{name}@example.com", "password": "a quiet harbour", name: value})
-    after = api.get("/users/me", mallory).json["data"]
+    after = api.get(f"/users/{mallory.id}", root).json["data"]
     changed = sum(before.get(name) != after.get(name) for name in FORGED)
     return [verdict(changed, "admin" in after["roles"])]
 

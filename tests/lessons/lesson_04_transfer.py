@@ -45,7 +45,7 @@ def naive(stage: Stage) -> list[Verdict]:
         db.commit()
         at_once([lambda n=n: transfer(stage.folder / "naive.db", 0, n, AMOUNT, barrier) for n in range(1, CROWD + 1)])
         (total,) = db.execute("SELECT sum(balance) FROM accounts").fetchone()
-    return [verdict(CROWD, total)]
+    return [verdict(CROWD, 0, total)]
 
 
 def ours(stage: Stage) -> list[Verdict]:
@@ -59,10 +59,13 @@ def ours(stage: Stage) -> list[Verdict]:
 
     answers = at_once([lambda payee=payee: pay(payee) for payee in payees])
     total = api.balance(purse, ada) + sum(api.balance(payee, grace) for payee in payees)
-    return [verdict(sum(answer.status_code == 201 for answer in answers), total)]
+    codes = [answer.status_code for answer in answers]
+    return [verdict(codes.count(201), codes.count(422), total)]
 
 
-def verdict(passed: int, total: int) -> Verdict:
+def verdict(passed: int, refused: int, total: int) -> Verdict:
     became = "stayed" if total == BALANCE else "became"
-    says = f"{money(BALANCE)} {became} {money(total)}: {passed} of {CROWD} transfers of {money(AMOUNT)} passed"
-    return Verdict(total == BALANCE, abs(total - BALANCE), says)
+    says = f"{money(BALANCE)} {became} {money(total)}: {passed} transfers of {money(AMOUNT)} passed, {refused} did not"
+    affordable = BALANCE // AMOUNT
+    holds = (passed, refused, total) == (affordable, CROWD - affordable, BALANCE)
+    return Verdict(holds, abs(total - BALANCE), says)

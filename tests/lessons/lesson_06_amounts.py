@@ -34,7 +34,7 @@ def transfer(db, text):
 
 
 def after(balance, *bodies):
-    """The balances of Mallory, who began with this one, and of Ada, who began with 1,000.00, and what was refused."""
+    """Mallory's balance, which began with this one, Ada's, which began with 1,000.00, and how many were refused."""
     refused = 0
     with closing(sqlite3.connect(":memory:")) as db:
         db.execute("CREATE TABLE accounts (id TEXT, balance REAL)")
@@ -44,23 +44,19 @@ def after(balance, *bodies):
                 transfer(db, body)
             except ValueError:
                 refused += 1
-        return [value for (value,) in db.execute("SELECT balance FROM accounts")], refused
+        return *[value for (value,) in db.execute("SELECT balance FROM accounts")], refused
 
 
 def naive(stage: Stage) -> list[Verdict]:
-    (mallory, _), _ = after(0.0, '{"from": "mallory", "to": "ada", "amount": -500}')
-    (left, _), refused = after(0.30, *['{"from": "mallory", "to": "ada", "amount": 0.10}'] * 3)
-    (nothing, ada), _ = after(0.0, '{"from": "mallory", "to": "ada", "amount": NaN}')
-    (poorer, same), _ = after(500.0, '{"from": "mallory", "to": "adda", "amount": 500}')
+    stolen, _, _ = after(0.0, '{"from": "mallory", "to": "ada", "amount": -500}')
+    left, _, refused = after(0.30, *['{"from": "mallory", "to": "ada", "amount": 0.10}'] * 3)
+    _, ada, _ = after(0.0, '{"from": "mallory", "to": "ada", "amount": NaN}')
+    poorer, same, _ = after(500.0, '{"from": "mallory", "to": "adda", "amount": 500}')
     return [
-        Verdict(mallory == 0, mallory, f"-500.00 was sent: Mallory's 0.00 became {mallory:,.2f}"),
-        Verdict(refused == 0, refused, f"0.30 paid 0.10 for {3 - refused} times of 3, and {left!r} is left"),
-        Verdict(
-            ada == 1000, 1000 - (ada or 0), f"NaN was sent: Ada's 1,000.00 became {ada}, and 0.00 became {nothing}"
-        ),
-        Verdict(
-            poorer + same == 1500, 1500 - poorer - same, f"paid to a typing error: 1,500.00 became {poorer + same:,.2f}"
-        ),
+        verdict(stolen, f"-500.00 was sent: Mallory's 0.00 became {stolen:,.2f}"),
+        verdict(refused, f"0.30 paid 0.10 for {3 - refused} times of 3, and {left!r} is left"),
+        verdict(1000 - (ada or 0), f"NaN was sent from an empty account: Ada's 1,000.00 became {ada}"),
+        verdict(1500 - poorer - same, f"500.00 was sent to a typing error: 1,500.00 became {poorer + same:,.2f}"),
     ]
 
 
@@ -69,25 +65,26 @@ def ours(stage: Stage) -> list[Verdict]:
     root, ada, mallory = api.admin(), api.sign_up("Ada"), api.sign_up("Mallory")
     hers, purse = api.account(ada, balance=1_000_00, admin=root), api.account(mallory, balance=500_00, admin=root)
 
-    def send(amount: str, to: str = hers) -> int:
-        """The status of the answer. The amount is JSON text, because no JSON encoder would write NaN."""
+    def send(amount: str, to: str = hers) -> tuple[int, int, int]:
+        """The status, and what has left either account. The amount is JSON text, for no JSON encoder writes NaN."""
+        before = api.balance(purse, mallory), api.balance(hers, ada)
         body = f'{{"fromAccountId": "{purse}", "toAccountId": "{to}", "amount": {amount}}}'
-        return api.post("/transfers", mallory, data=body, content_type="application/json").status_code
+        answer = api.post("/transfers", mallory, data=body, content_type="application/json")
+        return answer.status_code, before[0] - api.balance(purse, mallory), before[1] - api.balance(hers, ada)
 
-    def balances() -> tuple[int, int]:
-        return api.balance(purse, mallory), api.balance(hers, ada)
-
-    negative, fraction, nan, nowhere = send("-50000"), send("0.10"), send("NaN"), send("50000", UNKNOWN_ID)
-    unmoved = balances() == (500_00, 1_000_00)
-    coins = sum(send("10") == 201 for _ in range(3))
-    total = sum(balances())
+    negative, _, stolen = send("-50000")
+    fraction, paid, _ = send("0.10")
+    coins = [send("10")[0] for _ in range(3)].count(201)
+    nan, _, vanished = send("NaN")
+    nowhere, burnt, _ = send("50000", UNKNOWN_ID)
+    assert (negative, fraction, nan, nowhere) == (422, 422, 400, 404)  # a 500 would be no refusal
     return [
-        Verdict(negative == 422 and unmoved, 0, f"-500.00 was sent: {negative}, and nothing has moved"),
-        Verdict(
-            fraction == 422 and coins == 3, 3 - coins, f"0.10 is {fraction}; as 10 cents it is paid {coins} times of 3"
-        ),
-        Verdict(nan == 400 and unmoved, 0, f"NaN was sent: {nan}, it is no JSON"),
-        Verdict(
-            nowhere == 404 and total == 1_500_00, 0, f"paid to a typing error: {nowhere}, {money(total)} is still there"
-        ),
+        verdict(stolen, f"-500.00 was sent: {negative}, and Ada's 1,000.00 became {money(1_000_00 - stolen)}"),
+        verdict(paid + 3 - coins, f"0.10 is {fraction}; as 10 cents it is paid {coins} times of 3"),
+        verdict(vanished, f"NaN was sent: {nan}, it is no JSON"),
+        verdict(burnt, f"500.00 was sent to a typing error: {nowhere}, and {money(burnt)} is gone"),
     ]
+
+
+def verdict(wrong: float, says: str) -> Verdict:
+    return Verdict(wrong == 0, abs(wrong), says)

@@ -93,9 +93,8 @@ def ours(stage: Stage) -> list[Verdict]:
 
 
 def verdicts(paid: int, reported: str, arrived: int) -> list[Verdict]:
+    again = f'tried again after a failure: "{reported}", {money(arrived)} arrived'
     return [
         Verdict(paid == AMOUNT, paid, f"one payment of {money(AMOUNT)}, delivered 3 times: {money(paid)} was paid"),
-        Verdict(
-            arrived == AMOUNT, AMOUNT - arrived, f'tried again after a failure: "{reported}", {money(arrived)} arrived'
-        ),
+        Verdict(arrived == AMOUNT, AMOUNT - arrived, again),
     ]
