@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.lessons import PARTS, Half, Lesson, Stage, Verdict, lesson, names
 
 BEFORE, AFTER = PARTS[:3], PARTS[3:]  # of the bars
-WIDTH = 28  # of the longest bar
+WIDTH = 20  # of the longest bar
 RED, GREEN, BOLD, PLAIN = "\033[31m", "\033[32m", "\033[1m", "\033[0m"
 
 
@@ -29,7 +29,10 @@ def main() -> None:
         print(f"There is no lesson {', '.join(sorted(unknown))}, but: {', '.join(names())}.", file=sys.stderr)
         sys.exit(2)
     logging.getLogger("backend").addHandler(logging.NullHandler())  # the verdicts tell what the service refuses
+    began = time.monotonic()
     right = [play(lesson(name), asked.json, whole=bool(asked.names)) for name in asked.names or names()]
+    if not asked.json:
+        print(f"\n{right.count(True)} of {len(right)} lessons as they should be, in {time.monotonic() - began:.0f} s.")
     sys.exit(0 if all(right) else 1)
 
 
@@ -77,8 +80,8 @@ def draw(naive: Sequence[Verdict], ours: Sequence[Verdict]) -> None:
 
 
 def coloured(colour: str, text: str) -> str:
-    """In colour on a terminal, unless NO_COLOR is set (no-color.org)."""
-    return f"{colour}{text}{PLAIN}" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
+    """In colour on a terminal, unless NO_COLOR is set and not empty (no-color.org)."""
+    return f"{colour}{text}{PLAIN}" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def ours(stage: Stage) -> list[Verdict]:
 
 def verdict(passed: int, refused: int, total: int) -> Verdict:
     became = "stayed" if total == BALANCE else "became"
-    says = f"{money(BALANCE)} {became} {money(total)}: {passed} transfers of {money(AMOUNT)} passed, {refused} did not"
+    says = f"{money(BALANCE)} {became} {money(total)}: {passed} transfers of {money(AMOUNT)} passed, {refused} refused"
     affordable = BALANCE // AMOUNT
     holds = (passed, refused, total) == (affordable, CROWD - affordable, BALANCE)
     return Verdict(holds, abs(total - BALANCE), says)

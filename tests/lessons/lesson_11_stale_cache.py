@@ -44,7 +44,7 @@ def naive(stage: Stage) -> list[Verdict]:
     cache, database = {}, {"price": OLD}
     read(cache, database, pause=lambda: meanwhile(lambda: write(cache, database, NEW)))
     seen = [read(cache, database, pause=lambda: None) for _ in range(READS)]
-    return [verdict("a reader that a write overtook", seen), two_workers(stage, "core")]
+    return [verdict("a reader overtaken by a write", seen), two_workers(stage, "core")]
 
 
 def ours(stage: Stage) -> list[Verdict]:
@@ -62,7 +62,7 @@ def ours(stage: Stage) -> list[Verdict]:
     with patch.object(products, "page", slow_page):
         seen = [api.get("/products").json["data"][0]["unitPrice"] for _ in range(1 + READS)]
     assert seen[0] == OLD  # its read began before the write
-    return [verdict("a reader that a write overtook", seen[1:]), two_workers(stage, "production")]
+    return [verdict("a reader overtaken by a write", seen[1:]), two_workers(stage, "production")]
 
 
 def two_workers(stage: Stage, wiring: str) -> Verdict:
@@ -88,5 +88,4 @@ def meanwhile(action) -> None:
 
 def verdict(case: str, seen: list[int]) -> Verdict:
     stale = sum(price != NEW for price in seen)
-    shown = f": {money(OLD)} instead of {money(NEW)}" * (stale > 0)
-    return Verdict(stale == 0, stale, f"{case}: {stale} of {READS} later reads are stale{shown}")
+    return Verdict(stale == 0, stale, f"{case}: {stale} of {READS} later reads show {money(OLD)}, not {money(NEW)}")

@@ -1,9 +1,12 @@
 """Every lesson is a test of both halves: the naive code breaks, and the service holds under the same attack."""
 
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -47,11 +50,26 @@ def run(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_a_lesson_is_shown_without_colour_where_no_terminal_is():
+def test_a_named_lesson_is_told_whole():
+    """The sentence, what goes wrong and the report before the bars, the file and the exercise after them."""
     done = run("transfer")
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.search(r"naive  █+ +1,000\.00 became", done.stdout)
-    assert "\033" not in done.stdout
+    parts = re.findall(r"^    (Catalogue|Goes wrong|Bitten|naive|ours|Read|Exercise)\b", done.stdout, re.MULTILINE)
+    assert parts == ["Catalogue", "Goes wrong", "Bitten", "naive", "ours", "Read", "Exercise"]
+    assert re.search(r"naive  █+ +1,000\.00 became", done.stdout)  # without colour, because this is no terminal
+
+
+def test_on_a_terminal_a_lesson_has_colours():
+    ours, its = pty.openpty()
+    command = [sys.executable, "-m", "tests.lessons", "envelope"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=its, env=os.environ | {"NO_COLOR": ""}):
+        os.close(its)
+        printed = b""
+        with suppress(OSError):  # which Linux raises at the end
+            while chunk := os.read(ours, 4096):
+                printed += chunk
+    os.close(ours)
+    assert "\033[31m█" in printed.decode()
 
 
 def test_tools_get_json():
