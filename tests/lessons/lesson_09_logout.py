@@ -70,10 +70,8 @@ def ours(stage: Stage) -> list[Verdict]:
 
 
 def verdicts(served: int, as_admin: int) -> list[Verdict]:
-    on = f", and so on for {MINUTES} minutes"
+    on = f", and so on for {MINUTES} minutes" * (served > 0)
     return [
-        Verdict(
-            served == 0, served, f"{served} of {REQUESTS} requests after the logout were served{on * bool(served)}"
-        ),
+        Verdict(served == 0, served, f"{served} of {REQUESTS} requests after the logout were served{on}"),
         Verdict(as_admin == 0, as_admin, f"{as_admin} of {REQUESTS} admin requests of a demoted admin were served"),
     ]

@@ -2,8 +2,8 @@
 
 Catalogue: "Try the cache. If there is a value, return it. Otherwise load it, and store it if there is one."
 
-Goes wrong: `if cached` and `if product` are false for None, and for an empty list as well. Such a result is never
-stored, or never found. A client that asks for ids that do not exist goes to the database with every request.
+Goes wrong: The absent product is never stored. The empty list is stored, but `if cached` is false for it, so it is
+never found. A client that asks for ids that do not exist goes to the database with every request.
 
 Bitten: https://github.com/music-assistant/server/pull/4616: what had not been found was fetched again at each access,
 through a limit of one request a second. In large libraries most results are of that kind.
