@@ -15,9 +15,15 @@ Exercise: Let `me` make the tag of the user's id and the version. Which profile 
 one does it keep on the disk for the next user of the computer, unless the answer says `no-store`?
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
 
+from tests.conftest import Person
 from tests.lessons import Stage, Verdict
+
+Headers: TypeAlias = Mapping[str, str]
+Answer: TypeAlias = tuple[int, Headers, dict]  # status, headers, body
 
 NAMES = ("Ada", "Grace", "Edsger", "Barbara", "Donald")
 URL = "/users/me"
@@ -26,50 +32,50 @@ URL = "/users/me"
 def me(user, headers):
     etag = f'"{user["version"]}"'
     if headers.get("If-None-Match") == etag:
-        return 304, {"ETag": etag}, None
+        return 304, {"ETag": etag}, {}
     return 200, {"ETag": etag, "Cache-Control": "private, no-cache"}, user
 
 
 class Browser:
     """Keeps answers by URL and asks whether they still hold, as RFC 9111 tells a private cache to."""
 
-    def __init__(self) -> None:
+    def __init__(self, obeys: bool) -> None:
         self.kept: dict[str, tuple[str, dict]] = {}
+        self.obeys = obeys  # `no-store`; otherwise it keeps every answer that has a tag
 
-    def get(self, url: str, ask: Callable) -> dict:
-        """The body to show. `ask(headers)` sends the request and returns status, headers and body."""
-        headers = {"If-None-Match": self.kept[url][0]} if url in self.kept else {}
-        status, answered, body = ask(headers)
+    def get(self, ask: Callable[[Headers], Answer]) -> dict:
+        """What the browser shows at URL. `ask` sends the request."""
+        etag, body = self.kept.get(URL, ("", {}))
+        status, headers, sent = ask({"If-None-Match": etag} if etag else {})
         if status == 304:
-            return self.kept[url][1]
-        if "ETag" in answered and "no-store" not in answered.get("Cache-Control", ""):
-            self.kept[url] = answered["ETag"], body
-        return body
+            return body
+        if not (self.obeys and "no-store" in headers["Cache-Control"]):
+            self.kept[URL] = headers["ETag"], sent
+        return sent
 
 
 def naive(stage: Stage) -> list[Verdict]:
-    browser = Browser()
     users = [{"name": name, "version": 1} for name in NAMES]
-    shown = [browser.get(URL, lambda headers, user=user: me(user, headers))["name"] for user in users]
-    return [verdict(shown)]
+    return verdicts([lambda headers, user=user: me(user, headers) for user in users])
 
 
 def ours(stage: Stage) -> list[Verdict]:
-    api, browser = stage.api(), Browser()
-    people = [api.sign_up(name) for name in NAMES]
+    api = stage.api()
 
-    def ask_as(person) -> Callable:
-        def ask(headers):
-            tagged = {"If-None-Match": '"1"'} | headers  # an older browser may have kept one
-            answer = api.get(URL, person, headers=tagged)
-            return answer.status_code, dict(answer.headers), answer.json and answer.json["data"]
+    def ask(person: Person, headers: Headers) -> Answer:
+        answer = api.get(URL, person, headers=headers)
+        return answer.status_code, answer.headers, answer.json["data"] if answer.data else {}
 
-        return ask
-
-    return [verdict([browser.get(URL, ask_as(person))["name"] for person in people])]
+    return verdicts([partial(ask, api.sign_up(name)) for name in NAMES])
 
 
-def verdict(shown: list[str]) -> Verdict:
-    wrong = sum(name != asked for name, asked in zip(shown, NAMES, strict=True))
-    says = f"{len(NAMES)} users of one browser, {wrong} saw the profile of another: {', '.join(shown)}"
-    return Verdict(not wrong, wrong, says)
+def verdicts(users: Sequence[Callable[[Headers], Answer]]) -> list[Verdict]:
+    """All of them use one browser, one after the other."""
+    found = []
+    for obeys in (True, False):
+        browser = Browser(obeys)
+        shown = [browser.get(ask)["name"] for ask in users]
+        wrong = sum(name != asked for name, asked in zip(shown, NAMES, strict=True))
+        says = f"a browser that {'obeys' if obeys else 'ignores'} `no-store` shows its users {', '.join(shown)}"
+        found.append(Verdict(not wrong, wrong, says))
+    return found
