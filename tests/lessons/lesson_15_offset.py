@@ -25,7 +25,7 @@ from backend.repositories import products
 from tests.lessons import Stage, Verdict
 from tests.lessons.watched import watched
 
-ROWS, SIZE = 10_000, 100
+ROWS, SIZE = 5_000, 50
 LAST = ROWS // SIZE
 
 

@@ -34,6 +34,7 @@ from tests.waiting import wait_until
 from tests.webhook_receiver import receiving
 
 WRITES = 5  # each in a process that is killed between its COMMIT and the next step
+TRANSACTION = Database.transaction
 
 
 def place_order(db, publish):
@@ -84,12 +85,9 @@ def kill_each(work: Callable[[int], None]) -> None:
             raise AssertionError("the process lives")
 
 
-transaction = Database.transaction
-
-
 @contextmanager
 def dies_after_commit(database):
-    with transaction(database) as tx:
+    with TRANSACTION(database) as tx:
         tx.after_commit(die)  # before every other action
         yield tx
 
