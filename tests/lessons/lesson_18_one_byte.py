@@ -12,9 +12,9 @@ Since then a client that sends nothing gives its thread back after five seconds.
 Read: `backend/production/gunicorn_worker.py` and `backend/production/request_reader.py`: the loop reads, and only a
 whole request gets a thread. One that is not whole within `REQUEST_TIMEOUT_SECONDS` is answered with 408.
 
-Exercise: Let the four clients send a whole head with `Content-Length: 10` and no body. Then let them ask for
-`/docs/page.js` and not read the answer. Which of the three stops the plain worker, and what does an nginx in front of
-it change?
+Exercise: Let the four clients send a whole head with `Content-Length: 10` and no body. Then let them ask for the
+largest file of `/docs` and not read the answer. Which of the three stops the plain worker, and what does an nginx in
+front of it change?
 """
 
 from contextlib import ExitStack
