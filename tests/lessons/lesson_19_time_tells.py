@@ -53,5 +53,5 @@ def verdict(log_in: Callable[[str], int]) -> Verdict:
             assert log_in(email) == 401
             spent.append(time.thread_time() - began)
     known, unknown = (min(spent) * 1000 for spent in times.values())
-    says = f"a wrong password costs {known:.1f} ms for a known address and {unknown:.1f} ms for an unknown one"
+    says = f"a wrong password: {known:.1f} ms for a known address, {unknown:.1f} ms for an unknown one"
     return Verdict(known < 2 * unknown, known / unknown, says)

@@ -76,6 +76,6 @@ def verdicts(users: Sequence[Callable[[Headers], Answer]]) -> list[Verdict]:
         browser = Browser(obeys)
         shown = [browser.get(ask)["name"] for ask in users]
         wrong = sum(name != asked for name, asked in zip(shown, NAMES, strict=True))
-        says = f"a browser that {'obeys' if obeys else 'ignores'} `no-store` shows its users {', '.join(shown)}"
+        says = f"`no-store` {'obeyed' if obeys else 'ignored'}: the users see {', '.join(shown)}"
         found.append(Verdict(not wrong, wrong, says))
     return found
