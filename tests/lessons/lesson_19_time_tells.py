@@ -6,7 +6,8 @@ Goes wrong: Both refusals have the same text. But bcrypt takes a fifth of a seco
 address that is unknown. That answer comes at once, so a stranger with a list of addresses learns which of them are
 customers' without guessing one password.
 
-Bitten: https://github.com/pallets-eco/flask-security/pull/39, and https://github.com/authelia/authelia/issues/949.
+Bitten: https://github.com/pallets-eco/flask-security/pull/39, where a login took considerably less time for an unknown
+user; and https://github.com/authelia/authelia/issues/949, the same in a proxy that asks for logins.
 
 Read: `backend/infrastructure/passwords.py`: an unknown user's password is compared with a decoy hash of today's cost,
 and a hash of a lower cost is topped up. `backend/services/logins.py`, `Logins.log_in`, passes None for no user.
