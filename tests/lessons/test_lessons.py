@@ -16,6 +16,8 @@ from tests.lessons import PARTS, Stage, lesson, names
 ROOT = Path(__file__).parents[2]
 LESSONS = [lesson(name) for name in names()]
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
+
 
 def verdicts(half, folder):
     with Stage(folder) as stage:
