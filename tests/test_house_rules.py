@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "openapi": {"web", "infrastructure"},
     "operations": {"app", "services", "repositories", "web", "infrastructure"},
     "production": {"app", "web", "infrastructure", "operations"},
-    "postgres": {"app", "production", "repositories", "infrastructure"},
+    "postgres": {"app", "production", "operations", "repositories", "infrastructure"},
     "gunicorn_conf": {"production", "postgres", "operations", "infrastructure"},
 }
 OF_INFRASTRUCTURE_FOR_REPOSITORIES = {"database", "ids"}

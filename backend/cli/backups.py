@@ -1,22 +1,30 @@
-"""Backups, for the operator: `backup FILE`, `verify FILE`, `restore FILE`. All raise BackupError."""
+"""Copies of the database, for the operator: `backup`, `verify`, `restore`, `move`. All raise BackupError.
 
+The first three are SQLite's. PostgreSQL has programs for it, and the refusal names them.
+"""
+
+import shlex
 import signal
 import sys
 from pathlib import Path
 
-from backend.operations.backup import backup
+from backend.infrastructure.migrations import check_schema
+from backend.operations.backup import backup, faults_as_one_line
 from backend.operations.restore import restore
+from backend.operations.seal import BackupError
 from backend.operations.verify import verify
-from backend.settings import Settings
+from backend.settings import Settings, SettingsError
 
 MB = 2**20
+DUMP = 'pg_dump -Fc --file={} "$DATABASE_URL"'
+RESTORE = 'pg_restore --single-transaction --no-owner --dbname="$DATABASE_URL" {}, into an empty database'
 
 
 def back_up(settings: Settings, file: Path) -> None:
     """Copy the database to `file`, with a line of progress on a terminal, and say what the copy has."""
+    _require_sqlite(settings, DUMP, file)
     _clean_up_on_sigterm()
-    on_terminal = sys.stderr is not None and sys.stderr.isatty()
-    made = backup(settings.database_path, file, _show_progress if on_terminal else lambda *_: None)
+    made = backup(settings.database_path, file, _show_progress)
     counts = f"users {made.users}, transactions {made.transactions}"
     print(f"{file}: {made.size / MB:.1f} MB, the database of {made.moment}: {counts}")
 
@@ -35,10 +43,34 @@ def check(file: Path) -> None:
 
 def put_back(settings: Settings, file: Path) -> None:
     """Replace the database by the backup, and say where the old one is."""
+    _require_sqlite(settings, RESTORE, file)
     _clean_up_on_sigterm()
     aside = restore(file, settings.database_path)
     print(f"restored from {file}; every login has ended")
     print(f"the database from before is {aside}" if aside else "there was no database before")
+
+
+def move(settings: Settings, file: Path) -> None:
+    """Copy the SQLite database `file` into the empty PostgreSQL database, and say what it has. Raises AppError, too."""
+    if settings.postgres_url is None:
+        raise BackupError("DATABASE_URL is of SQLite; it must be the PostgreSQL database to move to")
+    from backend.postgres.move import move as move_to  # needs psycopg, an extra
+
+    if not file.is_file():
+        raise BackupError(f"there is no database at {file}")
+    with faults_as_one_line(file):
+        try:
+            check_schema(file)
+        except SettingsError:
+            raise BackupError(f"{file} is a database of another application") from None
+        moved = move_to(file, settings.postgres_url, lambda table: _show(f"copying {table}\n"))
+    print(f"moved {file}: {', '.join(f'{table} {count}' for table, count in moved.items())}")
+    print("every row has arrived; the ledger adds up")
+
+
+def _require_sqlite(settings: Settings, instead: str, file: Path) -> None:
+    if settings.postgres_url:
+        raise BackupError(f"this is for SQLite; for PostgreSQL run {instead.format(shlex.quote(str(file)))}")
 
 
 def _clean_up_on_sigterm() -> None:
@@ -48,4 +80,10 @@ def _clean_up_on_sigterm() -> None:
 
 def _show_progress(remaining: int, total: int) -> None:
     percent = 100 * (total - remaining) // max(1, total)
-    print(f"\r{percent:3} %", end="" if remaining else "\n", file=sys.stderr, flush=True)
+    _show(f"\r{percent:3} %{'' if remaining else chr(10)}")
+
+
+def _show(progress: str) -> None:
+    """Write to the terminal, if there is one."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(progress, end="", file=sys.stderr, flush=True)

@@ -19,16 +19,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from backend.cli.engine import Engine
 from backend.errors import BadRequest, HeadersTooLarge, UriTooLong
-from backend.infrastructure.migrations import migrate
 from backend.operations.start_line import log_start
 from backend.settings import Settings, SettingsError
 from backend.web.response import error_response
@@ -46,14 +45,15 @@ THINGS_TO_TRY = """Or in another terminal:
   curl -s {0}/openapi.json"""
 
 
-def serve(create_app: Callable[[Settings], Any], settings: Settings) -> None:
+def serve(engine: Engine) -> None:
     """Migrate the database and serve until SIGINT or SIGTERM.
 
-    Raises SettingsError for an address that it cannot listen on, and what `migrate` and `create_app` raise.
+    Raises SettingsError for an address that it cannot listen on, and what the engine raises.
     """
+    settings = engine.settings
     with _listener(settings.bind) as listener:
-        migrate(settings.database_path)
-        app = create_app(replace(settings, development=True))
+        engine.migrate()
+        app = engine.create_app(replace(settings, development=True))
         host, port = listener.getsockname()[:2]
         server = make_server(host, port, app, threaded=True, request_handler=Handler, fd=listener.fileno())
         signals: list[int] = []

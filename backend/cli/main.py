@@ -12,9 +12,10 @@ from typing import NamedTuple, NoReturn
 
 from backend import __version__
 from backend.cli import backups, demo, development_server, users
-from backend.cli.users import CreateApp
+from backend.cli.engine import CreateApp, Engine, engine_of
 from backend.errors import AppError
-from backend.infrastructure.migrations import SchemaMismatch, check_schema, migrate
+from backend.infrastructure.keyring import secret_warnings
+from backend.infrastructure.migrations import SchemaMismatch
 from backend.infrastructure.private_files import loose_modes
 from backend.openapi.document import openapi_document
 from backend.operations.metrics_folder import has_metrics
@@ -22,13 +23,11 @@ from backend.operations.seal import BackupError
 from backend.repositories import transactions
 from backend.settings import NOT_TEXT, Settings, SettingsError
 
-ONLY_SQLITE = {None, "serve", "create-admin", "users", "check", "backup", "restore"}
-
 
 class Command(NamedTuple):
     """What a command does and takes. `failure` is its exit status after an error that is one line."""
 
-    run: Callable[[argparse.Namespace, Settings], None]
+    run: Callable[[argparse.Namespace, Engine], None]
     meaning: str
     add_arguments: Callable[[argparse.ArgumentParser], None] = lambda _: None
     failure: int = 1
@@ -42,42 +41,37 @@ def main(create_app: CreateApp, unopened_app: CreateApp) -> None:
     """
     commands = {
         "serve": Command(
-            lambda _, settings: development_server.serve(create_app, settings),
+            lambda _, engine: development_server.serve(engine),
             "serve for development on BIND (127.0.0.1:8000), database migrated; reloads when code changes",
         ),
-        "migrate": Command(lambda _, settings: _migrate(settings), "bring the database to the newest schema"),
+        "migrate": Command(lambda _, engine: _migrate(engine), "bring the database to the newest schema"),
         "create-admin": Command(
-            lambda arguments, settings: users.create_admin(create_app, settings, arguments.email, arguments.existing),
+            lambda arguments, engine: users.create_admin(engine, arguments.email, arguments.existing),
             "make an admin; the password comes from ADMIN_PASSWORD or the terminal",
             _add_admin,
         ),
         "users": Command(
-            lambda arguments, settings: users.run(create_app, settings, arguments.deactivate, arguments.activate),
+            lambda arguments, engine: users.run(engine, arguments.deactivate, arguments.activate),
             "list the users, or deactivate or activate one",
             _add_activity,
         ),
         "demo": Command(lambda _, __: demo.run(), "a tour of the API against a temporary server"),
-        "routes": Command(lambda _, settings: _routes(unopened_app, settings), "list the URL table"),
-        "openapi": Command(lambda _, settings: _openapi(unopened_app, settings), "print the OpenAPI document"),
-        "check": Command(
-            lambda _, settings: _check(create_app, settings), "check settings, schema, file modes, ledger sums"
-        ),
+        "routes": Command(lambda _, engine: _routes(unopened_app, engine.settings), "list the URL table"),
+        "openapi": Command(lambda _, engine: _openapi(unopened_app, engine.settings), "print the OpenAPI document"),
+        "check": Command(lambda _, engine: _check(engine), "check settings, schema, file modes, ledger sums"),
         **_backup_commands(),
     }
     arguments = _parser(commands).parse_args()
     command = commands[arguments.command or "serve"]
     with _errors_as_one_line(command.failure):
-        settings = Settings.from_environment()
-        if settings.postgres_url and arguments.command in ONLY_SQLITE:
-            _fail(2, f"{arguments.command or 'serve'} works on SQLite alone as yet, and DATABASE_URL is of PostgreSQL")
-        command.run(arguments, settings)
+        command.run(arguments, engine_of(Settings.from_environment(), create_app))
         print(end="", flush=True)
 
 
 def _backup_commands() -> dict[str, Command]:
     return {
         "backup": Command(
-            lambda arguments, settings: backups.back_up(settings, arguments.file),
+            lambda arguments, engine: backups.back_up(engine.settings, arguments.file),
             "copy the database to FILE while the service runs; a backup of that name is replaced",
             _add_file,
             failure=2,
@@ -89,8 +83,14 @@ def _backup_commands() -> dict[str, Command]:
             failure=2,
         ),
         "restore": Command(
-            lambda arguments, settings: backups.put_back(settings, arguments.file),
+            lambda arguments, engine: backups.put_back(engine.settings, arguments.file),
             "replace the database, which no server may use, by the backup FILE; every login ends",
+            _add_file,
+            failure=2,
+        ),
+        "move": Command(
+            lambda arguments, engine: backups.move(engine.settings, arguments.file),
+            "copy the SQLite database FILE, which no server may use, into the empty PostgreSQL of DATABASE_URL",
             _add_file,
             failure=2,
         ),
@@ -152,15 +152,8 @@ def _fail(status: int, line: str) -> NoReturn:
     sys.exit(status)
 
 
-def _migrate(settings: Settings) -> None:
-    if settings.postgres_url:
-        from backend.postgres.migrations import migrate as migrate_postgres  # needs psycopg, an extra
-
-        applied = migrate_postgres(settings.postgres_url)
-    else:
-        applied = migrate(settings.database_path)
-        check_schema(settings.database_path)
-    print("\n".join(f"applied {name}" for name in applied) or "nothing to do: the schema is the newest")
+def _migrate(engine: Engine) -> None:
+    print("\n".join(f"applied {name}" for name in engine.migrate()) or "nothing to do: the schema is the newest")
 
 
 def _routes(unopened_app: CreateApp, settings: Settings) -> None:
@@ -177,11 +170,12 @@ def _signing(settings: Settings) -> Settings:
     return replace(settings, jwt_secrets=settings.jwt_secrets or ("nothing is signed with this one!",))
 
 
-def _check(create_app: CreateApp, settings: Settings) -> None:
+def _check(engine: Engine) -> None:
     print("settings: good")
-    app = create_app(settings)
+    print(end="".join(f"secrets: {warning}\n" for warning in secret_warnings(engine.settings)))
+    app = engine.create_app(engine.settings)
     print("schema: good")
-    loose = loose_modes(settings.database_path)
+    loose = loose_modes(engine.settings.database_path)
     print("\n".join(f"modes: {mode}" for mode in loose) or "modes: good")
     with app.database.snapshot() as tx:
         problems = transactions.unbalanced(tx)

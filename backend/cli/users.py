@@ -6,30 +6,27 @@ The operator acts without a login, so events name no user as their cause. All el
 import getpass
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
+from backend.cli.engine import Engine
 from backend.errors import Conflict
-from backend.infrastructure.migrations import write_gate
 from backend.infrastructure.timestamps import iso_time
 from backend.repositories import users
 from backend.routes.users import NewUser
-from backend.settings import Settings
 from backend.web.constraints import Email, FieldErrors
 from backend.web.schemas import read_body
 
-CreateApp = Callable[[Settings], Any]
 PAGE = 500  # users read at once
 
 
-def run(create_app: CreateApp, settings: Settings, deactivate: str | None, activate: str | None) -> None:
+def run(engine: Engine, deactivate: str | None, activate: str | None) -> None:
     """The command `users`. Raises NotFound for an unknown e-mail, and Conflict for the last active admin."""
-    app = create_app(settings)
+    app = engine.create_app(engine.settings)
     email = deactivate if activate is None else activate
     if email is None:
         list_all(app)
         return
-    with write_gate(settings.database_path):
+    with engine.write_gate():
         user = app.users.set_active(email.strip(), active=activate is not None)
     print(f"{user.email} is {'active' if user.active else 'deactivated; every login of this user has ended'}")
 
@@ -46,19 +43,19 @@ def list_all(app: Any) -> None:
         shown += PAGE
 
 
-def create_admin(create_app: CreateApp, settings: Settings, email: str, existing: bool) -> None:
+def create_admin(engine: Engine, email: str, existing: bool) -> None:
     """Make an admin. A taken address needs `existing`, for another person may have signed up with it."""
     wrong: FieldErrors = {}
     address = Email().check(email, "EMAIL", wrong) or ""
     if wrong:
         sys.exit(f"EMAIL {wrong['EMAIL']}")
-    app = create_app(settings)
+    app = engine.create_app(engine.settings)
     with app.database.snapshot() as tx:
         found = users.credentials_by_email(tx, address)
     if found and not found.user.active:
         sys.exit(f"{address} is deactivated, and stays without the role")
     if existing:
-        with write_gate(settings.database_path):
+        with engine.write_gate():
             app.users.promote(address)
         print(f"{address} is an admin; the password stays as it was, and every login of this user has ended")
         return
@@ -67,7 +64,7 @@ def create_admin(create_app: CreateApp, settings: Settings, email: str, existing
         sys.exit(taken)
     user = read_body(NewUser, {"email": email, "password": _asked_password(), "name": "Administrator"})
     try:
-        with write_gate(settings.database_path):
+        with engine.write_gate():
             app.users.create_admin(user.email, user.password, user.name)
     except Conflict:  # a sign-up while the password was typed
         sys.exit(taken)

@@ -54,6 +54,13 @@ def signing_secrets(settings: Settings) -> Sequence[str]:
     return settings.jwt_secrets or (generated_secret(settings.database_path.parent / "jwt-secret"),)
 
 
+def secret_warnings(settings: Settings) -> list[str]:
+    """What to tell an operator about JWT_SECRETS that the database does not show."""
+    if settings.postgres_url and not settings.jwt_secrets:
+        return ["JWT_SECRETS is not set: this host signs with a secret of its own, which other hosts do not accept"]
+    return []
+
+
 @cache  # the server's master reads it before it forks, so all workers have the same one, even if the file is replaced
 def generated_secret(path: Path) -> str:
     """The secret in the file at `path`, which is created once, even if several processes start at the same time.

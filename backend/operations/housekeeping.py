@@ -84,7 +84,6 @@ class Housekeeping:
             "password resets": lambda tx: oldest.prune(tx, "password_resets", tx.now - RESET_LIFETIME, BATCH),
             "reset requests": lambda tx: oldest.prune(tx, "reset_requests", tx.now - REQUESTS_KEPT, BATCH),
             "idempotency keys": lambda tx: idempotency_keys.prune(tx, tx.now - LIFETIME, BATCH),
-            "cache invalidations": lambda tx: cache_invalidations.prune(tx, INVALIDATIONS_KEPT, BATCH),
         }
         if kept is not None:
             self._chores["audit"] = lambda tx: oldest.prune(tx, "audit", tx.now - kept * DAY, BATCH)
@@ -127,14 +126,23 @@ class Housekeeping:
                 log.info("deleted %s", ", ".join(f"{count} {kind}" for kind, count in deleted.items()))
         return deleted
 
+    @contextmanager
+    def elected(self) -> Iterator[Callable[[], bool]]:
+        """During the block, the function that it yields says before each round whether this worker is the one."""
+        with holding(self._path.with_name(f"{self._path.name}-housekeeping")) as is_mine:
+            yield lambda: is_mine
+
+    def engine_batches(self) -> Iterator[tuple[str, int]]:
+        """The steps that only SQLite needs."""
+        kept = INVALIDATIONS_KEPT
+        yield from self._pruned("cache invalidations", lambda tx: cache_invalidations.prune(tx, kept, BATCH))
+        if size_of(self._path.with_name(f"{self._path.name}-wal")) > WAL_LIMIT:
+            self._database.empty_wal()
+
     def _batches(self) -> Iterator[tuple[str, int]]:
         """Do the work, a step between two results: what was deleted, and how many of it."""
         for kind, prune in self._chores.items():
-            count = BATCH
-            while count == BATCH:
-                with self._database.transaction() as tx:
-                    count = prune(tx)
-                yield kind, count
+            yield from self._pruned(kind, prune)
         after, ended = 0, False
         while not ended:  # walks over events that are still owed, of which there may be many
             with self._database.transaction() as tx:
@@ -142,8 +150,14 @@ class Housekeeping:
             ended = after == 0
             yield "events", count
         yield "mails", delete_files(self._path.parent / "outbox", self._database.now() - FILES_KEPT)
-        if size_of(self._path.with_name(f"{self._path.name}-wal")) > WAL_LIMIT:
-            self._database.empty_wal()
+        yield from self.engine_batches()
+
+    def _pruned(self, kind: str, prune: Callable[[Tx], int]) -> Iterator[tuple[str, int]]:
+        count = BATCH
+        while count == BATCH:
+            with self._database.transaction() as tx:
+                count = prune(tx)
+            yield kind, count
 
     def _run(self) -> None:
         """The body of the thread. No error ends it before `stop()`."""
@@ -151,8 +165,8 @@ class Housekeeping:
         while not self._stopping.is_set():
             pause = LOOK_SECONDS
             try:
-                with elected(self._path.with_name(f"{self._path.name}-housekeeping")) as is_mine:
-                    while is_mine and not self._stopping.is_set():
+                with self.elected() as is_mine:
+                    while not self._stopping.is_set() and is_mine():
                         self.tidy()
                         self._stopping.wait(ROUND_SECONDS)
             except Exception as error:
@@ -164,7 +178,7 @@ class Housekeeping:
 
 
 @contextmanager
-def elected(path: Path) -> Iterator[bool]:
+def holding(path: Path) -> Iterator[bool]:
     """Whether no other process holds the lock on the file. If so, this one holds it during the block."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -13,7 +13,9 @@ from backend.web.middleware import Middleware
 from backend.web.router import ANYONE, Route
 
 
-def with_operations(settings: Settings, tools: Tools, refused: Mapping[int, int]) -> Tools:
+def with_operations(
+    settings: Settings, tools: Tools, refused: Mapping[int, int], housekeeping: type[Housekeeping] = Housekeeping
+) -> Tools:
     """The tools of one worker, with what operations add. Call it after the fork.
 
     `refused` is kept by the server: how many requests it has refused before the application saw them, by status.
@@ -22,7 +24,7 @@ def with_operations(settings: Settings, tools: Tools, refused: Mapping[int, int]
     tools.database.on_write.append(SlowWrites(in_flight).heed)
     routes: list[Route] = []
     middleware: list[Middleware] = [in_flight.middleware]
-    background: list[Background] = [Housekeeping(settings, tools.database)]
+    background: list[Background] = [housekeeping(settings, tools.database)]
     if has_metrics():
         from backend.operations.metrics import Metrics  # here, because prometheus_client may be missing
 

@@ -6,6 +6,7 @@ another number of rows or the ledger does not add up. A failed move has written 
 """
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from backend.errors import Conflict
 from backend.infrastructure.database import connect
 from backend.infrastructure.migrations import write_gate
 from backend.postgres.database import PostgresTx
+from backend.postgres.migrations import check_schema, first_line
 from backend.repositories import transactions
 
 TABLES = (  # each after those that its rows refer to
@@ -26,19 +28,31 @@ TABLES = (  # each after those that its rows refer to
 GO_ON = "SELECT setval(pg_get_serial_sequence('outbox', 'seq'), coalesce(max(seq), 0) + 1, false) FROM outbox"
 
 
-def move(source: Path, url: str) -> dict[str, int]:
-    """Copy everything. Returns the number of rows of each table.
+def move(source: Path, url: str, progress: Callable[[str], None] = lambda _: None) -> dict[str, int]:
+    """Copy everything. Returns the number of rows of each table; `progress` is called with its name before the copy.
 
-    Both schemas must be the code's. Raises Conflict, and writes nothing, if the target is not empty or the copy differs
-    from the source; Unavailable if the source is being written; sqlite3.Error, psycopg.Error.
+    The source's schema must be the code's. Raises SchemaMismatch if the target's is not, and SettingsError; Conflict,
+    and writes nothing, if the target is not empty or does not take a row, or the copy differs from the source;
+    Unavailable if the source is being written; sqlite3.Error.
     """
-    with write_gate(source), closing(connect(source, query_only=False)) as old, psycopg.connect(url) as new:
-        old.execute("BEGIN IMMEDIATE")
-        if _rows(new, "users") or _rows(new, "outbox"):
-            raise Conflict("The PostgreSQL database is not empty.")
-        moved = {table: _copy(table, old, new) for table in TABLES}
-        new.execute(GO_ON)
-        _check(moved, new)
+    check_schema(url)
+    try:
+        with write_gate(source), closing(connect(source, query_only=False)) as old, psycopg.connect(url) as new:
+            old.execute("BEGIN IMMEDIATE")
+            return _move(old, new, progress)
+    except psycopg.Error as error:
+        raise Conflict(f"PostgreSQL has refused the move: {first_line(error)}") from error
+
+
+def _move(old: sqlite3.Connection, new: psycopg.Connection[Any], progress: Callable[[str], None]) -> dict[str, int]:
+    if _rows(new, "users") or _rows(new, "outbox"):
+        raise Conflict("The PostgreSQL database is not empty.")
+    moved = {}
+    for table in TABLES:
+        progress(table)
+        moved[table] = _copy(table, old, new)
+    new.execute(GO_ON)
+    _check(moved, new)
     return moved
 
 

@@ -1,16 +1,22 @@
-"""Puts PostgreSQL into the application, with production's tools that do not depend on the database."""
+"""Puts PostgreSQL into the application, in place of SQLite: beside the core's tools, or beside production's."""
 
+import atexit
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
-from app import App, Tools
+from app import App, Tools, core_tools
+from backend.infrastructure import logs
 from backend.infrastructure.cache import NoCache
+from backend.operations.wiring import with_operations
 from backend.postgres.database import PostgresDatabase
+from backend.postgres.housekeeping import HostsHousekeeping
 from backend.postgres.migrations import check_schema, check_schema_of
 from backend.postgres.rate_limiter import HostsRateLimiter
 from backend.production import log_queue
+from backend.production.error_responses import refused
 from backend.production.passwords import SharedPasswords, shared_password_locks
 from backend.production.rate_limiter import shared_limiter
 from backend.settings import Settings
@@ -21,15 +27,29 @@ def create_app(settings: Settings | None = None) -> App:
     settings = settings or Settings.from_environment()
     log_queue.configure(settings.log_level)
     check_schema(settings.postgres_url or "")
-    return App(settings, postgres_tools(settings))
+    return App(settings, with_operations(settings, postgres_tools(settings), refused, HostsHousekeeping))
+
+
+def create_core_app(settings: Settings) -> App:
+    """The same with the core's tools, for the development server and the other commands. Raises as `create_app`."""
+    logs.configure(settings.log_level, settings.development)
+    check_schema(settings.postgres_url or "")
+    app = App(settings, _on_postgres(settings, core_tools(settings)))
+    atexit.register(app.close)
+    return app
 
 
 def postgres_tools(settings: Settings, clock: Callable[[], float] = time.time) -> Tools:
-    """The tools of one worker. Nothing is cached: asking for news costs more than the reads that it would save."""
-    url = settings.postgres_url or ""
-    database = PostgresDatabase(url, settings.busy_timeout_seconds, clock)
-    cache = NoCache(database)
+    """The tools of one worker."""
     passwords = SharedPasswords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
-    limiter = HostsRateLimiter(shared_limiter(), database)
-    schema, log_request = partial(check_schema_of, database), log_queue.standard_error().log_request
-    return Tools(clock, database, cache, cache, limiter, passwords, schema, log_request)
+    log_request = log_queue.standard_error().log_request
+    tools = replace(core_tools(settings, clock), limiter=shared_limiter(), passwords=passwords, log_request=log_request)
+    return _on_postgres(settings, tools)
+
+
+def _on_postgres(settings: Settings, tools: Tools) -> Tools:
+    """These tools on PostgreSQL. Nothing is cached: asking for news costs more than the reads that it would save."""
+    database = PostgresDatabase(settings.postgres_url or "", settings.busy_timeout_seconds, tools.clock)
+    cache, limiter = NoCache(database), HostsRateLimiter(tools.limiter, database)
+    schema = partial(check_schema_of, database)
+    return replace(tools, database=database, cache=cache, identities=cache, limiter=limiter, check_schema=schema)

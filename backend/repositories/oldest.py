@@ -14,7 +14,7 @@ def prune(tx: Tx, table: Table, until: int, batch: int) -> int:
     """
     return tx.run(
         f"""DELETE FROM {table} WHERE id IN (SELECT id FROM
-            (SELECT id, created_at FROM {table} ORDER BY id LIMIT :batch) WHERE created_at <= :until)""",
+            (SELECT id, created_at FROM {table} ORDER BY id LIMIT :batch) AS oldest WHERE created_at <= :until)""",
         until=until,
         batch=batch,
     )

@@ -174,7 +174,7 @@ def backlog(tx: Tx, most: int) -> Backlog:
     names = others_owed(tx, ())
     due = [_count(tx, name, "due_at BETWEEN 0 AND :now", most) for name in names]
     later = [_count(tx, name, "due_at < 0", most) + _count(tx, name, "due_at > :now", most) for name in names]
-    dead = "SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE due_at IS NULL LIMIT :most)"
+    dead = "SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE due_at IS NULL LIMIT :most) AS letters"
     heads = [since for name in names for first in (0, 1) for since in _due_since(tx, name, first)]
     return Backlog(sum(due), sum(later), tx.rows(dead, most=most)[0][0], min(heads, default=None))
 
@@ -210,7 +210,8 @@ def prune(tx: Tx, until: int, after: int, batch: int) -> tuple[int, int]:
 
 def _count(tx: Tx, subscriber: str, which: str, most: int) -> int:
     rows = tx.rows(
-        f"""SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE subscriber = :subscriber AND {which} LIMIT :most)""",
+        f"""SELECT count(*) FROM
+            (SELECT 1 FROM deliveries WHERE subscriber = :subscriber AND {which} LIMIT :most) AS owed""",
         subscriber=subscriber, now=tx.now, most=most,
     )  # fmt: skip
     return int(rows[0][0])
@@ -219,8 +220,9 @@ def _count(tx: Tx, subscriber: str, which: str, most: int) -> int:
 def _due_since(tx: Tx, subscriber: str, first: int) -> Sequence[Timestamp]:
     """Since when the first delivery has been due that is due at `first` or later; empty if none is due."""
     rows = tx.rows(
-        """SELECT max(due_at, created_at) FROM deliveries CROSS JOIN outbox USING (seq)
-           WHERE subscriber = :subscriber AND due_at BETWEEN :first AND :now ORDER BY due_at, seq LIMIT 1""",
+        """SELECT CASE WHEN due_at > created_at THEN due_at ELSE created_at END
+           FROM deliveries AS owed CROSS JOIN outbox WHERE outbox.seq = owed.seq
+           AND subscriber = :subscriber AND due_at BETWEEN :first AND :now ORDER BY due_at, owed.seq LIMIT 1""",
         subscriber=subscriber, first=first, now=tx.now,
     )  # fmt: skip
     return [Timestamp(since) for (since,) in rows]

@@ -13,27 +13,26 @@ from backend.domain import Timestamp
 from backend.infrastructure.database import Tx, connect
 from backend.infrastructure.migrations import locked
 from backend.operations import housekeeping as module
-from backend.operations.housekeeping import Housekeeping, elected
+from backend.operations.housekeeping import Housekeeping, holding
 from backend.repositories import cache_invalidations, idempotency_keys, oldest, outbox, sessions
 from tests.at_once import at_once
 from tests.conftest import PASSWORD
 from tests.steps import steps
-from tests.waiting import wait_until, write_lock_held
+from tests.waiting import wait_until
 
 MINUTE, DAY = 60, 86_400  # seconds
 OLD = 1_000_000_000_000  # milliseconds: in the year 2001
-NUMBERS = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < :count - 1)"
+EVENT = "id, name, resource_type, resource_id, user_id, request_id, payload, created_at"
 OLD_ROWS = {
-    "sessions": "SELECT printf('%09d', i), :user, 1, '', '', '', :old, :old, :old, NULL FROM n",
+    "sessions": "VALUES (:text, :user, 1, '', '', '', :old, :old, :old, NULL)",
     # A chain of tokens of one session, each the successor of the one before, that expire in the same second.
-    "refresh_tokens": "SELECT cast(printf('%09d', i) AS BLOB), :session, 1, 1000, 'k', :old, NULL, "
-    "iif(i, cast(printf('%09d', i - 1) AS BLOB), NULL) FROM n",
-    "password_resets": "SELECT printf('%09d', i), :user, :old, NULL FROM n",
-    "reset_requests": "SELECT printf('%09d', i), 'ada@example.com', :old FROM n",
-    "idempotency_keys": "SELECT :user, cast(printf('%09d', i) AS BLOB), x'', '{}', :old FROM n",
-    "audit": "SELECT printf('%09d', i), NULL, 'thing.done', 'thing', '1', '-', :old FROM n",
-    "outbox": "SELECT i + 1000, printf('%09d', i), 'thing.done', 'thing', '1', NULL, '-', '{}', :old FROM n",
-    "cache_invalidations": "SELECT i + 1000000, 'users:1' FROM n",
+    "refresh_tokens": "VALUES (:bytes, :session, 1, 1000, 'k', :old, NULL, :before)",
+    "password_resets": "VALUES (:text, :user, :old, NULL)",
+    "reset_requests": "VALUES (:text, 'ada@example.com', :old)",
+    "idempotency_keys": "VALUES (:user, :bytes, :bytes, '{}', :old)",
+    "audit": "VALUES (:text, NULL, 'thing.done', 'thing', '1', '-', :old)",
+    "outbox": f"({EVENT}) VALUES (:text, 'thing.done', 'thing', '1', NULL, '-', '{{}}', :old)",
+    "cache_invalidations": "VALUES (:number + 1000000, 'users:1')",
 }
 TABLES = [table for table in OLD_ROWS if table != "cache_invalidations"]  # which of itself keeps its last rows
 
@@ -46,9 +45,14 @@ def grow(api, user, count, *tables):
 
 def insert(tx, user, count, tables):
     ((session,),) = tx.rows("SELECT id FROM sessions WHERE user_id = :user", user=user.id)
+    same = {"user": user.id, "session": session, "old": OLD}
+    texts = [f"{number:09}" for number in range(count)]
+    rows = [
+        same | {"number": number, "text": text, "bytes": text.encode(), "before": before and before.encode()}
+        for number, (text, before) in enumerate(zip(texts, [None, *texts], strict=False))
+    ]
     for table in tables:
-        values = {"count": count, "user": user.id, "session": session, "old": OLD}
-        tx.run(f"{NUMBERS} INSERT INTO {table} {OLD_ROWS[table]}", **values)
+        tx.run_each(f"INSERT INTO {table} {OLD_ROWS[table]}", rows)
 
 
 def count(api, table):
@@ -62,11 +66,26 @@ def without_pauses(monkeypatch):
 
 
 @pytest.fixture
-def housekeeping(api, settings):
+def make_housekeeping(api, settings):
+    """It keeps the audit log for ever, unless told otherwise."""
+    made = []
+
+    def make(database=api.app.database, **changes):
+        kind = Housekeeping
+        if settings.postgres_url:
+            from backend.postgres.housekeeping import HostsHousekeeping as kind
+        made.append(kind(replace(settings, **changes), database))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+@pytest.fixture
+def housekeeping(make_housekeeping):
     """It keeps the audit log for 90 days."""
-    made = Housekeeping(replace(settings, audit_keep_days=90), api.app.database)
-    yield made
-    made.stop()
+    return make_housekeeping(audit_keep_days=90)
 
 
 @pytest.fixture
@@ -118,10 +137,10 @@ def test_the_audit_log_goes_after_the_days_that_the_setting_names(api, ada, outl
     assert outlived("audit", 90 * DAY)
 
 
-def test_the_audit_log_stays_without_the_setting(api, ada, settings, clock):
+def test_the_audit_log_stays_without_the_setting(api, ada, make_housekeeping, clock):
     wait_until(lambda: count(api, "audit") == 2)
     clock.advance(3650 * DAY)
-    Housekeeping(settings, api.app.database).tidy()
+    make_housekeeping().tidy()
     assert count(api, "audit") == 2
 
 
@@ -135,6 +154,7 @@ def test_a_reset_request_that_the_relay_never_looked_up_goes_after_a_week(api, a
     assert housekeeping.tidy()["reset requests"] == 1
 
 
+@pytest.mark.sqlite
 def test_the_log_of_invalidations_keeps_its_last_entries(api, ada, housekeeping):
     grow(api, ada, 10_250, "cache_invalidations")
     assert housekeeping.tidy()["cache invalidations"] >= 250
@@ -146,11 +166,13 @@ def test_events_that_are_owed_stay_and_dead_letters_go(api, ada, housekeeping):
     """More than a batch of owed events at the beginning does not keep housekeeping from those behind."""
     grow(api, ada, 350, "outbox")
     with api.app.database.transaction() as tx:
-        tx.run("INSERT INTO deliveries SELECT seq, 'down', 1, -1, 'x' FROM outbox WHERE seq BETWEEN 1000 AND 1249")
-        tx.run("INSERT INTO deliveries SELECT seq, 'down', 100, NULL, NULL FROM outbox WHERE seq > 1249")
+        owed = "INSERT INTO deliveries (seq, subscriber, tries, due_at, aggregate) SELECT seq, 'down', 1, -1, 'x' FROM"
+        tx.run(f"{owed} outbox WHERE id <= '000000249'")
+        dead = "INSERT INTO deliveries (seq, subscriber, tries, due_at) SELECT seq, 'down', 100, NULL FROM"
+        tx.run(f"{dead} outbox WHERE id BETWEEN '000000250' AND '000000349'")
     assert housekeeping.tidy()["events"] == 100
     with api.app.database.snapshot() as tx:
-        assert tx.rows("SELECT count(*), max(seq) FROM outbox WHERE seq >= 1000") == [(250, 1249)]
+        assert tx.rows("SELECT count(*), max(id) FROM outbox WHERE name = 'thing.done'") == [(250, "000000249")]
         assert tx.rows("SELECT count(*) FROM deliveries WHERE subscriber = 'down'") == [(250,)]
 
 
@@ -196,7 +218,7 @@ def test_a_clock_that_was_set_back_deletes_nothing(api, ada, housekeeping, clock
     assert api.get("/users/me", ada).status_code == 200
 
 
-def test_a_transaction_deletes_ten_rows_if_that_is_a_batch(api, ada, settings, monkeypatch):
+def test_a_transaction_deletes_ten_rows_if_that_is_a_batch(api, ada, housekeeping, monkeypatch):
     """Between them other writers have their turns."""
     api.app.close()  # the relay writes, too
     monkeypatch.setattr(module, "BATCH", 10)
@@ -213,7 +235,7 @@ def test_a_transaction_deletes_ten_rows_if_that_is_a_batch(api, ada, settings, m
             deleted[table].append(rows - count(api, table))
 
     monkeypatch.setattr(database, "transaction", counting)
-    Housekeeping(replace(settings, audit_keep_days=90), database).tidy()
+    housekeeping.tidy()
     assert [(max(rows), sum(rows)) for rows in deleted.values()] == [(10, 35)] * len(TABLES)
 
 
@@ -225,6 +247,7 @@ PRUNE = {
 }
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("table", OLD_ROWS)
 def test_a_batch_costs_what_it_deletes_and_not_what_the_table_holds(api, ada, table, database_path):
     """With forty times as many rows, SQLite's virtual machine takes as many steps; foreign keys are part of them."""
@@ -248,10 +271,11 @@ def test_a_round_is_one_line_that_says_what_was_deleted(api, ada, housekeeping, 
     assert [record.getMessage() for record in caplog.records] == ["deleted 150 idempotency keys, 150 audit"]
 
 
-def test_two_rounds_at_once_delete_each_row_once(api, ada, housekeeping, settings):
+@pytest.mark.sqlite
+def test_two_rounds_at_once_delete_each_row_once(api, ada, housekeeping, make_housekeeping):
     """As after the lock file was deleted."""
     grow(api, ada, 450, *TABLES)
-    other = Housekeeping(replace(settings, audit_keep_days=90), api.app.database)
+    other = make_housekeeping(audit_keep_days=90)
     one, two = at_once([housekeeping.tidy, other.tidy])
     assert {kind: one.get(kind, 0) + two.get(kind, 0) for kind in one | two} == dict.fromkeys(one | two, 450)
     assert len(one | two) == len(TABLES)
@@ -263,33 +287,29 @@ def quick(monkeypatch):
     monkeypatch.setattr(module, "ROUND_SECONDS", 0.01)
 
 
-def test_the_thread_survives_a_round_that_fails(make_api, settings, database_path, quick, caplog):
-    """A WARNING while another program holds the write lock; then the next round does the work."""
-    api = make_api(busy_timeout_seconds=0.05)
-    ada = api.sign_up("Ada")
+def test_the_thread_survives_a_round_that_fails(api, ada, make_api, make_housekeeping, outsider, quick, caplog):
+    """A WARNING while another program keeps writers waiting; then the next round does the work."""
     grow(api, ada, 150, "idempotency_keys")
-    housekeeping = Housekeeping(settings, api.app.database)
-    with write_lock_held(database_path):
+    housekeeping = make_housekeeping(make_api(busy_timeout_seconds=0.05).app.database)
+    with outsider.locked():
         housekeeping.start()
         wait_until(lambda: "housekeeping will try again" in caplog.text)
     wait_until(lambda: count(api, "idempotency_keys") == 0)
-    housekeeping.stop()
     assert "Traceback" not in caplog.text
 
 
-def test_one_thread_works_and_the_next_one_takes_over(api, ada, settings, database_path, quick, monkeypatch):
+@pytest.mark.sqlite
+def test_one_thread_works_and_the_next_one_takes_over(api, ada, housekeeping, database_path, quick, monkeypatch):
     """While another process holds the lock, housekeeping tries again and again to get it, and deletes nothing."""
     tries = []
     monkeypatch.setattr(module, "locked", lambda descriptor: tries.append(locked(descriptor)) or tries[-1])
     grow(api, ada, 150, "idempotency_keys")
-    housekeeping = Housekeeping(settings, api.app.database)
-    with elected(database_path.with_name("app.db-housekeeping")) as is_mine:
+    with holding(database_path.with_name("app.db-housekeeping")) as is_mine:
         assert is_mine
         housekeeping.start()
         wait_until(lambda: tries.count(False) >= 3)
         assert count(api, "idempotency_keys") == 150
     wait_until(lambda: count(api, "idempotency_keys") == 0)
-    housekeeping.stop()
 
 
 def test_stop_ends_a_round_after_its_batch(api, ada, housekeeping, monkeypatch):

@@ -1,0 +1,33 @@
+"""Housekeeping over hosts: one worker of all works, the one whose connection holds an advisory lock.
+
+The lock on a file, as on SQLite, would make one worker of each host work: hosts would delete the same rows, and wait
+for each other's locks. The server frees the advisory lock when the connection ends. So it is asked for again before
+each round: after a restart of the server the worker has another connection, and another worker may have the lock.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from backend.operations.housekeeping import Housekeeping
+
+TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended('housekeeping', 0))"  # true also for its holder
+
+
+class HostsHousekeeping(Housekeeping):
+    @contextmanager
+    def elected(self) -> Iterator[Callable[[], bool]]:
+        if not self._has_lock():
+            yield lambda: False
+            return
+        try:
+            yield self._has_lock
+        finally:
+            self._database.close()  # with this thread's connection the lock goes
+
+    def engine_batches(self) -> Iterator[tuple[str, int]]:
+        """Nothing: caches keep no log here, and autovacuum does the rest."""
+        yield from ()
+
+    def _has_lock(self) -> bool:
+        with self._database.read() as tx:
+            return bool(tx.rows(TRY_LOCK)[0][0])
