@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import Unavailable
-from backend.infrastructure.keyring import signing_secrets
+from backend.infrastructure.keyring import secret_warnings, signing_secrets
 from backend.infrastructure.migrations import SchemaMismatch, check_database
 from backend.infrastructure.private_files import loose_modes
 from backend.operations.metrics_folder import VARIABLE, has_metrics, metrics_folder
@@ -84,7 +84,7 @@ def on_starting(server: Any) -> None:
     """In the master, before the first fork: make what all workers share, and check addresses, database and secrets."""
     shared_limiter()
     shared_password_locks()
-    for danger in sqlite_warnings():
+    for danger in secret_warnings(settings) if settings.postgres_url else sqlite_warnings():
         server.log.warning(danger)
     try:
         require_own_worker(server.worker_class)

@@ -86,7 +86,8 @@ class Metrics:
         self._families = Families(own)
         self._exposed = CollectorRegistry()
         self._exposed.register(AllWorkers(folder) if folder else own)
-        self._exposed.register(Samples(settings.database_path, tools.database, tools.passwords))
+        sqlite_file = None if settings.postgres_url else settings.database_path
+        self._exposed.register(Samples(sqlite_file, tools.database, tools.passwords))
         self._recent_text = Recent(self._text, KEPT_SECONDS, tools.clock)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._publish_often, name="metrics", daemon=True)

@@ -27,29 +27,32 @@ log = logging.getLogger(__name__)
 
 
 class Samples:
-    """A collector of prometheus_client. Thread-safe."""
+    """A collector of prometheus_client. Thread-safe. `sqlite_file` is None on another engine."""
 
-    def __init__(self, path: Path, database: Database, passwords: Passwords) -> None:
-        self._wal = path.with_name(f"{path.name}-wal")
+    def __init__(self, sqlite_file: Path | None, database: Database, passwords: Passwords) -> None:
+        self._wal = sqlite_file and sqlite_file.with_name(f"{sqlite_file.name}-wal")
         self._database, self._passwords = database, passwords
 
     def collect(self) -> Iterator[Metric]:
         """The metrics of this moment. Raises nothing."""
-        build = {"version": __version__, "python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
+        build = {"version": __version__, "python": platform.python_version()}
+        if self._wal:
+            build["sqlite"] = sqlite3.sqlite_version
         yield _gauge("build_info", "Versions; the value is always 1.", 1, **build)
         with suppress(Unavailable):  # no descriptor is free
             running, waiting = self._passwords.queue()
             yield _gauge("bcrypt_running", "Password checks that run on this machine.", running)
             yield _gauge("bcrypt_waiting", "Password checks that wait for a core.", waiting)
-        with suppress(OSError):
-            yield _gauge("sqlite_wal_bytes", "Size of the write-ahead log.", self._wal.stat().st_size)
+        if self._wal:
+            with suppress(OSError):
+                yield _gauge("sqlite_wal_bytes", "Size of the write-ahead log.", self._wal.stat().st_size)
         yield from self._of_database()
 
     def _of_database(self) -> Iterator[Metric]:
         try:
             with self._database.snapshot() as tx:
                 backlog, now = outbox.backlog(tx, OUTBOX_COUNTED), tx.now
-        except (Unavailable, sqlite3.Error) as error:
+        except Exception as error:  # of any engine
             log.warning("metrics without the database: %s", error)
             yield _gauge("database_up", "Whether the database can be read.", 0)
             return

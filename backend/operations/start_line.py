@@ -16,7 +16,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 
 from backend import __version__
-from backend.infrastructure.migrations import schema_version
+from backend.infrastructure.migrations import DIRECTORY, schema_version
 from backend.settings import SECRET, VARIABLES, Settings, text_of
 
 log = logging.getLogger(__name__)
@@ -28,12 +28,15 @@ def log_start(settings: Settings) -> None:
 
 
 def start_line(settings: Settings, environment: Mapping[str, str]) -> str:
-    """Versions of service, schema, SQLite and Python, and the settings that differ from their defaults.
+    """Versions of service, schema, engine and Python, and the settings that differ from their defaults.
 
     `environment` is that of which `settings` were read. Values are quoted as for a shell.
     """
+    engine, files = f"SQLite {sqlite3.sqlite_version}", DIRECTORY
+    if settings.postgres_url:
+        engine, files = "PostgreSQL", DIRECTORY.with_name("postgres")
     return (
-        f"reference-backend {__version__}, schema {schema_version()}, SQLite {sqlite3.sqlite_version}, "
+        f"reference-backend {__version__}, schema {schema_version(files)}, {engine}, "
         f"Python {platform.python_version()}, {' '.join(_changed(settings, environment)) or 'default settings'}"
     )
 
