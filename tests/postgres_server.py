@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 URL = "TEST_POSTGRES_URL"
 FAST = "-c fsync=off -c full_page_writes=off -c max_connections=500 -c listen_addresses="  # a crash may cost the data
 HERE = [*Path("/usr/lib/postgresql").glob("*/bin"), *map(Path, os.get_exec_path())]
+# Run beside the server: its standard input ends with the process that holds the other end.
+AT_THE_END = """read -r _; "$0" -D "$1/data" stop --mode=immediate >/dev/null 2>&1; rm -rf "$1" """
 BINARIES = next((folder for folder in HERE if (folder / "initdb").exists()), None)
 
 
@@ -36,8 +38,9 @@ def server() -> Iterator[str]:
     if given := os.environ.get(URL):
         yield given
     elif BINARIES:
-        with _started(BINARIES) as url:
-            yield url
+        own = Server(BINARIES)
+        with own.running():
+            yield own.url
     else:
         import pgserver
 
@@ -47,26 +50,36 @@ def server() -> Iterator[str]:
             running.cleanup()
 
 
-@contextmanager
-def _started(binaries: Path) -> Iterator[str]:
-    """The server refuses to run as root, so root starts it as another user."""
-    user = {"user": "postgres" if _exists("postgres") else "nobody"} if os.geteuid() == 0 else {}
-    folder = tempfile.mkdtemp(prefix="postgres-")
-    if user:
-        shutil.chown(folder, user["user"])
+class Server:
+    """A server with its data in a folder of its own. It refuses to run as root, so root starts it as another user."""
 
-    def run(program: str, *options: str) -> None:
-        subprocess.run(
-            [binaries / program, "-D", f"{folder}/data", *options], check=True, stdout=subprocess.DEVNULL, **user
-        )
+    def __init__(self, binaries: Path) -> None:
+        self._binaries, self._user = binaries, {}
+        self._folder = tempfile.mkdtemp(prefix="postgres-")
+        self.url = f"postgresql://test@/postgres?host={self._folder}"
+        if os.geteuid() == 0:
+            self._user = {"user": "postgres" if _exists("postgres") else "nobody"}
+            shutil.chown(self._folder, self._user["user"])
 
-    run("initdb", "--username=test", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
-    run("pg_ctl", "start", "--wait", "--log", f"{folder}/log", "--options", f"{FAST} -k {folder}")
-    try:
-        yield f"postgresql://test@/postgres?host={folder}"
-    finally:
-        run("pg_ctl", "stop", "--mode=immediate")
-        shutil.rmtree(folder, ignore_errors=True)
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """From here to the end of the block, or of this process, however it ends: then the folder is deleted, too."""
+        command = ["sh", "-c", AT_THE_END, self._binaries / "pg_ctl", self._folder]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, **self._user):
+            self._run("initdb", "--username=test", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
+            self.start()
+            yield
+
+    def start(self) -> None:
+        self._run("pg_ctl", "start", "--wait", f"--log={self._folder}/log", f"--options={FAST} -k {self._folder}")
+
+    def crash(self) -> None:
+        """Kill all its processes. The next start recovers what was committed."""
+        self._run("pg_ctl", "stop", "--mode=immediate")
+
+    def _run(self, program: str, *options: str) -> None:
+        command = [self._binaries / program, "-D", f"{self._folder}/data", *options]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **self._user)
 
 
 def _exists(user: str) -> bool:
