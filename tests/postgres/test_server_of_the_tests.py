@@ -1,6 +1,5 @@
 """The server that the tests start."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -22,6 +21,14 @@ with server.running():
 """
 
 
+def command_of(process):
+    """Empty for a process that has ended, also while its parent has not taken notice."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
 @pytest.mark.skipif(not BINARIES, reason="this machine has no pg_ctl")
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_it_ends_with_the_process_that_started_it(end):
@@ -32,7 +39,7 @@ def test_it_ends_with_the_process_that_started_it(end):
         folder = Path(url.partition("host=")[2])
         psycopg.connect(url).close()
         server = int((folder / "data/postmaster.pid").read_text().split()[0])
+        assert command_of(server)
         starter.send_signal(end)
     wait_until(lambda: not folder.exists())
-    with pytest.raises(ProcessLookupError):
-        os.kill(server, 0)
+    assert command_of(server) == b""
