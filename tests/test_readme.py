@@ -22,9 +22,9 @@ def tour(port: int) -> str:
     return script.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace(".venv/bin/python", sys.executable)
 
 
-def take_tour(database_path: Path, port: int) -> None:
+def take_tour(database_path: Path, port: int, **settings: str) -> None:
     """Run the tour against the server at `port`, which has the default limits, and check what it prints."""
-    environ = {"PATH": "/usr/bin:/bin"} | environment(database_path)
+    environ = {"PATH": "/usr/bin:/bin"} | environment(database_path, **settings)
     command = ["bash", "-c", tour(port)]
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr == ""
