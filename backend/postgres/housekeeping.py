@@ -14,13 +14,15 @@ TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended('housekeeping', 0))"  #
 
 
 class HostsHousekeeping(Housekeeping):
+    """As on SQLite, but for which worker works, and for what only SQLite needs."""
+
     @contextmanager
     def elected(self) -> Iterator[Callable[[], bool]]:
-        if not self._has_lock():
+        if not self.is_mine():
             yield lambda: False
             return
         try:
-            yield self._has_lock
+            yield self.is_mine
         finally:
             self._database.close()  # with this thread's connection the lock goes
 
@@ -28,6 +30,7 @@ class HostsHousekeeping(Housekeeping):
         """Nothing: caches keep no log here, and autovacuum does the rest."""
         yield from ()
 
-    def _has_lock(self) -> bool:
+    def is_mine(self) -> bool:
+        """Take the lock for this thread's connection unless another one has it. Raises Unavailable."""
         with self._database.read() as tx:
             return bool(tx.rows(TRY_LOCK)[0][0])
