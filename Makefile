@@ -8,6 +8,7 @@ CONTRACT_INSTALLED := .venv/.contract-installed
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 PROCESSES = $(shell expr $(CORES) + 6)
 test-core: PROCESSES = $(shell expr $(CORES) + 2)
+ON_POSTGRES = $(addprefix tests/,postgres journeys services delivery web openapi operations/test_housekeeping.py test_*.py)
 PYTEST = $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
 unexport PYTHONDONTWRITEBYTECODE  # else each of these processes, and each server under test, compiles all files again
 
@@ -49,8 +50,9 @@ serve: migrate  ## gunicorn as in production
 demo: setup  ## a told tour of the API against a throw-away server
 	$(BIN)/python app.py demo
 
-test: setup  ## all tests, over both wirings; one area: make test AREA=web
+test: setup  ## all tests, on SQLite and, if there is one, on PostgreSQL; one area, on SQLite: make test AREA=web
 	$(PYTEST) tests/$(AREA)
+	$(if $(AREA),,@$(MAKE) --no-print-directory test-postgres)
 
 test-core: setup  ## the core's tests over the core's wiring, in two minutes
 	$(PYTEST) --wiring=core --ignore=tests/production --ignore=tests/operations --ignore=tests/lessons \
@@ -65,8 +67,8 @@ lesson: setup  ## one of them: make lesson L=transfer
 drill: setup  ## back up under load, crash, restore; kill the restore at every step; under a minute
 	$(BIN)/python -m tests.operations.drill
 
-test-postgres: setup  ## the core's tests on PostgreSQL, which it starts
-	$(PYTEST) --wiring=postgres tests/postgres tests/journeys tests/services tests/delivery tests/web tests/openapi tests/test_*.py
+test-postgres: setup  ## the part of `make test` that runs on PostgreSQL; it starts a server
+	$(PYTEST) --wiring=postgres $(ON_POSTGRES)
 
 check: setup  ## style, types, house rules
 	$(BIN)/ruff check .

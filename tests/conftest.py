@@ -50,7 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("wiring") != POSTGRES:
         return
     if not postgres_server.available():
-        raise pytest.UsageError("there is no PostgreSQL: install it, or pgserver, or set TEST_POSTGRES_URL")
+        # A developer's machine may have none; the gate's must.
+        pytest.exit(postgres_server.ABSENT, returncode=1 if "REQUIRE_POSTGRES" in os.environ else 0)
     if not hasattr(config, "workerinput") and not config.option.collectonly:
         running = ExitStack()
         os.environ[postgres_server.URL] = running.enter_context(postgres_server.server())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import psycopg
 
 URL = "TEST_POSTGRES_URL"
+ABSENT = "no test ran: there is no PostgreSQL. Install it (apt-get install postgresql), or set TEST_POSTGRES_URL"
 FAST = "-c fsync=off -c full_page_writes=off -c max_connections=500 -c listen_addresses="  # a crash may cost the data
 HERE = [*Path("/usr/lib/postgresql").glob("*/bin"), *map(Path, os.get_exec_path())]
 # Run beside the server: its standard input ends with the process that holds the other end.

@@ -1,4 +1,7 @@
-"""`make setup`: which Python it uses, and when it recreates `.venv`. Nothing is installed: pip finds no index."""
+"""`make setup`: which Python it uses, and when it recreates `.venv`. Nothing is installed: pip finds no index.
+
+And `make test` on a machine without PostgreSQL.
+"""
 
 import os
 import shutil
@@ -112,3 +115,38 @@ def test_a_venv_of_another_version_or_a_broken_one_is_recreated(checkout, python
     make_setup(checkout, f"PYTHON={python}")
     assert not gone.exists()
     subprocess.run([checkout / ".venv" / "bin" / "python", "-c", ""], check=True)
+
+
+def test_make_test_runs_an_area_on_sqlite_and_everything_on_both_engines():
+    def commands(*arguments: str) -> list[str]:
+        done = subprocess.run(
+            ["make", "--dry-run", "--old-file=setup", "test", *arguments],
+            cwd=ROOT, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        return [line for line in done.stdout.splitlines() if " -m pytest " in line]
+
+    (area,) = commands("AREA=web")
+    assert area.endswith(" tests/web")
+    sqlite, postgres = commands()
+    assert sqlite.endswith(" tests/")
+    assert " --wiring=postgres tests/postgres " in postgres
+
+
+WITHOUT_POSTGRES = """
+import sys, pytest
+from tests import postgres_server
+postgres_server.available = lambda: False
+sys.exit(pytest.main(["--wiring=postgres", "tests/services"]))
+"""
+
+
+@pytest.mark.parametrize(("required", "status"), [({}, 0), ({"REQUIRE_POSTGRES": "1"}, 1)])
+def test_without_postgresql_its_tests_say_so_in_a_line_and_fail_only_where_it_is_required(required, status):
+    environment = {"PATH": os.environ["PATH"], **required}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_POSTGRES], cwd=ROOT, env=environment, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    (line,) = (done.stdout + done.stderr).splitlines()
+    assert "there is no PostgreSQL. Install it" in line
+    assert done.returncode == status

@@ -92,11 +92,26 @@ def test_a_host_whose_connection_has_ended_works_no_more_once_another_has_the_lo
     wait_until(lambda: outsider.execute("SELECT count(*) FROM reset_requests").fetchone() == (0,))
 
 
-def test_a_look_at_the_lock_of_another_opens_no_new_connection(make_host, url, outsider):
-    host, sessions = make_host(), "SELECT pid FROM pg_stat_activity WHERE datname = current_database() ORDER BY pid"
+def test_a_host_whose_round_fails_lets_another_try(make_host, outsider, monkeypatch):
+    failing, other = make_host(), make_host()
+
+    def tidy():
+        monkeypatch.setattr(module, "ROUND_SECONDS", 60)  # for which it pauses now
+        raise OSError("on purpose")
+
+    monkeypatch.setattr(failing, "tidy", tidy)
+    failing.start()
+    wait_until(lambda: any(failing.tries))
+    outsider.execute(OLD_ROWS)
+    other.start()
+    wait_until(lambda: outsider.execute("SELECT count(*) FROM reset_requests").fetchone() == (0,))
+
+
+def test_to_look_at_the_lock_of_another_host_again_opens_no_connection(make_host, outsider, monkeypatch):
+    connect, opened = psycopg.connect, []
+    monkeypatch.setattr(psycopg, "connect", lambda *given, **more: opened.append(given) or connect(*given, **more))
     outsider.execute(f"SELECT {LOCK}")
+    host = make_host()
     host.start()
     looks_in_vain(host)
-    before = outsider.execute(sessions).fetchall()
-    looks_in_vain(host)
-    assert outsider.execute(sessions).fetchall() == before
+    assert len(opened) == 1

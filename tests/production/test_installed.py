@@ -56,6 +56,9 @@ def test_the_wheel_has_everything_that_the_service_needs(installed, tmp_path):
     run(installed / "reference-backend", "create-admin", "root@example.com", ADMIN_PASSWORD=PASSWORD, **settings)
     run(installed / "reference-backend", "check", cwd=tmp_path, **settings)
     assert "reference-backend" in run(installed / "reference-backend", "--help", **settings)
+    assert len([*installed.parent.glob("lib/python*/site-packages/sql/postgres/*.sql")]) == len(
+        [*ROOT.glob("sql/postgres/*.sql")]
+    )
     files = run(installed / "python", "-c", "import app, backend; print(app.__file__, backend.__file__)", cwd=tmp_path)
     assert all(file.startswith(str(installed.parent)) for file in files.split())
     assert len([*installed.parent.glob("lib/python*/site-packages/*.dist-info/licenses/.LICENSE")]) == 1
