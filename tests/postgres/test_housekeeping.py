@@ -5,8 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
+from backend.domain import Timestamp
 from backend.operations import housekeeping as module
+from backend.postgres.database import PostgresTx
 from backend.postgres.housekeeping import HostsHousekeeping
+from backend.repositories import idempotency_keys, oldest, sessions
 from backend.settings import Settings
 from tests.waiting import wait_until
 
@@ -115,3 +118,38 @@ def test_to_look_at_the_lock_of_another_host_again_opens_no_connection(make_host
     host.start()
     looks_in_vain(host)
     assert len(opened) == 1
+
+
+TEXT = "to_char(n, 'FM000000000')"
+FILLED = {
+    "sessions": f"{TEXT}, '', 1, '', '', '', n, n, n, NULL",
+    "refresh_tokens": f"{TEXT}::bytea, '', 1, n, 'k', n, NULL, NULL",
+    "password_resets": f"{TEXT}, '', n, NULL",
+    "reset_requests": f"{TEXT}, 'ada@example.com', n",
+    "idempotency_keys": f"'', {TEXT}::bytea, '', '{{}}', n",
+    "audit": f"{TEXT}, NULL, 'thing.done', 'thing', '1', '-', n",
+}
+PRUNE = {
+    "refresh_tokens": lambda tx: sessions.prune_tokens(tx, 50, 50),
+    "idempotency_keys": lambda tx: idempotency_keys.prune(tx, 50, 50),
+}
+
+
+class Planned(PostgresTx):
+    """Keeps the plans of statements and runs none of them."""
+
+    def run(self, sql, **parameters):
+        self.plan = "\n".join(line for (line,) in self.rows(f"EXPLAIN {sql}", **parameters))
+        return 0
+
+
+@pytest.mark.parametrize("table", FILLED)
+def test_a_batch_finds_its_rows_by_an_index(url, table):
+    with psycopg.connect(url, options="-c session_replication_role=replica") as connection:
+        connection.execute(f"INSERT INTO {table} SELECT {FILLED[table]} FROM generate_series(1, 50000) AS n")
+        connection.execute(f"ANALYZE {table}")
+        tx = Planned(connection, Timestamp(0))
+        PRUNE.get(table, lambda tx: oldest.prune(tx, table, 50, 50))(tx)
+        connection.rollback()
+    assert "Index Scan" in tx.plan
+    assert "Seq Scan" not in tx.plan
