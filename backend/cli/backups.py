@@ -1,6 +1,6 @@
 """Copies of the database, for the operator: `backup`, `verify`, `restore`, `move`. All raise BackupError.
 
-The first three are SQLite's. PostgreSQL has programs for it, and the refusal names them.
+The first three are for SQLite. PostgreSQL has programs of its own for backups, which a refusal names.
 """
 
 import shlex
@@ -80,7 +80,7 @@ def _clean_up_on_sigterm() -> None:
 
 def _show_progress(remaining: int, total: int) -> None:
     percent = 100 * (total - remaining) // max(1, total)
-    _show(f"\r{percent:3} %{'' if remaining else chr(10)}")
+    _show(f"\r{percent:3} %" + ("" if remaining else "\n"))
 
 
 def _show(progress: str) -> None:

@@ -39,24 +39,18 @@ def move(source: Path, url: str, progress: Callable[[str], None] = lambda _: Non
     try:
         with write_gate(source), closing(connect(source, query_only=False)) as old, psycopg.connect(url) as new:
             old.execute("BEGIN IMMEDIATE")
-            return _move(old, new, progress)
+            if _rows(new, "users") or _rows(new, "outbox"):
+                raise Conflict("The PostgreSQL database is not empty.")
+            moved = {table: _copy(table, old, new, progress) for table in TABLES}
+            new.execute(GO_ON)
+            _check(moved, new)
     except psycopg.Error as error:
         raise Conflict(f"PostgreSQL has refused the move: {first_line(error)}") from error
-
-
-def _move(old: sqlite3.Connection, new: psycopg.Connection[Any], progress: Callable[[str], None]) -> dict[str, int]:
-    if _rows(new, "users") or _rows(new, "outbox"):
-        raise Conflict("The PostgreSQL database is not empty.")
-    moved = {}
-    for table in TABLES:
-        progress(table)
-        moved[table] = _copy(table, old, new)
-    new.execute(GO_ON)
-    _check(moved, new)
     return moved
 
 
-def _copy(table: str, old: sqlite3.Connection, new: psycopg.Connection[Any]) -> int:
+def _copy(table: str, old: sqlite3.Connection, new: psycopg.Connection[Any], progress: Callable[[str], None]) -> int:
+    progress(table)
     rows = old.execute(f"SELECT * FROM {table}")
     columns = ", ".join(column for column, *_ in rows.description)
     copied = 0

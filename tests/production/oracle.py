@@ -1,12 +1,14 @@
 """The check after kills and races: the database is consistent and agrees with the answers that clients got."""
 
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-# Each of these queries returns no row from a consistent database; `{id}` is that of the effect of an idempotency key.
+FOREIGN_KEYS = "SELECT * FROM pragma_foreign_key_check"
+ID_OF_EFFECT = "json_extract(data, '$.id')"
+# Each of these queries returns no row from a consistent database. PostgreSQL has another word for ID_OF_EFFECT.
 WRONG = {
     "a currency that does not add up to 0": """
         SELECT currency, sum(balance) FROM accounts GROUP BY currency HAVING sum(balance) <> 0""",
@@ -29,55 +31,41 @@ WRONG = {
     "an order that does not cost what its items do": """
         SELECT id FROM orders
         WHERE total <> (SELECT sum(quantity * unit_price) FROM order_items WHERE order_id = orders.id)""",
-    "an idempotency key without its effect": """
-        SELECT key, data FROM idempotency_keys WHERE {id} NOT IN
+    "an idempotency key without its effect": f"""
+        SELECT key, data FROM idempotency_keys WHERE {ID_OF_EFFECT} NOT IN
         (SELECT id FROM transactions UNION ALL SELECT id FROM orders UNION ALL SELECT id FROM accounts)""",
-    "an effect under two idempotency keys": """
-        SELECT {id} AS id, count(*) FROM idempotency_keys GROUP BY 1 HAVING count(*) > 1""",
+    "an effect under two idempotency keys": f"""
+        SELECT {ID_OF_EFFECT} AS id, count(*) FROM idempotency_keys GROUP BY 1 HAVING count(*) > 1""",
     "an effect without its event": """
         SELECT type, id FROM transactions WHERE 1 <>
         (SELECT count(*) FROM outbox WHERE resource_id = transactions.id AND name = type || '.completed')""",
 }
-WRONG_IN_SQLITE = {
-    "integrity": "SELECT * FROM pragma_integrity_check WHERE integrity_check <> 'ok'",
-    "foreign keys": "SELECT * FROM pragma_foreign_key_check",
-}
 
 
-def result(
-    database: Path | str, acknowledged: Mapping[str, str] | None = None, refused: Collection[str] = ()
-) -> list[str]:
-    """One line for each inconsistency in the file of SQLite, or the database of PostgreSQL at a URL.
+def result(database: Path, acknowledged: Mapping[str, str] | None = None, refused: Collection[str] = ()) -> list[str]:
+    """One line for each inconsistency.
 
     `acknowledged` maps the memos of answered transfers to their ids; `refused` has the memos of refused ones. Each memo
     belongs to one idempotency key, so no memo may be in the database twice, whatever its client was answered.
     """
+    with closing(sqlite3.connect(database)) as sqlite:
+        checked = [text for (text,) in sqlite.execute("PRAGMA integrity_check")]
+        wrong = [] if checked == ["ok"] else checked
+        wrong += [f"foreign keys: {row}" for row in sqlite.execute(FOREIGN_KEYS)]
+        return wrong + result_of(lambda sql: sqlite.execute(sql).fetchall(), acknowledged or {}, refused)
+
+
+def result_of(
+    rows: Callable[[str], list[Any]], acknowledged: Mapping[str, str], refused: Collection[str] = ()
+) -> list[str]:
+    """The same of a database whose engine has checked itself and the foreign keys; `rows` runs a query."""
+    wrong = [f"{what}: {row}" for what, query in WRONG.items() for row in rows(query)]
     made: dict[str, list[str]] = {}
-    with closing(_connect(database)) as connection:
-        wrong = [f"{what}: {row}" for what, query in _queries(database) for row in connection.execute(query)]
-        for memo, made_id in connection.execute("SELECT memo, id FROM transactions WHERE memo IS NOT NULL"):
-            made.setdefault(memo, []).append(made_id)
+    for memo, made_id in rows("SELECT memo, id FROM transactions WHERE memo IS NOT NULL"):
+        made.setdefault(memo, []).append(made_id)
     wrong += [f"{memo}: two effects of one key" for memo, ids in made.items() if len(ids) > 1]
     wrong += [
-        f"{memo}: acknowledged, not there"
-        for memo, told in (acknowledged or {}).items()
-        if told not in made.get(memo, [])
+        f"{memo}: acknowledged, not there" for memo, told in acknowledged.items() if told not in made.get(memo, [])
     ]
     wrong += [f"{memo}: refused, and there" for memo in refused if memo in made]
     return wrong
-
-
-def _connect(database: Path | str) -> Any:
-    if isinstance(database, Path):
-        return sqlite3.connect(database)
-    import psycopg
-
-    return psycopg.connect(database)
-
-
-def _queries(database: Path | str) -> Iterator[tuple[str, str]]:
-    if isinstance(database, Path):
-        yield from WRONG_IN_SQLITE.items()
-    effect = "json_extract(data, '$.id')" if isinstance(database, Path) else "(data::json ->> 'id')"
-    for what, query in WRONG.items():
-        yield what, query.format(id=effect)
