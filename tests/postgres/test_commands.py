@@ -80,7 +80,7 @@ def test_serve_migrates_an_empty_database_shows_the_whole_tour_and_reloads_chang
     serving = [sys.executable, str(checkout / "app.py")]
     with development_server(folder / "app.db", serving, DATABASE_URL=fresh_url) as server:
         for _ in range(2):
-            take_tour(folder / "app.db", server.port, DATABASE_URL=fresh_url)
+            take_tour(folder / "app.db", server.port, DATABASE_URL=fresh_url, JWT_SECRETS=SECRET)
         (checkout / "sql/postgres/0999_notes.sql").write_text("CREATE TABLE notes (text text);\n")
         change(checkout / "backend/routes/service.py", 'Status("ok")', 'Status("changed")')
         wait_until(lambda: health(server.port) == "changed")

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from backend.postgres.migrations import migrate
-from tests.conftest import Api
+from tests.conftest import SECRET, Api
 from tests.operations.metrics.scraping import scrape
 from tests.postgres_server import BINARIES, Server
 from tests.production.load import Load
@@ -77,7 +77,7 @@ def ready(server):
 def test_the_tour_shows_the_stated_results_and_can_be_repeated(serve, url, tmp_path):
     with serve(url, RATE_LIMIT_DEFAULT="300/60", RATE_LIMIT_AUTH="10/60") as server:
         for _ in range(2):
-            take_tour(tmp_path / "app.db", server.address[1], DATABASE_URL=url)
+            take_tour(tmp_path / "app.db", server.address[1], DATABASE_URL=url, JWT_SECRETS=SECRET)
 
 
 def test_operations_work_and_measure_nothing_of_sqlite(serve, url, outsider):
