@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import psycopg
 
 URL = "TEST_POSTGRES_URL"
-FAST = "-c fsync=off -c full_page_writes=off -c max_connections=500 -c listen_addresses="  # a crash may cost the data
+DURABLE = "-c max_connections=500 -c listen_addresses="
+FAST = f"{DURABLE} -c fsync=off -c full_page_writes=off"  # a crash may cost the data
 HERE = [*Path("/usr/lib/postgresql").glob("*/bin"), *map(Path, os.get_exec_path())]
 BINARIES = next((folder for folder in HERE if (folder / "initdb").exists()), None)
 
@@ -31,12 +32,12 @@ def available() -> bool:
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """The URL of the environment's server, or of one that runs until the block ends."""
+def server(options: str = FAST) -> Iterator[str]:
+    """The URL of the environment's server, or of one that runs until the block ends. `pg_ctl` gets `options`."""
     if given := os.environ.get(URL):
         yield given
     elif BINARIES:
-        with _started(BINARIES) as url:
+        with _started(BINARIES, options) as url:
             yield url
     else:
         import pgserver
@@ -48,7 +49,7 @@ def server() -> Iterator[str]:
 
 
 @contextmanager
-def _started(binaries: Path) -> Iterator[str]:
+def _started(binaries: Path, options: str) -> Iterator[str]:
     """The server refuses to run as root, so root starts it as another user."""
     user = {"user": "postgres" if _exists("postgres") else "nobody"} if os.geteuid() == 0 else {}
     folder = tempfile.mkdtemp(prefix="postgres-")
@@ -61,7 +62,7 @@ def _started(binaries: Path) -> Iterator[str]:
         )
 
     run("initdb", "--username=test", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
-    run("pg_ctl", "start", "--wait", "--log", f"{folder}/log", "--options", f"{FAST} -k {folder}")
+    run("pg_ctl", "start", "--wait", "--log", f"{folder}/log", "--options", f"{options} -k {folder}")
     try:
         yield f"postgresql://test@/postgres?host={folder}"
     finally:
@@ -89,11 +90,11 @@ def database_url() -> str:
     return url
 
 
-def url_of(database: str) -> str:
-    """The URL of another database of the server."""
+def url_of(database: str, server: str = "") -> str:
+    """The URL of another database of the tests' server, or of the one that `server` is a URL of."""
     from psycopg.conninfo import conninfo_to_dict
 
-    parts = conninfo_to_dict(os.environ[URL])
+    parts = conninfo_to_dict(server or os.environ[URL])
     user, host, port = parts.get("user", ""), quote(parts.get("host", ""), safe=""), parts.get("port", 5432)
     return f"postgresql://{user}@/{database}?host={host}&port={port}"
 

@@ -19,7 +19,7 @@ from tests.bench.targets import TARGETS
 HERE = Path(__file__).parent
 MODULES = {
     "in process": "in_process", "layers": "layers", "growth": "growth", "start-up": "start_up",
-    "over gunicorn": "over_gunicorn", "writes": "writes", "logins": "logins",
+    "over gunicorn": "over_gunicorn", "writes": "writes", "on PostgreSQL": "on_postgres", "logins": "logins",
 }  # fmt: skip
 
 
