@@ -3,7 +3,6 @@
 import jwt
 import pytest
 
-from backend.infrastructure.database import Tx
 from backend.infrastructure.ids import new_id
 from tests.at_once import at_once
 from tests.conftest import PASSWORD, UNKNOWN_ID
@@ -195,14 +194,15 @@ def test_the_deletion_of_a_user_with_many_logins_takes_many_transactions(api, ad
             f"INSERT INTO sessions (id, {columns}) SELECT :id, {columns} FROM sessions WHERE ip = :ip LIMIT 1",
             ({"id": new_id(), "ip": ADDRESS} for _ in range(logins)),
         )
-    run = Tx.run
+        kind = type(tx)
+    run = kind.run
 
     def counted(tx, sql, **parameters):
         changed = run(tx, sql, **parameters)
         sizes.append(changed)
         return changed
 
-    monkeypatch.setattr(Tx, "run", counted)
+    monkeypatch.setattr(kind, "run", counted)
     assert api.delete(f"/users/{ada.id}", api.log_in("root@example.com")).status_code == 204
     assert everywhere(ADDRESS) == everywhere(AGENT) == []
     assert sum(sizes) > logins and max(sizes) <= 1000
