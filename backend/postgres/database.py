@@ -6,9 +6,20 @@ READ COMMITTED, and there are many at a time: where a rule depends on what was r
 (`web/middleware.py:dispatch`). Keys that two requests may insert at once belong to a row that both lock first.
 
 Each thread has one connection, opened on first use and closed when the thread ends (a pool's checkout costs more than a
-read). A connection that the server has closed meanwhile is replaced before its next use, so it costs no request.
+read). A connection that the server has closed meanwhile, or that was idle for IDLE_SECONDS and is lost, is replaced
+before its next use, so it costs no request.
 
-Not promised: that a write whose COMMIT got no answer was not made. Then Unavailable says so.
+A network loses packets without a word, and a server may hang. So each wait is bounded:
+
+    a block           `busy_timeout` + WORK_SECONDS, of which each wait for a lock may take `busy_timeout`
+    a dead link       LINK: the kernel gives a connection up if the server's answers to its packets stay away for 3 s
+    a new connection  CONNECT_SECONDS for each address of the server. If that passes, all threads of the process get
+                      Unavailable at once for RETRY_SECONDS. Otherwise each request in the queue would wait as long.
+    a silent client   SERVER: the server ends an open transaction, and so its locks, after `busy_timeout` without a
+                      statement, and a connection of a host that is gone within 11 s
+
+Not promised: that a write whose COMMIT got no answer was not made. Then Unavailable says so. The lookup of the server's
+name is the system's, and is not bounded here.
 """
 
 import logging
@@ -42,9 +53,14 @@ FAULTS = (
 )  # fmt: skip
 UNKNOWN = "The database did not answer. Whether this was written is unknown: repeat it with the same Idempotency-Key."
 PREPARED = 1000  # statements that a connection keeps prepared; psycopg's default is fewer than the service has
-CONNECT_SECONDS = 2
-KEEPALIVE = {
-    "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000,
+CONNECT_SECONDS = 2  # psycopg's least
+RETRY_SECONDS = 1.0
+IDLE_SECONDS = 1.0  # after which a connection is tried before its next use
+TRY_SECONDS = 1.0
+WORK_SECONDS = 2.0
+LINK = {"keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 3, "tcp_user_timeout": 3000}
+SERVER = {
+    "tcp_keepalives_idle": 5, "tcp_keepalives_interval": 2, "tcp_keepalives_count": 3, "tcp_user_timeout": 11_000,
 }  # fmt: skip
 
 
@@ -55,6 +71,24 @@ class BigInteger(Dumper):
 
     def dump(self, obj: int) -> bytes:
         return str(obj).encode()
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """Waits for no answer beyond `deadline` (monotonic seconds); then raises OperationalError, and must be closed."""
+
+    deadline = 0.0
+
+    def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
+        return super().wait(gen, timeout=self.deadline - time.monotonic())
+
+    def answers(self) -> bool:
+        """Whether the server answers within TRY_SECONDS."""
+        self.deadline = time.monotonic() + TRY_SECONDS
+        try:
+            self.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
 
 
 class PostgresTx(Tx):
@@ -82,14 +116,21 @@ class PostgresTx(Tx):
 
 
 class PostgresDatabase(Database):
-    """Thread-safe. `busy_timeout`, in seconds, bounds each wait for a lock; `clock` returns Unix time in seconds."""
+    """Thread-safe. `busy_timeout`, in seconds, bounds each wait for a lock, and nearly each block, as this file tells.
+
+    `clock` returns Unix time in seconds.
+    """
 
     def __init__(self, url: str, busy_timeout: float = 5.0, clock: Callable[[], float] = time.time) -> None:
         super().__init__(Path(), busy_timeout, clock)
         self._url, self._mine = url, _Mine()
-        self._options: dict[str, Any] = KEEPALIVE | {
+        self._seconds, self._retry_at = busy_timeout + WORK_SECONDS, 0.0
+        busy = math.ceil(busy_timeout * 1000)
+        limits = {"lock_timeout": busy, "idle_in_transaction_session_timeout": busy}
+        limits |= {"statement_timeout": math.ceil(self._seconds * 1000)} | SERVER
+        self._options: dict[str, Any] = LINK | {
             "autocommit": True, "connect_timeout": CONNECT_SECONDS, "application_name": "reference-backend",
-            "options": f"-c lock_timeout={math.ceil(busy_timeout * 1000)}",
+            "options": " ".join(f"-c {name}={value}" for name, value in limits.items()),
         }  # fmt: skip
 
     @contextmanager
@@ -100,7 +141,7 @@ class PostgresDatabase(Database):
     @contextmanager
     def autocommit(self) -> Iterator[Tx]:
         """Run single statements, each of which commits by itself."""
-        with self._block(), PostgresTx(self._mine.slot.connection(self._connect), self.now()) as tx:
+        with self._block(), PostgresTx(self._block_connection(), self.now()) as tx:
             yield tx
 
     @contextmanager
@@ -129,7 +170,7 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def _begun_at(self, begin: str, for_update: str = "") -> Iterator[PostgresTx]:
-        connection = self._mine.slot.connection(self._connect)
+        connection = self._block_connection()
         connection.execute(begin)
         try:
             with PostgresTx(connection, self.now(), for_update) as tx:
@@ -163,8 +204,20 @@ class PostgresDatabase(Database):
             log.warning("database fault: %s", type(error).__name__)
             raise Unavailable("The database cannot do this just now.") from error
 
-    def _connect(self) -> Connection:
-        connection: Connection = psycopg.connect(self._url, **self._options)
+    def _block_connection(self) -> BoundedConnection:
+        """This thread's connection, for the block that begins now."""
+        connection = self._mine.slot.connection(self._connect)
+        connection.deadline = time.monotonic() + self._seconds
+        return connection
+
+    def _connect(self) -> BoundedConnection:
+        if time.monotonic() < self._retry_at:
+            raise Unavailable("The database does not answer.")
+        try:
+            connection = BoundedConnection.connect(self._url, **self._options)
+        except errors.ConnectionTimeout:
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            raise
         connection.prepare_threshold, connection.prepared_max = 1, PREPARED
         connection.adapters.register_dumper(int, BigInteger)
         return connection
@@ -181,16 +234,22 @@ class _Slot:
     """At most one connection. `__del__` closes it as soon as the thread ends."""
 
     def __init__(self) -> None:
-        self._open: Connection | None = None
-        self._incoming = select.poll()
+        self._open: BoundedConnection | None = None
+        self._incoming, self._used = select.poll(), 0.0
 
-    def connection(self, connect: Callable[[], Connection]) -> Connection:
-        """The connection, between blocks; a new one if there is none, or if the server has closed it."""
-        if self._open is None or self._open.closed or self._incoming.poll(0):
+    def connection(self, connect: Callable[[], BoundedConnection]) -> BoundedConnection:
+        """The connection, between blocks; a new one if there is none, or if it is closed or lost."""
+        if self._open is None or self._is_lost(self._open):
             self.close()
             self._open, self._incoming = connect(), select.poll()
-            self._incoming.register(self._open, select.POLLIN)  # between blocks the server only sends that it closes
+            self._incoming.register(self._open, select.POLLIN)
+        self._used = time.monotonic()
         return self._open
+
+    def _is_lost(self, connection: BoundedConnection) -> bool:
+        if connection.closed or self._incoming.poll(0):  # between blocks the server only sends that it closes
+            return True
+        return time.monotonic() - self._used > IDLE_SECONDS and not connection.answers()
 
     def close(self) -> None:
         if self._open is not None:
