@@ -13,8 +13,8 @@ A network loses packets without a word, and a server may hang. So each wait is b
 
     a block           `busy_timeout` + WORK_SECONDS, of which each wait for a lock may take `busy_timeout`
     a dead link       LINK: the kernel gives a connection up if the server's answers to its packets stay away for 3 s
-    a new connection  CONNECT_SECONDS for each address of the server. If that passes, all threads of the process get
-                      Unavailable at once for RETRY_SECONDS. Otherwise each request in the queue would wait as long.
+    a new connection  half of `busy_timeout` for each address of the server. If that passes, all threads get Unavailable
+                      at once for RETRY_SECONDS. Otherwise each request in the queue would wait as long.
     a silent client   SERVER: the server ends an open transaction, and so its locks, after `busy_timeout` without a
                       statement, and a connection of a host that is gone within 11 s
 
@@ -53,7 +53,6 @@ FAULTS = (
 )  # fmt: skip
 UNKNOWN = "The database did not answer. Whether this was written is unknown: repeat it with the same Idempotency-Key."
 PREPARED = 1000  # statements that a connection keeps prepared; psycopg's default is fewer than the service has
-CONNECT_SECONDS = 2  # psycopg's least
 RETRY_SECONDS = 1.0
 IDLE_SECONDS = 1.0  # after which a connection is tried before its next use
 TRY_SECONDS = 1.0
@@ -129,7 +128,8 @@ class PostgresDatabase(Database):
         limits = {"lock_timeout": busy, "idle_in_transaction_session_timeout": busy}
         limits |= {"statement_timeout": math.ceil(self._seconds * 1000)} | SERVER
         self._options: dict[str, Any] = LINK | {
-            "autocommit": True, "connect_timeout": CONNECT_SECONDS, "application_name": "reference-backend",
+            "autocommit": True, "application_name": "reference-backend",
+            "connect_timeout": max(2, int(busy_timeout / 2)),  # psycopg takes whole seconds, and two at least
             "options": " ".join(f"-c {name}={value}" for name, value in limits.items()),
         }  # fmt: skip
 

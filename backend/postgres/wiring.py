@@ -8,6 +8,7 @@ from functools import partial
 from app import App, Tools
 from backend.infrastructure.cache import NoCache
 from backend.postgres.database import PostgresDatabase
+from backend.postgres.in_time import InTime
 from backend.postgres.migrations import check_schema, check_schema_of
 from backend.postgres.rate_limiter import HostsRateLimiter
 from backend.production import log_queue
@@ -32,4 +33,4 @@ def postgres_tools(settings: Settings, clock: Callable[[], float] = time.time) -
     passwords = SharedPasswords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
     limiter = HostsRateLimiter(shared_limiter(), database)
     schema, log_request = partial(check_schema_of, database), log_queue.standard_error().log_request
-    return Tools(clock, database, cache, cache, limiter, passwords, schema, log_request)
+    return Tools(clock, database, cache, cache, limiter, passwords, schema, log_request, in_time=InTime)
