@@ -21,7 +21,7 @@ def test_a_look_opens_no_connection(make_api, clock, monkeypatch):
 def test_a_probe_is_answered_although_a_check_hangs():
     """It then names the database. The next probe waits for the same run."""
     runs, over = [], threading.Event()
-    checks = InTime(lambda: runs.append(1) or over.wait(60) and {"outboxLag": "late"})
+    checks = InTime(lambda: runs.append(1) or (over.wait(60) and {"outboxLag": "late"}))
     assert [checks(), checks(), len(runs)] == [LATE, LATE, 1]
     over.set()
     wait_until(lambda: checks() == {"outboxLag": "late"})
