@@ -153,7 +153,8 @@ class PostgresDatabase(Database):
         """Raises Unavailable if no transaction can write: the server is gone, or is a read-only replica."""
         with self.transaction() as tx:
             tx.run("SELECT set_config('lock_timeout', :most, true)", most=f"{min(at_most, self._busy_timeout)}s")
-            tx.run(f"SELECT 1 FROM schema_migrations WHERE version = 1{tx.for_update}")  # a write, but of no row
+            # A write of no row: a host that is cut off meanwhile must not hold a lock that other hosts' probes need.
+            tx.run(f"SELECT 1 FROM schema_migrations WHERE version = 0{tx.for_update}")
 
     def close(self) -> None:
         self._mine.slot.close()

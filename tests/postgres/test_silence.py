@@ -8,6 +8,7 @@ from backend.errors import Unavailable
 from backend.postgres import database as module
 from backend.postgres.database import PostgresDatabase
 from tests.at_once import at_once
+from tests.meanwhile import before_the_commit
 from tests.postgres.silent_proxy import proxy_to
 from tests.waiting import wait_until
 
@@ -138,3 +139,10 @@ def test_a_connection_of_a_host_that_is_gone_is_probed_by_the_server(make_databa
     with make_database().read() as tx:
         sources = {name: tx.row("SELECT source FROM pg_settings WHERE name = :name", name=name) for name in names}
     assert set(sources.values()) == {("client",)}
+
+
+def test_a_probe_holds_no_lock_that_another_hosts_probe_needs(make_database, monkeypatch):
+    """A host that is cut off during its probe would make all others unready."""
+    one, other = make_database(), make_database()
+    before_the_commit(monkeypatch, lambda: other.check_writable(at_most=0.1))
+    one.check_writable()
