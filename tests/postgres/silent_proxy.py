@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from psycopg.conninfo import conninfo_to_dict
 
 
+LONGEST = 60  # seconds of silence: a client that waits for longer gets its answer, and fails its test
+
+
 class Link:
     """One connection through the proxy: two threads pass bytes on while `passing` is set."""
 
@@ -22,7 +25,7 @@ class Link:
     def _pass(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                self.passing.wait()
+                self.passing.wait(LONGEST)
                 target.sendall(data)
         self.close()
 

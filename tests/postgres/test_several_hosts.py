@@ -140,6 +140,7 @@ def fail(cluster: Cluster, ada: Person) -> dict[str, float]:
     b.kill()
     kill_worker(a)
     b.start()
+    wait_until(lambda: len(b.ports()) > 8)  # its threads have connected
     db.forget(b.ports())
     cluster.over.wait(1)
     took("ready after the firewall's loss", lambda: b.readiness() == 200)

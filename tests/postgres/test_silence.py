@@ -107,7 +107,7 @@ def test_an_idle_connection_that_a_firewall_has_forgotten_costs_no_request(make_
 
 def test_a_client_that_falls_silent_inside_a_transaction_loses_its_locks_and_writes_nothing(behind, outsider, url):
     outsider.execute(INSERT)
-    patient, locked, over = PostgresDatabase(url, busy_timeout=60), threading.Event(), threading.Event()
+    patient, locked, over = PostgresDatabase(url, busy_timeout=30), threading.Event(), threading.Event()
 
     def fall_silent():
         with behind.transaction() as tx:
