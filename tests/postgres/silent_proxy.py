@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from psycopg.conninfo import conninfo_to_dict
 
-
 LONGEST = 60  # seconds of silence: a client that waits for longer gets its answer, and fails its test
 
 
