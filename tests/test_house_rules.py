@@ -47,7 +47,9 @@ KEPT_TO = {
     "prometheus_client": {"operations"},
 }
 WIRING = ("app.py", "__init__")  # the whole application on one page; its length is not limited
-NEED_PRODUCTION = ("tests/production/", "tests/operations/", "tests/bench/", "tests/contract/", "tests/wirings.py")
+NEED_PRODUCTION = (
+    "tests/production/", "tests/postgres/", "tests/operations/", "tests/bench/", "tests/contract/", "tests/wirings.py",
+)  # fmt: skip
 PUBLIC_ALTHOUGH_UNDERLINED = {"_exit", "_replace"}
 SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|PRAGMA|BEGIN|COMMIT)\b")
 STATUSES = {error.status for error in vars(errors).values() if hasattr(error, "status")}

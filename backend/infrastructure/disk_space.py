@@ -9,7 +9,8 @@ LEAST = 32 * 2**20  # bytes: room for the write-ahead log and the next checkpoin
 
 
 def check_disk_space(path: Path) -> None:
-    """Raise Unavailable if the disk that holds `path` is nearly full."""
-    free = shutil.disk_usage(path.parent).free
+    """Raise Unavailable if the disk that holds `path`, or would hold it, is nearly full."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    free = shutil.disk_usage(folder).free
     if free < LEAST:
         raise Unavailable(f"{free // 2**20} MB are free, {LEAST // 2**20} needed.")

@@ -1,15 +1,25 @@
 """The database on PostgreSQL: the verbs of `infrastructure/database.py` over psycopg.
 
 `read()` is autocommit: one statement costs one round trip. A snapshot is REPEATABLE READ, READ ONLY. A transaction is
-READ COMMITTED, and its writes share round trips (pipeline.py). There are many transactions at a time: where a rule
-depends on what was read, the repository reads with `tx.for_update`, or the service takes `tx.lock(name)` first. Locks
-that cross raise Contention: the request is run again (`web/middleware.py:dispatch`). Keys that two requests may insert
-at once belong to a row that both lock first.
+READ COMMITTED, and there are many at a time: where a rule depends on what was read, the repository reads with
+`tx.for_update`, or the service takes `tx.lock(name)` first. Locks that cross raise Contention: the request is run again
+(`web/middleware.py:dispatch`). Keys that two requests may insert at once belong to a row that both lock first.
 
 Each thread has one connection, opened on first use and closed when the thread ends (a pool's checkout costs more than a
-read). A connection that the server has closed meanwhile is replaced before its next use, so it costs no request.
+read). A connection that the server has closed meanwhile, or that was idle for IDLE_SECONDS and is lost, is replaced
+before its next use, so it costs no request.
 
-Not promised: that a write whose COMMIT got no answer was not made. Then Unavailable says so.
+A network loses packets without a word, and a server may hang. So each wait is bounded:
+
+    a block           `busy_timeout` + WORK_SECONDS, of which each wait for a lock may take `busy_timeout`
+    a dead link       LINK: the kernel gives a connection up if the server's answers to its packets stay away for 3 s
+    a new connection  half of `busy_timeout` for each address of the server. If that passes, all threads get Unavailable
+                      at once for RETRY_SECONDS. Otherwise each request in the queue would wait as long.
+    a silent client   SERVER: the server ends an open transaction, and so its locks, after `busy_timeout` without a
+                      statement, and a connection of a host that is gone within 11 s
+
+Not promised: that a write whose COMMIT got no answer was not made. Then Unavailable says so. The lookup of the server's
+name is the system's, and is not bounded here.
 """
 
 import logging
@@ -38,9 +48,13 @@ FAULTS = (
     psycopg.OperationalError, errors.ReadOnlySqlTransaction, errors.IdleInTransactionSessionTimeout,
 )  # fmt: skip
 UNKNOWN = "The database did not answer. Whether this was written is unknown: repeat it with the same Idempotency-Key."
-CONNECT_SECONDS = 2
-KEEPALIVE = {
-    "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000,
+RETRY_SECONDS = 1.0
+IDLE_SECONDS = 1.0  # after which a connection is tried before its next use
+TRY_SECONDS = 1.0
+WORK_SECONDS = 2.0
+LINK = {"keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 3, "tcp_user_timeout": 3000}
+SERVER = {
+    "tcp_keepalives_idle": 5, "tcp_keepalives_interval": 2, "tcp_keepalives_count": 3, "tcp_user_timeout": 11_000,
 }  # fmt: skip
 
 
@@ -85,14 +99,22 @@ class PostgresTx(Tx):
 
 
 class PostgresDatabase(Database):
-    """Thread-safe. `busy_timeout`, in seconds, bounds each wait for a lock; `clock` returns Unix time in seconds."""
+    """Thread-safe. `busy_timeout`, in seconds, bounds each wait for a lock, and nearly each block, as this file tells.
+
+    `clock` returns Unix time in seconds.
+    """
 
     def __init__(self, url: str, busy_timeout: float = 5.0, clock: Callable[[], float] = time.time) -> None:
         super().__init__(Path(), busy_timeout, clock)
         self._url, self._mine = url, _Mine()
-        self._options: dict[str, Any] = KEEPALIVE | {
-            "autocommit": True, "connect_timeout": CONNECT_SECONDS, "application_name": "reference-backend",
-            "options": f"-c lock_timeout={math.ceil(busy_timeout * 1000)}",
+        self._seconds, self._retry_at = busy_timeout + WORK_SECONDS, 0.0
+        busy = math.ceil(busy_timeout * 1000)
+        limits = {"lock_timeout": busy, "idle_in_transaction_session_timeout": busy}
+        limits |= {"statement_timeout": math.ceil(self._seconds * 1000)} | SERVER
+        self._options: dict[str, Any] = LINK | {
+            "autocommit": True, "application_name": "reference-backend",
+            "connect_timeout": max(2, int(busy_timeout / 2)),  # psycopg takes whole seconds, and two at least
+            "options": " ".join(f"-c {name}={value}" for name, value in limits.items()),
         }  # fmt: skip
 
     @contextmanager
@@ -103,7 +125,7 @@ class PostgresDatabase(Database):
     @contextmanager
     def autocommit(self) -> Iterator[Tx]:
         """Run single statements, each of which commits by itself."""
-        with self._block(), PostgresTx(self._mine.slot.pipeline(self._connect), self.now()) as tx:
+        with self._block(), PostgresTx(self._block_connection(), self.now()) as tx:
             yield tx
             tx.send()
 
@@ -116,7 +138,8 @@ class PostgresDatabase(Database):
         """Raises Unavailable if no transaction can write: the server is gone, or is a read-only replica."""
         with self.transaction() as tx:
             tx.run("SELECT set_config('lock_timeout', :most, true)", most=f"{min(at_most, self._busy_timeout)}s")
-            tx.run(f"SELECT 1 FROM schema_migrations WHERE version = 1{tx.for_update}")  # a write, but of no row
+            # A write of no row: a host that is cut off meanwhile must not hold a lock that other hosts' probes need.
+            tx.run(f"SELECT 1 FROM schema_migrations WHERE version = 0{tx.for_update}")
 
     def close(self) -> None:
         self._mine.slot.close()
@@ -133,7 +156,7 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def _begun_at(self, begin: str, for_update: str = "") -> Iterator[PostgresTx]:
-        pipeline = self._mine.slot.pipeline(self._connect)
+        pipeline = self._block_connection()
         try:
             with PostgresTx(pipeline, self.now(), for_update, begin) as tx:
                 yield tx
@@ -166,8 +189,20 @@ class PostgresDatabase(Database):
             log.warning("database fault: %s", type(error).__name__)
             raise Unavailable("The database cannot do this just now.") from error
 
+    def _block_connection(self) -> Pipeline:
+        """This thread's connection, for the block that begins now."""
+        pipeline = self._mine.slot.pipeline(self._connect)
+        pipeline.deadline = time.monotonic() + self._seconds
+        return pipeline
+
     def _connect(self) -> Pipeline:
-        return Pipeline(psycopg.connect(self._url, **self._options))
+        if time.monotonic() < self._retry_at:
+            raise Unavailable("The database does not answer.")
+        try:
+            return Pipeline(psycopg.connect(self._url, **self._options))
+        except errors.ConnectionTimeout:
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            raise
 
 
 class _Mine(threading.local):
@@ -182,17 +217,24 @@ class _Slot:
 
     def __init__(self) -> None:
         self._open: Pipeline | None = None
+        self._used = 0.0
 
     @property
     def is_open(self) -> bool:
         return self._open is not None and self._open.usable
 
     def pipeline(self, connect: Callable[[], Pipeline]) -> Pipeline:
-        """The connection, between blocks; a new one if there is none, or if the server has closed it."""
-        if self._open is None or not self._open.usable:
+        """The connection, between blocks; a new one if there is none, or if it is closed or lost."""
+        if self._open is None or self._is_lost(self._open):
             self.close()
             self._open = connect()
+        self._used = time.monotonic()
         return self._open
+
+    def _is_lost(self, pipeline: Pipeline) -> bool:
+        return not pipeline.usable or (
+            time.monotonic() - self._used > IDLE_SECONDS and not pipeline.answers(TRY_SECONDS)
+        )
 
     def close(self) -> None:
         if self._open is not None:

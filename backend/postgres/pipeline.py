@@ -13,8 +13,10 @@ connection is closed, so no later trip takes its results.
 """
 
 import itertools
+import math
 import re
 import select
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
@@ -30,6 +32,7 @@ from backend.infrastructure.database import Row
 Statement: TypeAlias = tuple[str, Mapping[str, object]]  # SQL with `:name` parameters, and their values
 NAMED = re.compile(r"'[^']*'|(?<![:\w]):([a-z_][a-z0-9_]*)")  # a text, or a parameter that is not a cast
 NUMBERS = itertools.count()
+LONGEST_WAIT = 3600.0  # seconds, if there is no deadline
 
 
 class BigInteger(Dumper):
@@ -42,7 +45,12 @@ class BigInteger(Dumper):
 
 
 class Pipeline:
-    """A connection in autocommit that has no other user. Used by one thread."""
+    """A connection in autocommit that has no other user. Used by one thread.
+
+    No wait for an answer goes beyond `deadline` (monotonic seconds).
+    """
+
+    deadline = math.inf
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         connection.adapters.register_dumper(int, BigInteger)
@@ -62,13 +70,23 @@ class Pipeline:
     def in_transaction(self) -> bool:
         return self._libpq.transaction_status != TransactionStatus.IDLE
 
+    def answers(self, seconds: float) -> bool:
+        """Whether the server answers in time; else the connection is closed."""
+        self.deadline = time.monotonic() + seconds
+        try:
+            self.run([("SELECT 1", {})])
+        except psycopg.OperationalError:
+            return False
+        return True
+
     def close(self) -> None:
         self._connection.close()
 
     def run(self, statements: Iterable[Statement]) -> list[PGresult]:
         """Run all in one round trip. Raises psycopg.Error: that of the first statement that fails.
 
-        Raises OperationalError if the connection is lost; then it is unknown which of them have run.
+        Raises OperationalError if the connection is lost, or no answer comes in time; then it is unknown
+        which of them have run.
         """
         dumped = [self._dumped(*statement) for statement in statements]  # may raise: not every text can be sent
         if not dumped:
@@ -114,12 +132,10 @@ class Pipeline:
         """All results of the trip. Waits without the interpreter's lock, which libpq's own waiting would hold."""
         results: list[PGresult] = []
         while self._libpq.flush():  # not all is sent
-            self._either.poll()
-            self._libpq.consume_input()
+            self._wait(self._either)
         while True:
             while self._libpq.is_busy():
-                self._readable.poll()
-                self._libpq.consume_input()
+                self._wait(self._readable)
             result = self._libpq.get_result()
             if result is None and self._libpq.status != ConnStatus.OK:
                 raise psycopg.OperationalError("the connection is lost")
@@ -127,6 +143,12 @@ class Pipeline:
                 return results
             if result is not None:  # None ends the results of one statement
                 results.append(result)
+
+    def _wait(self, readiness: select.poll) -> None:
+        left = min(self.deadline - time.monotonic(), LONGEST_WAIT)
+        if left <= 0 or not readiness.poll(left * 1000):
+            raise psycopg.OperationalError("no answer in time")
+        self._libpq.consume_input()
 
 
 class _Dumped(NamedTuple):

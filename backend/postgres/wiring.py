@@ -3,24 +3,30 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from app import App, Tools
 from backend.infrastructure.cache import NoCache
 from backend.postgres.database import PostgresDatabase
+from backend.postgres.in_time import InTime
 from backend.postgres.migrations import check_schema, check_schema_of
 from backend.postgres.rate_limiter import HostsRateLimiter
 from backend.production import log_queue
 from backend.production.passwords import SharedPasswords, shared_password_locks
 from backend.production.rate_limiter import shared_limiter
-from backend.settings import Settings
+from backend.settings import Settings, SettingsError
 
 
 def create_app(settings: Settings | None = None) -> App:
-    """The application of one worker. Raises SettingsError, and SchemaMismatch for a database that is not migrated."""
+    """The application of one worker. Raises SchemaMismatch for a database that is not migrated.
+
+    The server may be away when a worker starts: gunicorn's master, which has checked it, ends if a worker cannot start.
+    """
     settings = settings or Settings.from_environment()
     log_queue.configure(settings.log_level)
-    check_schema(settings.postgres_url or "")
+    with suppress(SettingsError):
+        check_schema(settings.postgres_url or "")
     return App(settings, postgres_tools(settings))
 
 
@@ -32,4 +38,4 @@ def postgres_tools(settings: Settings, clock: Callable[[], float] = time.time) -
     passwords = SharedPasswords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
     limiter = HostsRateLimiter(shared_limiter(), database)
     schema, log_request = partial(check_schema_of, database), log_queue.standard_error().log_request
-    return Tools(clock, database, cache, cache, limiter, passwords, schema, log_request)
+    return Tools(clock, database, cache, cache, limiter, passwords, schema, log_request, in_time=InTime)

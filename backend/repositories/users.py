@@ -1,6 +1,6 @@
 """The table `users`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from backend.domain import Timestamp, User, fold
@@ -58,6 +58,11 @@ def by_id(tx: Tx, user_id: str) -> User | None:
     return user_of(*row) if row else None
 
 
+def lock(tx: Tx, ids: Collection[str]) -> None:
+    """Lock the users in the order of their ids: transactions that lock each other's users take turns."""
+    tx.rows_for(f"SELECT id FROM users WHERE id IN (:ids) ORDER BY id{tx.for_update}", list(ids))
+
+
 def is_active(tx: Tx, user_id: str) -> bool:
     return tx.row("SELECT 1 FROM users WHERE id = :id AND active = 1", id=user_id) is not None
 
@@ -85,8 +90,11 @@ def credentials_by_id(tx: Tx, user_id: str) -> Credentials | None:
 
 
 def count_other_active_admins(tx: Tx, user_id: str) -> int:
-    admins = tx.rows(f"SELECT id FROM users WHERE active = 1 AND roles <> 'user' ORDER BY id{tx.for_update}")
-    return sum(admin_id != user_id for (admin_id,) in admins)
+    """The lock makes transactions that ask this take turns. Otherwise each of two could count on the other's admin."""
+    tx.lock("active admins")
+    sql = "SELECT count(*) FROM users WHERE active = 1 AND roles <> 'user' AND id <> :id"
+    ((count,),) = tx.rows(sql, id=user_id)
+    return int(count)
 
 
 def page(tx: Tx, *, q: str | None, role: str | None, sort: str, limit: int, offset: int) -> tuple[Sequence[User], int]:

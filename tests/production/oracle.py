@@ -1,13 +1,15 @@
 """The check after kills and races: the database is consistent and agrees with the answers that clients got."""
 
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-# Each of these queries returns no row from a consistent database.
+FOREIGN_KEYS = "SELECT * FROM pragma_foreign_key_check"
+ID_OF_EFFECT = "json_extract(data, '$.id')"
+# Each of these queries returns no row from a consistent database. PostgreSQL has another word for ID_OF_EFFECT.
 WRONG = {
-    "foreign keys": "SELECT * FROM pragma_foreign_key_check",
     "a currency that does not add up to 0": """
         SELECT currency, sum(balance) FROM accounts GROUP BY currency HAVING sum(balance) <> 0""",
     "a balance that is not the sum of its entries": """
@@ -20,7 +22,8 @@ WRONG = {
         OR (t.to_account_id, t.amount) NOT IN (SELECT account_id, amount FROM entries WHERE transaction_id = t.id)""",
     "an order without exactly its payment, and its refund if it was cancelled": """
         SELECT id, status FROM orders AS o
-        WHERE (SELECT count(*) FROM transactions WHERE order_id = o.id) <> 1 + (status = 'cancelled')
+        WHERE CASE status WHEN 'cancelled' THEN 2 ELSE 1 END
+            <> (SELECT count(*) FROM transactions WHERE order_id = o.id)
         OR ('payment', account_id, total)
             NOT IN (SELECT type, from_account_id, amount FROM transactions WHERE order_id = o.id)
         OR (status = 'cancelled' AND ('refund', account_id, total)
@@ -28,11 +31,11 @@ WRONG = {
     "an order that does not cost what its items do": """
         SELECT id FROM orders
         WHERE total <> (SELECT sum(quantity * unit_price) FROM order_items WHERE order_id = orders.id)""",
-    "an idempotency key without its effect": """
-        SELECT key, data FROM idempotency_keys WHERE json_extract(data, '$.id') NOT IN
+    "an idempotency key without its effect": f"""
+        SELECT key, data FROM idempotency_keys WHERE {ID_OF_EFFECT} NOT IN
         (SELECT id FROM transactions UNION ALL SELECT id FROM orders UNION ALL SELECT id FROM accounts)""",
-    "an effect under two idempotency keys": """
-        SELECT json_extract(data, '$.id') AS id, count(*) FROM idempotency_keys GROUP BY id HAVING count(*) > 1""",
+    "an effect under two idempotency keys": f"""
+        SELECT {ID_OF_EFFECT} AS id, count(*) FROM idempotency_keys GROUP BY 1 HAVING count(*) > 1""",
     "an effect without its event": """
         SELECT type, id FROM transactions WHERE 1 <>
         (SELECT count(*) FROM outbox WHERE resource_id = transactions.id AND name = type || '.completed')""",
@@ -48,15 +51,21 @@ def result(database: Path, acknowledged: Mapping[str, str] | None = None, refuse
     with closing(sqlite3.connect(database)) as sqlite:
         checked = [text for (text,) in sqlite.execute("PRAGMA integrity_check")]
         wrong = [] if checked == ["ok"] else checked
-        wrong += [f"{what}: {row}" for what, query in WRONG.items() for row in sqlite.execute(query)]
-        made: dict[str, list[str]] = {}
-        for memo, made_id in sqlite.execute("SELECT memo, id FROM transactions WHERE memo IS NOT NULL"):
-            made.setdefault(memo, []).append(made_id)
+        wrong += [f"foreign keys: {row}" for row in sqlite.execute(FOREIGN_KEYS)]
+        return wrong + result_of(lambda sql: sqlite.execute(sql).fetchall(), acknowledged or {}, refused)
+
+
+def result_of(
+    rows: Callable[[str], list[Any]], acknowledged: Mapping[str, str], refused: Collection[str] = ()
+) -> list[str]:
+    """The same of a database whose engine has checked itself and the foreign keys; `rows` runs a query."""
+    wrong = [f"{what}: {row}" for what, query in WRONG.items() for row in rows(query)]
+    made: dict[str, list[str]] = {}
+    for memo, made_id in rows("SELECT memo, id FROM transactions WHERE memo IS NOT NULL"):
+        made.setdefault(memo, []).append(made_id)
     wrong += [f"{memo}: two effects of one key" for memo, ids in made.items() if len(ids) > 1]
     wrong += [
-        f"{memo}: acknowledged, not there"
-        for memo, told in (acknowledged or {}).items()
-        if told not in made.get(memo, [])
+        f"{memo}: acknowledged, not there" for memo, told in acknowledged.items() if told not in made.get(memo, [])
     ]
     wrong += [f"{memo}: refused, and there" for memo in refused if memo in made]
     return wrong
