@@ -91,8 +91,8 @@ $(BENCH_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@
 
-bench: $(BENCH_INSTALLED)  ## measure the service beside its alternatives; 6 minutes
+bench: $(BENCH_INSTALLED)  ## measure the service beside its alternatives; 8 minutes
 	$(BIN)/python -m tests.bench
 
-bench-quick: $(BENCH_INSTALLED)  ## the same in a minute, for a first look; no report is written
+bench-quick: $(BENCH_INSTALLED)  ## the same in two minutes, for a first look; no report is written
 	$(BIN)/python -m tests.bench --quick

@@ -71,6 +71,9 @@ StartResponse = Callable[..., Any]
 READINESS_SECONDS = 1.0  # for which the result of the readiness checks is kept
 
 
+Problems = Callable[[], dict[str, str]]  # returns what is wrong, by the failing check's name
+
+
 class Background(Protocol):
     """Threads that work beside the requests."""
 
@@ -94,6 +97,7 @@ class Tools:
     check_schema: Callable[[], None]  # raises SchemaMismatch
     log_request: Callable[[Mapping[str, object]], None] = logs.log_request
     to_json: Callable[[dict[str, Any]], str] = to_json  # of envelopes
+    in_time: Callable[[Problems], Problems] = lambda problems: problems  # bounds how long the checks of /readyz take
     # What optional rooms add to the application.
     routes: Sequence[Route] = ()
     middleware: Sequence[Middleware] = ()  # outermost
@@ -146,7 +150,7 @@ class App:
             "database": lambda: self.database.check_writable(at_most=0.4),
         }
         # `/readyz` has no rate limit, so clients must not be able to multiply the writes that it makes.
-        recent_problems = Recent(lambda: problems_of(checks), READINESS_SECONDS, clock)
+        recent_problems = Recent(tools.in_time(lambda: problems_of(checks)), READINESS_SECONDS, clock)
         service = ServiceRoutes(
             lambda: problems_of({"shutdown": check_not_shutting_down}) | recent_problems(),
             lambda: to_json(openapi_document(self.routes)),

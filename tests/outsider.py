@@ -93,13 +93,13 @@ class PostgresOutsider(Outsider):
     def __init__(self, url: str) -> None:
         import psycopg
 
+        from backend.postgres.pipeline import Pipeline
+
         self._connection = psycopg.connect(url, autocommit=True)
+        self._pipeline = Pipeline(self._connection)
 
     def rows(self, sql: str, **parameters: object) -> list[Any]:
-        from backend.postgres.database import translated
-
-        cursor = self._connection.execute(translated(sql), parameters)
-        return cursor.fetchall() if cursor.description else []
+        return self._pipeline.rows(self._pipeline.run([(sql, parameters)])[0])
 
     def tables(self) -> list[str]:
         names = self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename")

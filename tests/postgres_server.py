@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 URL = "TEST_POSTGRES_URL"
 ABSENT = "no test ran: there is no PostgreSQL. Install it (apt-get install postgresql), or set TEST_POSTGRES_URL"
-FAST = "-c fsync=off -c full_page_writes=off -c max_connections=500 -c listen_addresses="  # a crash may cost the data
+DURABLE = "-c max_connections=500 -c listen_addresses="
+FAST = f"{DURABLE} -c fsync=off -c full_page_writes=off"  # a crash may cost the data
 HERE = [*Path("/usr/lib/postgresql").glob("*/bin"), *map(Path, os.get_exec_path())]
 # Run beside the server: its standard input ends with the process that holds the other end.
 AT_THE_END = """read -r _; "$0" -D "$1/data" stop --mode=immediate >/dev/null 2>&1; rm -rf "$1" """
@@ -34,12 +35,12 @@ def available() -> bool:
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """The URL of the environment's server, or of one that runs until the block ends."""
+def server(options: str = FAST) -> Iterator[str]:
+    """The URL of the environment's server, or of one that runs until the block ends. `pg_ctl` gets `options`."""
     if given := os.environ.get(URL):
         yield given
     elif BINARIES:
-        own = Server(BINARIES)
+        own = Server(BINARIES, options)
         with own.running():
             yield own.url
     else:
@@ -54,8 +55,8 @@ def server() -> Iterator[str]:
 class Server:
     """A server with its data in a folder of its own. It refuses to run as root, so root starts it as another user."""
 
-    def __init__(self, binaries: Path) -> None:
-        self._binaries, self._user = binaries, {}
+    def __init__(self, binaries: Path, options: str = FAST) -> None:
+        self._binaries, self._options, self._user = binaries, options, {}
         self._folder = tempfile.mkdtemp(prefix="postgres-")
         self.url = f"postgresql://test@/postgres?host={self._folder}"
         if os.geteuid() == 0:
@@ -72,7 +73,9 @@ class Server:
             yield
 
     def start(self) -> None:
-        self._run("pg_ctl", "start", "--wait", f"--log={self._folder}/log", f"--options={FAST} -k {self._folder}")
+        self._run(
+            "pg_ctl", "start", "--wait", f"--log={self._folder}/log", f"--options={self._options} -k {self._folder}"
+        )
 
     def crash(self) -> None:
         """Kill all its processes. The next start recovers what was committed."""
@@ -103,11 +106,11 @@ def database_url() -> str:
     return url
 
 
-def url_of(database: str) -> str:
-    """The URL of another database of the server."""
+def url_of(database: str, server: str = "") -> str:
+    """The URL of another database of the tests' server, or of the one that `server` is a URL of."""
     from psycopg.conninfo import conninfo_to_dict
 
-    parts = conninfo_to_dict(os.environ[URL])
+    parts = conninfo_to_dict(server or os.environ[URL])
     user, host, port = parts.get("user", ""), quote(parts.get("host", ""), safe=""), parts.get("port", 5432)
     return f"postgresql://{user}@/{database}?host={host}&port={port}"
 

@@ -74,8 +74,8 @@ class Receiver:
 
 
 @contextlib.contextmanager
-def receiving(tls: ssl.SSLContext | None = None) -> Iterator[tuple[Receiver, int]]:
-    """A running receiver, and its port on 127.0.0.1."""
+def receiving(tls: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> Iterator[tuple[Receiver, int]]:
+    """A running receiver, and its port."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -93,7 +93,7 @@ def receiving(tls: ssl.SSLContext | None = None) -> Iterator[tuple[Receiver, int
         def handle_error(self, *_: Any) -> None:
             """Say nothing: clients hang up on purpose."""
 
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server((address, 0), Handler) as server:
         if tls:
             server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

@@ -40,8 +40,8 @@ TOOLS = WIRINGS | {POSTGRES: _postgres_tools}
 
 
 def make_app(settings: Settings, *clock: Any, wiring: str = "core", **tools: Any) -> App:
-    """An application with its own limiter and with request lines by `logging`. `tools` replaces others."""
-    own = {"limiter": limiter_class(wiring)(capacity=1024), "log_request": log_request}
+    """An application with its own limiter, request lines by `logging`, and patient checks. `tools` replaces others."""
+    own = {"limiter": limiter_class(wiring)(capacity=1024), "log_request": log_request, "in_time": Tools.in_time}
     return App(settings, replace(TOOLS[wiring](settings, *clock), **own | tools))
 
 

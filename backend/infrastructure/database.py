@@ -73,6 +73,13 @@ class Tx:
         """Run one statement and return the number of rows that it changed. Raises Duplicate."""
         return self._run(self._connection.execute, sql, parameters).rowcount
 
+    def write(self, sql: str, **parameters: object) -> None:
+        """Run one statement of which only the effect matters.
+
+        PostgreSQL gets it together with the next statement or the COMMIT, which then raises its errors.
+        """
+        self.run(sql, **parameters)
+
     def run_each(self, sql: str, parameters: Iterable[Mapping[str, object]]) -> int:
         """Run one statement for each set of parameters, and return as `run` for all together. Raises Duplicate."""
         return self._run(self._connection.executemany, sql, parameters).rowcount
@@ -91,7 +98,7 @@ class Tx:
         return self.rows(sql.replace(":ids", ", ".join(f":{name}" for name in names)), **names) if names else []
 
     def lock(self, name: str) -> None:
-        """Keep other transactions that lock the same name waiting until this one ends."""
+        """From the next statement on, transactions that lock the same name wait until this one ends."""
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Run `action` once the commit has succeeded. Its errors are logged and not raised: the write stands."""

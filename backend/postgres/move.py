@@ -19,6 +19,7 @@ from backend.infrastructure.database import connect
 from backend.infrastructure.migrations import write_gate
 from backend.postgres.database import PostgresTx
 from backend.postgres.migrations import check_schema, first_line
+from backend.postgres.pipeline import Pipeline
 from backend.repositories import transactions
 
 TABLES = (  # each after those that its rows refer to
@@ -64,7 +65,7 @@ def _copy(table: str, old: sqlite3.Connection, new: psycopg.Connection[Any], pro
 def _check(moved: dict[str, int], new: psycopg.Connection[Any]) -> None:
     differing = [f"{table} has {_rows(new, table)} rows, not {rows}" for table, rows in moved.items()
                  if _rows(new, table) != rows]  # fmt: skip
-    if problems := differing + transactions.unbalanced(PostgresTx(new, Timestamp(0))):
+    if problems := differing + transactions.unbalanced(PostgresTx(Pipeline(new), Timestamp(0))):
         raise Conflict("; ".join(problems))
 
 

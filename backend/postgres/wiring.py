@@ -4,6 +4,7 @@ import atexit
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -13,25 +14,33 @@ from backend.infrastructure.cache import NoCache
 from backend.operations.wiring import with_operations
 from backend.postgres.database import PostgresDatabase
 from backend.postgres.housekeeping import HostsHousekeeping
+from backend.postgres.in_time import InTime
 from backend.postgres.migrations import check_schema, check_schema_of
 from backend.postgres.rate_limiter import HostsRateLimiter
 from backend.production import log_queue
 from backend.production.error_responses import refused
 from backend.production.passwords import SharedPasswords, shared_password_locks
 from backend.production.rate_limiter import shared_limiter
-from backend.settings import Settings
+from backend.settings import Settings, SettingsError
 
 
 def create_app(settings: Settings | None = None) -> App:
-    """The application of one worker. Raises SettingsError, and SchemaMismatch for a database that is not migrated."""
+    """The application of one worker. Raises SchemaMismatch for a database that is not migrated.
+
+    The server may be away when a worker starts: gunicorn's master, which has checked it, ends if a worker cannot start.
+    """
     settings = settings or Settings.from_environment()
     log_queue.configure(settings.log_level)
-    check_schema(settings.postgres_url or "")
+    with suppress(SettingsError):
+        check_schema(settings.postgres_url or "")
     return App(settings, with_operations(settings, postgres_tools(settings), refused, HostsHousekeeping))
 
 
 def create_core_app(settings: Settings) -> App:
-    """The same with the core's tools, for the development server and the other commands. Raises as `create_app`."""
+    """The same with the core's tools, for the development server and the other commands.
+
+    Raises SettingsError, and SchemaMismatch for a database that is not migrated.
+    """
     logs.configure(settings.log_level, settings.development)
     check_schema(settings.postgres_url or "")
     app = App(settings, _on_postgres(settings, core_tools(settings)))
@@ -51,5 +60,7 @@ def _on_postgres(settings: Settings, tools: Tools) -> Tools:
     """These tools on PostgreSQL. Nothing is cached: asking for news costs more than the reads that it would save."""
     database = PostgresDatabase(settings.postgres_url or "", settings.busy_timeout_seconds, tools.clock)
     cache, limiter = NoCache(database), HostsRateLimiter(tools.limiter, database)
-    schema = partial(check_schema_of, database)
-    return replace(tools, database=database, cache=cache, identities=cache, limiter=limiter, check_schema=schema)
+    return replace(
+        tools, database=database, cache=cache, identities=cache, limiter=limiter,
+        check_schema=partial(check_schema_of, database), in_time=InTime,
+    )  # fmt: skip

@@ -56,6 +56,7 @@ MAX_PER_ADDRESS = 100  # connections
 TICK_SECONDS = 0.1  # between two looks at the deadlines; also the pause after a failed accept
 QUIET_TICK_SECONDS = 1.0  # the same without a connection
 PASSWORD_THREADS = (os.cpu_count() or 1) + MAX_WAITING + 4  # all that may run or wait, and four to refuse more
+PROBE_THREADS = 2  # of `/readyz`: while one waits for the checks, another can wait with it
 STOP_SECONDS = 1.0  # after SIGTERM: new connections are answered, and an idle one may send another request
 WARN_SECONDS = 60.0
 
@@ -96,7 +97,10 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         with (
             ThreadPoolExecutor(self.cfg.threads) as self.pool,  # starts a thread only when none is idle
             ThreadPoolExecutor(PASSWORD_THREADS, initializer=self.dedicate_thread) as self.password_pool,
+            ThreadPoolExecutor(PROBE_THREADS) as self.probe_pool,
         ):
+            self.pools = {Lane.LOOP: self.pool, Lane.POOL: self.pool, Lane.PASSWORDS: self.password_pool,
+                          Lane.PROBES: self.probe_pool}  # fmt: skip
             while self.alive:
                 self.turn()
 
@@ -196,8 +200,7 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.loop.forget(conn)
         claim = threading.Lock()
         try:
-            pool = self.password_pool if lane is Lane.PASSWORDS else self.pool
-            pool.submit(self.run_in_thread, conn, request, claim)
+            self.pools[lane].submit(self.run_in_thread, conn, request, claim)
         except RuntimeError as error:
             # No thread can start. The request is in the pool's queue even so, and a busy thread may take it.
             self.warn_seldom("cannot run a request: %s", error)
@@ -211,7 +214,7 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         if router is None:
             return Lane.POOL
         method, target, _ = request.head[0].decode().split(" ")
-        return lane_of(router, method, target)
+        return lane_of(router, method, target, Lane.POOL if self.settings.postgres_url else Lane.LOOP)
 
     def dedicate_thread(self) -> None:
         """In each thread of the password pool: its writes wait for the whole `busy_timeout`."""

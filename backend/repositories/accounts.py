@@ -11,7 +11,7 @@ COLUMNS = "id, owner_id, currency, balance, created_at"
 
 def insert(tx: Tx, account: Account) -> None:
     """Write an account of a user."""
-    tx.run(
+    tx.write(
         f"INSERT INTO accounts (kind, {COLUMNS}) VALUES ('user', :id, :owner_id, :currency, :balance, :created_at)",
         id=account.id, owner_id=account.owner_id, currency=account.currency, balance=account.balance,
         created_at=account.created_at,
@@ -24,7 +24,7 @@ def internal_account(tx: Tx, currency: str, kind: InternalAccountKind) -> Accoun
     sql = f"SELECT {COLUMNS} FROM accounts WHERE currency = :currency AND kind = :kind AND kind <> 'user'"
     row = tx.row(sql, currency=currency, kind=kind)
     if row is None:  # and another transaction may be creating it
-        tx.run(
+        tx.write(
             """INSERT INTO accounts (kind, id, currency, balance, created_at) VALUES (:kind, :id, :currency, 0, :now)
                ON CONFLICT (currency, kind) WHERE kind <> 'user' DO NOTHING""",
             kind=kind, id=new_id(), currency=currency, now=tx.now,
@@ -34,7 +34,7 @@ def internal_account(tx: Tx, currency: str, kind: InternalAccountKind) -> Accoun
 
 
 def add_to_balance(tx: Tx, account_id: str, amount: int) -> None:
-    tx.run("UPDATE accounts SET balance = balance + :amount WHERE id = :id", id=account_id, amount=amount)
+    tx.write("UPDATE accounts SET balance = balance + :amount WHERE id = :id", id=account_id, amount=amount)
 
 
 def by_ids(tx: Tx, ids: Sequence[str]) -> dict[str, Account]:

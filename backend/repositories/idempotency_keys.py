@@ -14,7 +14,7 @@ def find(tx: Tx, user_id: str, key: bytes, since: int) -> tuple[bytes, str] | No
 
 def put(tx: Tx, user_id: str, key: bytes, fingerprint: bytes, data: str) -> None:
     """Store the answer under this key. Overwrites an expired one."""
-    tx.run(
+    tx.write(
         """INSERT INTO idempotency_keys (user_id, key, fingerprint, data, created_at) VALUES (:u, :k, :f, :d, :now)
            ON CONFLICT (user_id, key) DO UPDATE
            SET fingerprint = excluded.fingerprint, data = excluded.data, created_at = excluded.created_at""",

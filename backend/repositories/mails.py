@@ -5,7 +5,7 @@ from backend.infrastructure.database import Tx
 
 
 def insert(tx: Tx, event: Event, to: User) -> None:
-    tx.run(
+    tx.write(
         """INSERT INTO mails (event_id, user_id, kind, email, email_key, created_at)
            VALUES (:event_id, :user_id, :kind, :email, :email_key, :now)""",
         event_id=event.id, user_id=to.id, kind=event.name, email=to.email, email_key=fold(to.email), now=tx.now,
@@ -28,4 +28,4 @@ def address_of(tx: Tx, event_id: str) -> str | None:
 
 
 def delete_all(tx: Tx, user_id: str) -> None:
-    tx.run("DELETE FROM mails WHERE user_id = :user_id", user_id=user_id)
+    tx.write("DELETE FROM mails WHERE user_id = :user_id", user_id=user_id)

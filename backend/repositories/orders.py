@@ -1,4 +1,7 @@
-"""The tables `orders` and `order_items`. Items are read for all orders of a list at once: there is no N+1."""
+"""The tables `orders` and `order_items`. Items are read for all orders of a list at once: there is no N+1.
+
+The items of an order never change, so orders and their items may be read in two statements without a snapshot.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,14 +14,14 @@ NEWEST = 10  # orders of each user in a list of users
 
 
 def insert(tx: Tx, order: Order) -> None:
-    tx.run(
+    tx.write(
         f"""INSERT INTO orders ({COLUMNS}) VALUES
             (:id, :user_id, :account_id, :status, :currency, :total, :created_at, :updated_at)""",
         id=order.id, user_id=order.user_id, account_id=order.account_id, status=order.status,
         currency=order.currency, total=order.total, created_at=order.created_at, updated_at=order.updated_at,
     )  # fmt: skip
     for position, item in enumerate(order.items):
-        tx.run(
+        tx.write(
             """INSERT INTO order_items (order_id, position, product_id, sku, name, quantity, unit_price)
                VALUES (:order_id, :position, :product_id, :sku, :name, :quantity, :unit_price)""",
             order_id=order.id, position=position, product_id=item.product_id, sku=item.sku, name=item.name,
@@ -27,7 +30,7 @@ def insert(tx: Tx, order: Order) -> None:
 
 
 def set_status(tx: Tx, order: Order) -> None:
-    tx.run(
+    tx.write(
         "UPDATE orders SET status = :status, updated_at = :now WHERE id = :id",
         id=order.id, status=order.status, now=tx.now,
     )  # fmt: skip

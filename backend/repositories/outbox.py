@@ -14,7 +14,7 @@ never reads what waits. Every function that changes deliveries relies on the wri
 """
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from backend.domain import Event, Timestamp
@@ -58,27 +58,28 @@ def aggregate_of(event: Event) -> str:
     return f"{event.resource_type} {event.resource_id}"
 
 
-def insert(tx: Tx, event: Event) -> int:
-    """Write the event. Returns its number, which rises in the order of commits."""
-    ((seq,),) = tx.rows(
+def insert(tx: Tx, event: Event, owed: Mapping[str, str | None]) -> None:
+    """Write the event, and owe it to each subscriber, after all older events of the aggregate that `owed` gives it.
+
+    None: order does not matter. The numbers of an aggregate's events rise in the order of commits.
+    """
+    for subscriber, aggregate in owed.items():
+        if aggregate:
+            tx.lock(f"{subscriber} {aggregate}")  # before the event gets its number
+    tx.write(
         f"""INSERT INTO outbox ({COLUMNS})
-            VALUES (:id, :name, :type, :resource_id, :user_id, :request_id, :payload, :created_at) RETURNING seq""",
+            VALUES (:id, :name, :type, :resource_id, :user_id, :request_id, :payload, :created_at)""",
         id=event.id, name=event.name, type=event.resource_type, resource_id=event.resource_id, user_id=event.user_id,
         request_id=event.request_id, payload=json.dumps(event.payload), created_at=event.created_at,
     )  # fmt: skip
-    return int(seq)
-
-
-def owe(tx: Tx, seq: int, subscriber: str, aggregate: str | None) -> None:
-    """Owe event number `seq` to the subscriber, after all older events of `aggregate`. None: order does not matter."""
-    if aggregate:
-        tx.lock(f"{subscriber} {aggregate}")
-    tx.run(
-        f"""INSERT INTO deliveries (seq, subscriber, tries, aggregate, due_at) VALUES (:seq, :subscriber, 0, :aggregate,
-            CASE WHEN EXISTS (SELECT 1 FROM deliveries WHERE subscriber = :subscriber AND aggregate = :aggregate)
-            THEN {WAITING} ELSE 0 END)""",
-        seq=seq, subscriber=subscriber, aggregate=aggregate,
-    )  # fmt: skip
+    for subscriber, aggregate in owed.items():
+        tx.write(
+            f"""INSERT INTO deliveries (seq, subscriber, tries, aggregate, due_at)
+                SELECT seq, :subscriber, 0, :aggregate,
+                CASE WHEN EXISTS (SELECT 1 FROM deliveries WHERE subscriber = :subscriber AND aggregate = :aggregate)
+                THEN {WAITING} ELSE 0 END FROM outbox WHERE id = :id""",
+            id=event.id, subscriber=subscriber, aggregate=aggregate,
+        )  # fmt: skip
 
 
 def due(tx: Tx, subscriber: str, longest_wait: int, limit: int) -> Sequence[Delivery]:
@@ -135,7 +136,7 @@ def set_delivered(tx: Tx, subscriber: str, seqs: Iterable[int]) -> None:
 
 def set_failed(tx: Tx, subscriber: str, seq: int, due_at: Timestamp | None) -> None:
     """Count a failure; try again at `due_at`. None: make it a dead letter, for which later events do not wait."""
-    tx.run(
+    tx.write(
         """UPDATE deliveries SET tries = tries + 1, due_at = :due_at,
            aggregate = CASE WHEN :due_at IS NOT NULL THEN aggregate END
            WHERE seq = :seq AND subscriber = :subscriber""",
@@ -181,7 +182,7 @@ def backlog(tx: Tx, most: int) -> Backlog:
 
 def give_up(tx: Tx, subscriber: str, batch: int) -> None:
     """Turn at most `batch` deliveries into dead letters, the waiting ones before those that they wait for."""
-    tx.run(
+    tx.write(
         """UPDATE deliveries SET due_at = NULL, aggregate = NULL WHERE subscriber = :subscriber AND seq IN
            (SELECT seq FROM deliveries WHERE subscriber = :subscriber AND due_at IS NOT NULL
             ORDER BY due_at, seq LIMIT :batch)""",

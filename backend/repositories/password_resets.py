@@ -6,7 +6,7 @@ from backend.infrastructure.database import Tx
 def insert(tx: Tx, reset_id: str, user_id: str) -> None:
     """Open a reset for the user, and end one that was not used in time."""
     end_all(tx, user_id)
-    tx.run(
+    tx.write(
         "INSERT INTO password_resets (id, user_id, created_at) VALUES (:id, :user_id, :now)",
         id=reset_id, user_id=user_id, now=tx.now,
     )  # fmt: skip
@@ -34,7 +34,7 @@ def open_of(tx: Tx, user_id: str, since: int) -> str | None:
 
 
 def end_all(tx: Tx, user_id: str) -> None:
-    tx.run(
+    tx.write(
         "UPDATE password_resets SET ended_at = :now WHERE user_id = :user_id AND ended_at IS NULL",
         user_id=user_id,
         now=tx.now,

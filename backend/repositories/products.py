@@ -19,7 +19,7 @@ def insert(tx: Tx, product: Product) -> None:
 
 
 def update(tx: Tx, product: Product) -> None:
-    tx.run(
+    tx.write(
         """UPDATE products SET name = :name, unit_price = :unit_price, stock = :stock, version = version + 1,
            updated_at = :now WHERE id = :id""",
         id=product.id, name=product.name, unit_price=product.unit_price, stock=product.stock, now=tx.now,
@@ -28,7 +28,7 @@ def update(tx: Tx, product: Product) -> None:
 
 def add_stock(tx: Tx, product_id: str, quantity: int) -> None:
     """`quantity` may be negative. The caller has checked that the stock stays within its bounds."""
-    tx.run(
+    tx.write(
         "UPDATE products SET stock = stock + :quantity, version = version + 1, updated_at = :now WHERE id = :id",
         id=product_id, quantity=quantity, now=tx.now,
     )  # fmt: skip

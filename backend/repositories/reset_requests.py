@@ -4,7 +4,7 @@ from backend.infrastructure.database import Tx
 
 
 def insert(tx: Tx, request_id: str, email: str) -> None:
-    tx.run(
+    tx.write(
         "INSERT INTO reset_requests (id, email, created_at) VALUES (:id, :email, :now)",
         id=request_id, email=email, now=tx.now,
     )  # fmt: skip

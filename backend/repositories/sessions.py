@@ -44,13 +44,14 @@ class RefreshToken:
 
 
 LOGIN_COLUMNS = "id, user_id, token_version, created_at, expires_at, ended_at"
+LOGIN_COLUMNS_OF_SESSIONS = ", ".join(f"sessions.{column}" for column in LOGIN_COLUMNS.split(", "))
 FAMILY_COLUMNS = "token_hash, session_id, issued_at, expires_at, key_id, used_at, nonce, successor"
 HOUR = 3_600_000  # milliseconds
 LIVE = "ended_at IS NULL AND expires_at > :now"
 
 
 def insert(tx: Tx, login: Login, user_agent: str, ip: str) -> None:
-    tx.run(
+    tx.write(
         f"""INSERT INTO sessions ({LOGIN_COLUMNS}, last_used_at, user_agent, ip, network)
             VALUES (:id, :user_id, :token_version, :now, :expires_at, NULL, :now, :agent, :ip, :network)""",
         id=login.id, user_id=login.user_id, token_version=login.token_version, now=login.created_at,
@@ -65,10 +66,14 @@ def by_id(tx: Tx, session_id: str) -> Login | None:
 
 def identity(tx: Tx, session_id: str, user_id: str) -> Identity | None:
     """The login and its user, or None if the user has no such login. In a transaction it locks user, then login."""
-    credentials, login = users.credentials_by_id(tx, user_id), by_id(tx, session_id)
-    if credentials is None or login is None or login.user_id != user_id:
-        return None
-    return Identity(login, credentials.user, credentials.token_version)
+    row = tx.row(
+        f"""SELECT {LOGIN_COLUMNS_OF_SESSIONS}, users.token_version, {users.COLUMNS_OF_USERS}
+            FROM users JOIN sessions ON users.id = user_id
+            WHERE sessions.id = :id AND users.id = :user_id{tx.for_update}""",
+        id=session_id,
+        user_id=user_id,
+    )
+    return Identity(Login(*row[:6]), users.user_of(*row[7:]), row[6]) if row else None
 
 
 def has_login_from(tx: Tx, email: str, ip: str, since: int) -> bool:
@@ -112,7 +117,7 @@ def live_ids(tx: Tx, user_id: str, limit: int) -> list[str]:
 
 
 def touch(tx: Tx, session_id: str, expires_at: int) -> None:
-    tx.run(
+    tx.write(
         "UPDATE sessions SET last_used_at = :now, expires_at = :expires_at WHERE id = :id",
         id=session_id, now=tx.now, expires_at=expires_at,
     )  # fmt: skip
@@ -125,7 +130,7 @@ def end(tx: Tx, session_id: str) -> bool:
 
 def end_all(tx: Tx, user_id: str, but: str = "") -> None:
     """End the user's live sessions except `but`."""
-    tx.run(
+    tx.write(
         f"UPDATE sessions SET ended_at = :now WHERE user_id = :user_id AND id <> :but AND {LIVE}",
         user_id=user_id, but=but, now=tx.now,
     )  # fmt: skip
@@ -142,7 +147,7 @@ def erase_origins(tx: Tx, user_id: str, limit: int) -> int:
 
 
 def insert_token(tx: Tx, token: RefreshToken) -> None:
-    tx.run(
+    tx.write(
         """INSERT INTO refresh_tokens (token_hash, session_id, issued_at, expires_at, key_id)
            VALUES (:token_hash, :session_id, :issued_at, :expires_at, :key_id)""",
         token_hash=token.token_hash, session_id=token.session_id, issued_at=token.issued_at,

@@ -11,14 +11,14 @@ COLUMNS = "id, type, from_account_id, to_account_id, amount, currency, memo, ord
 
 def insert(tx: Tx, transaction: Transaction) -> None:
     """Write the transaction and its two entries, and change both balances. The service has checked the rules."""
-    tx.run(
+    tx.write(
         f"""INSERT INTO transactions ({COLUMNS}) VALUES
             (:id, :type, :source, :target, :amount, :currency, :memo, :order_id, :created_at)""",
         id=transaction.id, type=transaction.type, source=transaction.from_account_id, target=transaction.to_account_id,
         amount=transaction.amount, currency=transaction.currency, memo=transaction.memo, order_id=transaction.order_id,
         created_at=transaction.created_at,
     )  # fmt: skip
-    tx.run(
+    tx.write(
         """INSERT INTO entries (account_id, transaction_id, amount)
            VALUES (:source, :id, -:amount), (:target, :id, :amount)""",
         id=transaction.id, amount=transaction.amount,

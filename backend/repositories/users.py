@@ -1,10 +1,10 @@
 """The table `users`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from backend.domain import User, fold
-from backend.infrastructure.database import Row, Tx
+from backend.domain import Timestamp, User, fold
+from backend.infrastructure.database import Tx
 
 COLUMNS = "id, email, name, roles, active, version, created_at, updated_at"
 COLUMNS_OF_USERS = ", ".join(f"users.{column}" for column in COLUMNS.split(", "))
@@ -45,17 +45,22 @@ def update(tx: Tx, user: User) -> None:
 
 
 def set_password(tx: Tx, user_id: str, password_hash: str) -> None:
-    tx.run("UPDATE users SET password_hash = :hash WHERE id = :id", id=user_id, hash=password_hash)
+    tx.write("UPDATE users SET password_hash = :hash WHERE id = :id", id=user_id, hash=password_hash)
 
 
 def raise_token_version(tx: Tx, user_id: str) -> None:
     """Raise the `ver` of new access tokens. A session accepts older ones from its own `token_version` on."""
-    tx.run("UPDATE users SET token_version = token_version + 1 WHERE id = :id", id=user_id)
+    tx.write("UPDATE users SET token_version = token_version + 1 WHERE id = :id", id=user_id)
 
 
 def by_id(tx: Tx, user_id: str) -> User | None:
     row = tx.row(f"SELECT {COLUMNS} FROM users WHERE id = :id{tx.for_update}", id=user_id)
-    return _user(row) if row else None
+    return user_of(*row) if row else None
+
+
+def lock(tx: Tx, ids: Collection[str]) -> None:
+    """Lock the users in the order of their ids: transactions that lock each other's users take turns."""
+    tx.rows_for(f"SELECT id FROM users WHERE id IN (:ids) ORDER BY id{tx.for_update}", list(ids))
 
 
 def is_active(tx: Tx, user_id: str) -> bool:
@@ -73,7 +78,7 @@ def active_of_session(tx: Tx, session_id: str) -> User | None:
         id=session_id,
         now=tx.now,
     )
-    return _user(row) if row else None
+    return user_of(*row) if row else None
 
 
 def credentials_by_email(tx: Tx, email: str) -> Credentials | None:
@@ -85,8 +90,11 @@ def credentials_by_id(tx: Tx, user_id: str) -> Credentials | None:
 
 
 def count_other_active_admins(tx: Tx, user_id: str) -> int:
-    admins = tx.rows(f"SELECT id FROM users WHERE active = 1 AND roles <> 'user' ORDER BY id{tx.for_update}")
-    return sum(admin_id != user_id for (admin_id,) in admins)
+    """The lock makes transactions that ask this take turns. Otherwise each of two could count on the other's admin."""
+    tx.lock("active admins")
+    sql = "SELECT count(*) FROM users WHERE active = 1 AND roles <> 'user' AND id <> :id"
+    ((count,),) = tx.rows(sql, id=user_id)
+    return int(count)
 
 
 def page(tx: Tx, *, q: str | None, role: str | None, sort: str, limit: int, offset: int) -> tuple[Sequence[User], int]:
@@ -103,17 +111,20 @@ def page(tx: Tx, *, q: str | None, role: str | None, sort: str, limit: int, offs
         f"SELECT {COLUMNS} FROM users WHERE {where} ORDER BY {ORDERS[sort]} LIMIT :limit OFFSET :offset",
         limit=limit, offset=offset, **filters,
     )  # fmt: skip
-    return [_user(row) for row in rows], total
+    return [user_of(*row) for row in rows], total
 
 
 def _credentials(tx: Tx, where: str, key: str) -> Credentials | None:
     row = tx.row(f"SELECT {COLUMNS}, password_hash, token_version FROM users WHERE {where}{tx.for_update}", key=key)
-    return Credentials(_user(row[:-2]), *row[-2:]) if row else None
+    return Credentials(user_of(*row[:-2]), *row[-2:]) if row else None
 
 
-def _user(row: Row) -> User:
-    user_id, email, name, roles, active, *rest = row
-    return User(user_id, email, name, tuple(roles.split(",")), bool(active), *rest)
+def user_of(
+    id_: str, email: str, name: str, roles: str, active: int, version: int, created_at: Timestamp, updated_at: Timestamp
+) -> User:
+    """The user of a row of COLUMNS."""
+    held = tuple(roles.split(","))  # a CHECK of the table allows no others
+    return User(id_, email, name, held, bool(active), version, created_at, updated_at)  # type: ignore[arg-type]
 
 
 def _changeable(user: User) -> dict[str, object]:

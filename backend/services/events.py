@@ -85,11 +85,9 @@ class EventBus:
         """
         request = cause.request_id if cause else request_id.get()
         event = Event(new_id(), name, *resource, user_id, request, payload or {}, tx.now)
-        seq = outbox.insert(tx, event)
-        for subscriber in self._subscribers:
-            if subscriber.is_owed(event):
-                aggregate = outbox.aggregate_of(event) if subscriber.deliver else None
-                outbox.owe(tx, seq, subscriber.name, aggregate)
+        aggregate = outbox.aggregate_of(event)
+        owed = {each.name: aggregate if each.deliver else None for each in self._subscribers if each.is_owed(event)}
+        outbox.insert(tx, event, owed)
         tx.after_commit(lambda: self._call_listeners(event))
         return event
 

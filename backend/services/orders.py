@@ -51,12 +51,12 @@ class Orders:
 
     def get(self, caller: Caller, order_id: str) -> Order:
         """An order of the caller; for an admin, any order. Raises NotFound."""
-        with self._database.snapshot() as tx:
+        with self._database.read() as tx:
             return _visible(orders.by_id(tx, order_id), caller)
 
     def page(self, *, user_id: str | None, status: str | None, before: str | None, limit: int) -> Sequence[Order]:
         """Newest first. `user_id` None: of all users."""
-        with self._database.snapshot() as tx:
+        with self._database.read() as tx:
             return orders.page(tx, user_id=user_id, status=status, before=before, limit=limit)
 
     def cancel(self, caller: Caller, order_id: str, idempotent: IdempotentRequest) -> IdempotentResult[Order]:

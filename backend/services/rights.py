@@ -16,14 +16,18 @@ from backend.repositories import users
 
 
 @contextmanager
-def authorised(database: Database, caller: Caller) -> Iterator[tuple[Tx, Caller]]:
+def authorised(database: Database, caller: Caller, user_id: str | None = None) -> Iterator[tuple[Tx, Caller]]:
     """A write transaction, and the caller as read in it, to be used instead of `caller`.
+
+    If it changes a user, `user_id` names that user, so that both are locked in the order of their ids.
 
     Raises Unauthorized `revoked` if the session has ended or its user is inactive, Forbidden if the request was
     admitted by the admin role and the role is gone; nothing is written then. Raises Unavailable as
     `Database.transaction` does.
     """
     with database.transaction() as tx:
+        if user_id not in (None, caller.user.id):
+            users.lock(tx, (caller.user.id, user_id))
         user = users.active_of_session(tx, caller.session_id)
         if user is None:
             raise Unauthorized("revoked")

@@ -86,7 +86,7 @@ class Users:
             caller = as_admin(caller)
         needs_password = changes_own_email(caller, user_id, changes)
         proof = self._proof(caller, current_password, wrong) if needs_password else None
-        with authorised(self._database, caller) as (tx, caller):
+        with authorised(self._database, caller, user_id) as (tx, caller):
             user = _required(users.by_id(tx, user_id), precondition)
             changed = replace(user, **changes)
             changed = replace(changed, roles=tuple(sorted(changed.roles)))  # their order has no meaning
@@ -104,7 +104,7 @@ class Users:
         Also erases the clients' addresses and user agents: of the first ERASED sessions in the same transaction, of the
         others in further ones. If one of those raises Unavailable, repeating the call completes the work.
         """
-        with authorised(self._database, caller) as (tx, caller):
+        with authorised(self._database, caller, user_id) as (tx, caller):
             user = _required(users.by_id(tx, user_id), precondition)
             gone = replace(user, email=f"deleted-{user_id}@{NO_DOMAIN}", name="Deleted user", active=False)
             if gone != user:

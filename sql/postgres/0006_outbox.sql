@@ -22,7 +22,7 @@ CREATE TABLE deliveries (
 );
 
 -- Finds what is due, at a cost that does not depend on what waits.
-CREATE INDEX deliveries_due ON deliveries (subscriber, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX deliveries_due ON deliveries (subscriber, due_at, seq) WHERE due_at IS NOT NULL;
 
 -- Finds what waits behind an event of the same aggregate.
 CREATE INDEX deliveries_waiting ON deliveries (subscriber, aggregate, seq) WHERE aggregate IS NOT NULL;

@@ -19,13 +19,13 @@ from tests.bench.targets import TARGETS
 HERE = Path(__file__).parent
 MODULES = {
     "in process": "in_process", "layers": "layers", "growth": "growth", "start-up": "start_up",
-    "over gunicorn": "over_gunicorn", "writes": "writes", "logins": "logins",
+    "over gunicorn": "over_gunicorn", "writes": "writes", "on PostgreSQL": "on_postgres", "logins": "logins",
 }  # fmt: skip
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="under a minute, and no report is written")
+    parser.add_argument("--quick", action="store_true", help="in two minutes, and no report is written")
     parser.add_argument("--only", choices=MODULES, action="append", help="this part alone, and no report is written")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as by Ctrl-C: every started process is stopped

@@ -4,8 +4,8 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
@@ -13,14 +13,16 @@ from uuid import uuid4
 
 import bcrypt
 import jwt
+from sqlalchemy import create_engine, text
 
 from backend.infrastructure.ids import new_id
 from backend.infrastructure.migrations import migrate
 from backend.infrastructure.passwords import Passwords
-from tests.bench.furniture import CALLERS, Tables, fill, furniture
+from tests.bench.furniture import CALLERS, Row, Tables, furniture
 from tests.bench.jobs import (
     LOGIN,
     ONE_USER,
+    ORDER,
     ORDER_LIST,
     PRODUCT_PAGE,
     READS,
@@ -29,6 +31,7 @@ from tests.bench.jobs import (
     data_of,
     get,
     jobs,
+    orders,
     post,
     same_length,
 )
@@ -39,7 +42,7 @@ from tests.bench.servers import GTHREAD, GUNICORN, PATIENCE, Server, running
 BARE, FLASK, FASTAPI, POCKETBASE = "bare WSGI", "Flask + SQLAlchemy", "FastAPI + SQLAlchemy", "PocketBase"
 CORE = "our core on gthread"
 API = {ONE_USER: "/api/v1/users/{}", PRODUCT_PAGE: "/api/v1/products?limit=20", ORDER_LIST: "/api/v1/orders?limit=20",
-       TRANSFER: "/api/v1/transfers"}  # fmt: skip
+       TRANSFER: "/api/v1/transfers", ORDER: "/api/v1/orders"}  # fmt: skip
 POCKETBASE_API = {
     ONE_USER: "/api/collections/users/records/{}",
     PRODUCT_PAGE: "/api/collections/products/records?perPage=20&skipTotal=1&sort=-created",
@@ -52,16 +55,19 @@ POCKETBASE_FILES = Path(__file__).parent / "peers" / "pocketbase"
 
 
 @contextmanager
-def contenders(folder: Path, *names: str) -> Iterator[dict[str, Server]]:
+def contenders(
+    folder: Path, *names: str, more: Mapping[str, Callable[[Path], AbstractContextManager[Server]]] | None = None
+) -> Iterator[dict[str, Server]]:
     """Run the servers of these names, filled with data, until the block ends. All but the one under load are stopped.
 
-    The bare one is started after ours, because its answers have the same lengths.
+    The bare one is started after ours, because its answers have the same lengths. `more` starts servers beside STARTS.
     """
+    starts = STARTS | (more or {})
     with ExitStack() as servers:
         found: dict[str, Server] = {}
         for name in names:
             (own := folder / name).mkdir()
-            starting = bare(own, found[OURS]) if name == BARE else STARTS[name](own)
+            starting = bare(own, found[OURS]) if name == BARE else starts[name](own)
             found[name] = servers.enter_context(starting)
         for server in found.values():
             server.pause()
@@ -69,11 +75,16 @@ def contenders(folder: Path, *names: str) -> Iterator[dict[str, Server]]:
 
 
 @contextmanager
-def ours(folder: Path, bcrypt_rounds: int = 4, command: Sequence[object] = PRODUCTION) -> Iterator[Server]:
-    """As in production, with limiter and access log; the limits are high enough for one caller to be the load."""
-    tables = our_database(folder / "app.db")
+def ours(
+    folder: Path, bcrypt_rounds: int = 4, command: Sequence[object] = PRODUCTION, postgres: str = ""
+) -> Iterator[Server]:
+    """As in production, with limiter and access log; the limits are high enough for one caller to be the load.
+
+    On SQLite, or in the empty database at the URL `postgres`.
+    """
+    tables = our_postgres(postgres) if postgres else our_database(folder / "app.db")
     environment = {
-        "BIND": "127.0.0.1:{port}", "DATABASE_URL": f"sqlite:///{folder / 'app.db'}", "JWT_SECRETS": SECRET,
+        "BIND": "127.0.0.1:{port}", "DATABASE_URL": postgres or sqlite_url(folder / "app.db"), "JWT_SECRETS": SECRET,
         "WEB_CONCURRENCY": 2, "RATE_LIMIT_DEFAULT": "1000000/1", "RATE_LIMIT_AUTH": "1000000/1",
         "BCRYPT_ROUNDS": bcrypt_rounds,
     }  # fmt: skip
@@ -81,7 +92,10 @@ def ours(folder: Path, bcrypt_rounds: int = 4, command: Sequence[object] = PRODU
         bodies = [{"email": user["email"], "password": PASSWORD} for user in tables["users"][:CALLERS]]
         logins = [post("/api/v1/auth/login", body) for body in bodies]
         tokens = [data_of(server.ask(login))["data"]["accessToken"] for login in logins]
-        server.jobs = jobs(tables, tokens, API) | {LOGIN: Job(logins, b'"accessToken"', 1)}
+        server.jobs = jobs(tables, tokens, API) | {
+            LOGIN: Job(logins, b'"accessToken"', 1),
+            ORDER: orders(tables, tokens, API[ORDER]),
+        }
         yield server
 
 
@@ -95,10 +109,22 @@ def core(folder: Path) -> Iterator[Server]:
 def our_database(path: Path) -> Tables:
     """Create and fill our database at `path`; its rows."""
     migrate(path)
+    return _our_rows(sqlite_url(path))
+
+
+def our_postgres(url: str) -> Tables:
+    """Migrate and fill our database at `url`; its rows."""
+    from backend.postgres.migrations import migrate
+
+    migrate(url)
+    return _our_rows(url)
+
+
+def _our_rows(url: str) -> Tables:
     password = Passwords(rounds=4).hash(PASSWORD)
     tables, now = furniture(new_id), int(time.time() * 1000)
     both = {"created_at": now, "updated_at": now}
-    fill(path, tables, {
+    fill(url, tables, {
         "users": lambda _, user: {
             "email_key": user["email"], "name_key": user["name"].casefold(), "roles": "user", "active": 1,
             "version": 1, "token_version": 1, "password_hash": password, **both,
@@ -118,32 +144,32 @@ def bare(folder: Path, like: Server) -> Iterator[Server]:
 
 
 @contextmanager
-def flask(folder: Path) -> Iterator[Server]:
-    with peer(folder, (*GTHREAD, "tests.bench.peers.flask_sqlalchemy:app")) as server:
+def flask(folder: Path, postgres: str = "") -> Iterator[Server]:
+    with peer(folder, (*GTHREAD, "tests.bench.peers.flask_sqlalchemy:app"), postgres) as server:
         yield server
 
 
 @contextmanager
-def fastapi(folder: Path) -> Iterator[Server]:
+def fastapi(folder: Path, postgres: str = "") -> Iterator[Server]:
     command = (
         sys.executable, "-m", "uvicorn", "--port", "{port}", "--workers", 2, "--no-access-log",
         "tests.bench.peers.fastapi_sqlalchemy:app",
     )  # fmt: skip
-    with peer(folder, command) as server:
+    with peer(folder, command, postgres) as server:
         yield server
 
 
 @contextmanager
-def peer(folder: Path, command: Sequence[object]) -> Iterator[Server]:
-    """A contender that uses `peers/shop.py`."""
-    variables = {"PEER_DATABASE": str(folder / "shop.db"), "PEER_SECRET": SECRET}
+def peer(folder: Path, command: Sequence[object], postgres: str = "") -> Iterator[Server]:
+    """A contender that uses `peers/shop.py`, on SQLite or in the empty database at the URL `postgres`."""
+    variables = {"PEER_DATABASE": with_driver(postgres or sqlite_url(folder / "shop.db")), "PEER_SECRET": SECRET}
     engine = shop.engine_of(variables["PEER_DATABASE"], threads=1)
     shop.Base.metadata.create_all(engine)
     engine.dispose()
     tables = furniture(lambda: str(uuid4()))
     both = {"created_at": (now := datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")), "updated_at": now}
-    fill(folder / "shop.db", tables, {
-        "users": lambda *_: {"roles": "user", "active": 1, "version": 1, "token_version": 1, **both},
+    fill(variables["PEER_DATABASE"], tables, {
+        "users": lambda *_: {"roles": "user", "active": True, "version": 1, "token_version": 1, **both},
         "accounts": lambda *_: {"created_at": now},
         "products": lambda *_: both, "orders": lambda *_: both, "order_items": lambda *_: {},
     })  # fmt: skip
@@ -167,7 +193,7 @@ def pocketbase(folder: Path) -> Iterator[Server]:
     password = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
     both = {"created": now, "updated": now}
-    fill(folder / "data" / "data.db", tables, {
+    fill(sqlite_url(folder / "data" / "data.db"), tables, {
         "users": lambda *_: {
             "password": password, "tokenKey": token_hex(25), "emailVisibility": 1, "verified": 1, **both,
         },
@@ -183,4 +209,30 @@ def pocketbase(folder: Path) -> Iterator[Server]:
         yield server
 
 
-STARTS = {OURS: ours, CORE: core, FLASK: flask, FASTAPI: fastapi, POCKETBASE: pocketbase}
+def fill(database: str, tables: Tables, more: Mapping[str, Callable[[int, Row], Row]]) -> None:
+    """Insert the rows into the database at this URL; `more` gives further columns for a row and its number."""
+    engine = create_engine(with_driver(database))
+    with engine.begin() as connection:
+        for table, rows in tables.items():
+            columns, values = zip(*((name, f":{name}") for name in rows[0] | more[table](0, rows[0])), strict=True)
+            insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(values)})"
+            connection.execute(text(insert), [row | more[table](number, row) for number, row in enumerate(rows)])
+    engine.dispose()
+
+
+def sqlite_url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def with_driver(url: str) -> str:
+    """The URL for SQLAlchemy, whose default driver for PostgreSQL is an older one."""
+    return url.replace("postgresql://", "postgresql+psycopg://")
+
+
+STARTS: dict[str, Callable[[Path], AbstractContextManager[Server]]] = {
+    OURS: ours,
+    CORE: core,
+    FLASK: flask,
+    FASTAPI: fastapi,
+    POCKETBASE: pocketbase,
+}

@@ -1,10 +1,7 @@
 """What every contender's database holds before the load begins: the same users, products, accounts and orders."""
 
 import itertools
-import sqlite3
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 USERS, PRODUCTS = 200, 50
@@ -37,16 +34,3 @@ def furniture(new_id: Callable[[], str]) -> Tables:
         for order in orders for position, product in enumerate(itertools.islice(wanted, ITEMS))
     ]  # fmt: skip
     return {"users": users, "products": products, "accounts": accounts, "orders": orders, "order_items": items}
-
-
-def fill(database: Path, tables: Tables, more: Mapping[str, Callable[[int, Row], Row]]) -> None:
-    """Insert the rows; `more` gives further columns for a row and its number."""
-    with closing(sqlite3.connect(database)) as sqlite:
-        for table, rows in tables.items():
-            _insert(sqlite, table, [row | more[table](number, row) for number, row in enumerate(rows)])
-        sqlite.commit()
-
-
-def _insert(sqlite: sqlite3.Connection, table: str, rows: Iterable[Row]) -> None:
-    columns = ", ".join(first := next(iter(rows := list(rows))))
-    sqlite.executemany(f"INSERT INTO {table} ({columns}) VALUES ({', '.join(f':{name}' for name in first)})", rows)

@@ -8,7 +8,7 @@ from typing import Any
 from tests.bench.furniture import Tables
 
 ONE_USER, PRODUCT_PAGE, ORDER_LIST, TRANSFER = "one user", "product page", "order list", "transfer"
-LOGIN = "login"
+LOGIN, ORDER = "login", "order"
 READS = (ONE_USER, PRODUCT_PAGE, ORDER_LIST)
 MARKERS = {
     ONE_USER: (b'"email"', 1), PRODUCT_PAGE: (b'"sku"', 20), ORDER_LIST: (b'"quantity"', 60), TRANSFER: (b'"amount"', 1)
@@ -40,6 +40,17 @@ def jobs(tables: Tables, tokens: Sequence[str], paths: Mapping[str, str]) -> dic
         ],
     }
     return {name: Job(asked, *MARKERS[name]) for name, asked in requests.items()}
+
+
+def orders(tables: Tables, tokens: Sequence[str], path: str) -> Job:
+    """Each caller orders one product after the other. All pay the shop's one account."""
+    return Job(
+        [
+            post(path, {"accountId": account["id"], "items": [{"productId": product["id"], "quantity": 1}]}, token)
+            for product in tables["products"] for account, token in zip(tables["accounts"], tokens, strict=True)
+        ],
+        b'"quantity"', 1,
+    )  # fmt: skip
 
 
 def same_length(job: Job, answer: bytes) -> Job:

@@ -19,7 +19,7 @@ OURS = "ours"  # the contender that all others are compared with
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured. The time of a whole run follows from it: under 6 minutes for FULL, 60 s for QUICK."""
+    """How much is measured. The time of a whole run follows from it: 8 minutes for FULL, 2 for QUICK."""
 
     rounds: int  # of each comparison
     seconds: float  # of one run of load

@@ -87,6 +87,18 @@ def _times(group: str, name: str, contender: str, at_least: float) -> Target:
     return Target(f"{name}: {said}", Series(group, name), Series(group, name, contender), at_least=at_least)
 
 
+def _times_there(name: str, at_least: float) -> list[Target]:
+    """On PostgreSQL, at least this many times the rate of each peer there."""
+    figure, there = f"{name}, 16 clients: requests/s", ", PostgreSQL"
+    return [
+        Target(
+            f"on PostgreSQL, {name}: ≥ {at_least:g} × {peer}", Series("on PostgreSQL", figure, f"{OURS}{there}"),
+            Series("on PostgreSQL", figure, f"{peer}{there}"), at_least=at_least,
+        )
+        for peer in (FLASK, FASTAPI)
+    ]  # fmt: skip
+
+
 def _latency(clients: int) -> list[Target]:
     p99, p50, refused = (Series("writes", f"{name}, {clients} clients") for name in ("p99", "p50", "refused"))
     return [
@@ -129,6 +141,13 @@ TARGETS = [
             Series("growth: writes", name, "small"), at_most=1.5,
         )
         for name in ("deposit", "order", "cancellation", "keyed transfer", "login")
+    ),
+    *_times_there("one user", 3), *_times_there("order list", 3),
+    *_times_there("product page", 2), *_times_there("transfer", 2),
+    Target(
+        "on PostgreSQL, orders that pay one account, 64 clients: p99 ≤ 5 × p50",
+        *(Series("on PostgreSQL", f"order, 64 clients: {name}", f"{OURS}, PostgreSQL") for name in ("p99", "p50")),
+        at_most=5,
     ),
     Target("start-up to the first answer ≤ 0.5 s", Series("start-up", "first answer"), at_most=0.5),
     Target("RSS a worker ≤ 45 MB after load", Series("over gunicorn", "RSS a worker"), at_most=45),

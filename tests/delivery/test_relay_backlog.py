@@ -69,7 +69,7 @@ def publish(tx):
     """Publish two more events, one of an aggregate of which some may wait; claim and deliver what is due of them."""
     for resource_id in ("one", "new"):
         event = an_event(resource_id)
-        outbox.owe(tx, outbox.insert(tx, event), "inbox", outbox.aggregate_of(event))
+        outbox.insert(tx, event, {"inbox": outbox.aggregate_of(event)})
     until = Timestamp(NOW + 1)
     claimed = outbox.claim(tx, "inbox", until, LONGEST, 100)
     assert claimed[-1].event.id == "new"

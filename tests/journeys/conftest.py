@@ -52,10 +52,16 @@ def work(monkeypatch):
     watched = type("Watched", (sqlite3.Connection,), telling(sqlite3.Connection, work))
     monkeypatch.setattr(sqlite3, "connect", lambda *given, **more: work.watch(connect(*given, **more, factory=watched)))
     if find_spec("psycopg"):
-        import psycopg
+        from backend.postgres.pipeline import Pipeline
 
-        for name, method in telling(psycopg.Cursor, work).items():
-            monkeypatch.setattr(psycopg.Cursor, name, method)
+        run = Pipeline.run
+
+        def told(self, statements):
+            for sql, _ in statements:
+                work.runs(sql)
+            return run(self, statements)
+
+        monkeypatch.setattr(Pipeline, "run", told)
     return work
 
 

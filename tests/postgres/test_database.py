@@ -105,11 +105,13 @@ def test_locks_of_a_name_exclude_each_other_and_end_with_the_transaction(databas
     def second():
         with database.transaction() as tx:
             tx.lock("a")
+            tx.rows("SELECT 1")
             order.append("second")
         database.close()
 
     with database.transaction() as tx:
         tx.lock("a")
+        tx.rows("SELECT 1")
         thread = threading.Thread(target=second)
         thread.start()
         asleep(thread)

@@ -4,19 +4,19 @@ import bcrypt
 import pytest
 
 from backend.production import lanes
-from backend.production.lanes import INLINE, PASSWORDS, Lane, lane_of
+from backend.production.lanes import INLINE, PASSWORDS, PROBES, Lane, lane_of
 from backend.web.router import ANYONE, Access, Endpoint, Route, Router
 from tests.every_route import VALID, routes_of, send
 
-LOOP, POOL, _ = Lane
+LOOP, POOL, *_ = Lane
 VALID_ID = "0192f3c4-5b6a-7c8d-9e0f-a1b2c3d4e5f6"
 
 
-def get_health():
+def get_product():
     """Has the name of an inline handler."""
 
 
-THINGS = Router([Endpoint(Route("GET", "/things", get_health, ANYONE), print)])
+THINGS = Router([Endpoint(Route("GET", "/things", get_product, ANYONE), print)])
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_head_runs_where_its_get_does_and_a_request_without_a_route_in_the_poo
 
 
 def test_every_name_in_a_lane_is_a_handlers(api):
-    assert {route.handler.__name__ for route in api.app.routes} >= INLINE | PASSWORDS
+    assert {route.handler.__name__ for route in api.app.routes} >= INLINE | PASSWORDS | PROBES
 
 
 def test_an_inline_route_takes_no_lock_and_hashes_no_password(api, world, monkeypatch):

@@ -106,7 +106,8 @@ def values_of(annotation, name: str) -> list:
         hints = typing.get_type_hints(annotation)
         return [annotation(*(values_of(hints[field.name], field.name)[0] for field in fields(annotation)))]
     if origin is not None and issubclass(origin, typing.Mapping):
-        return [{}]
+        keys, values = arguments
+        return [{}] if values is object else [{values_of(keys, name)[0]: value for value in values_of(values, name)}]
     if origin is not None and issubclass(origin, typing.Iterable):
         return [tuple(values_of(arguments[0], name)[0] for _ in range(2))]
     if name == "sort":

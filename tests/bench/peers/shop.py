@@ -1,20 +1,20 @@
 """What both peers share: models, engine and transfer, in SQLAlchemy 2 as its documentation teaches.
 
-As careful as ours where that costs time (WAL, `synchronous=FULL`, foreign keys, a busy time-out of 5 s, the write lock
-taken before anything is read that the write depends on), and without what ours does besides: no rate limits, no
-idempotency keys, no events, no log.
+As careful as ours where that costs time (WAL, `synchronous=FULL`, foreign keys, a busy time-out of 5 s; the write lock,
+or on PostgreSQL the rows' locks, taken before anything is read that the write depends on), and without what ours does
+besides: no rate limits, no idempotency keys, no events, no log.
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
-from sqlalchemy import Engine, ForeignKey, Index, create_engine, event, select
+from sqlalchemy import BigInteger, Engine, ForeignKey, Index, create_engine, event, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
 
 
 class Base(DeclarativeBase):
-    pass
+    type_annotation_map: ClassVar = {int: BigInteger}  # amounts are 64 bits
 
 
 def new_id() -> str:
@@ -111,8 +111,13 @@ class Refused(Exception):
 
 
 def engine_of(database: str, threads: int) -> Engine:
-    """One a process, with a connection for each thread that may want one: none has to wait for another's."""
-    engine = create_engine(f"sqlite:///{database}", pool_size=threads, connect_args={"timeout": 5})
+    """One a process, with a connection for each thread that may want one: none has to wait for another's.
+
+    `database` is its URL.
+    """
+    if not database.startswith("sqlite"):
+        return create_engine(database, pool_size=threads)
+    engine = create_engine(database, pool_size=threads, connect_args={"timeout": 5})
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: object) -> None:
@@ -146,7 +151,9 @@ def transfer(
     session.connection(execution_options={"begin": "BEGIN IMMEDIATE"})
     found = {
         account.id: account
-        for account in session.scalars(select(Account).where(Account.id.in_([source_id, target_id])))
+        for account in session.scalars(
+            select(Account).where(Account.id.in_([source_id, target_id])).order_by(Account.id).with_for_update()
+        )
     }
     source, target = found.get(source_id), found.get(target_id)
     if source is None or target is None or source.owner_id != user_id:
