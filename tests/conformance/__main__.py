@@ -11,7 +11,6 @@ for a server that cannot be reached.
 
 import argparse
 import getpass
-import importlib
 import os
 import sys
 import time
@@ -20,7 +19,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from tests.conformance import report
-from tests.conformance.checks import Result, run
+from tests.conformance.checks import Result, results
 from tests.conformance.client import Client
 
 SECTIONS = (
@@ -31,15 +30,16 @@ SECTIONS = (
 
 def main() -> int:
     arguments = _arguments()
-    for section in SECTIONS:
-        importlib.import_module(f"tests.conformance.sections.{section}")
     api = Client(arguments.url, arguments.origin, _wait)
-    _reach(api, arguments.admin)
     found: list[Result] = []
-    for section in arguments.section or SECTIONS:
-        found += (of_section := run(api, section))
-        if not arguments.json:
-            print(report.section_text(of_section, sys.stdout.isatty()), flush=True)
+    try:
+        _log_in(api, arguments.admin)
+        for section in arguments.section or SECTIONS:
+            found += (of_section := results(api, section))
+            if not arguments.json:
+                print(report.section_text(of_section, sys.stdout.isatty()), flush=True)
+    except (OSError, HTTPException) as error:
+        _exit(f"{arguments.url} cannot be reached: {error or type(error).__name__}")
     print(report.as_json(arguments.url, found) if arguments.json else report.score_text(found))
     return 1 if report.score(found)["broken"] else 0
 
@@ -47,7 +47,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     about, _, more = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
-        "python -m tests.conformance", description=about, epilog=more,
+        "python -m tests.conformance", usage="%(prog)s URL [options]", description=about, epilog=more,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("url", metavar="URL", type=_url, help="where the server is, such as http://127.0.0.1:8000")
@@ -65,14 +65,16 @@ def _url(text: str) -> str:
     return text
 
 
-def _reach(api: Client, admin: str | None) -> None:
-    """Exit with one line and status 2 if the server or the admin's login cannot be had."""
+_url.__name__ = "URL"  # as argparse names it in an error
+
+
+def _log_in(api: Client, admin: str | None) -> None:
+    """Exit with one line and status 2 if the admin cannot log in. Raises OSError without a server."""
+    api.get("//healthz")
+    if not admin:
+        return
     try:
-        api.get("//healthz")
-        if admin:
-            api.log_in_admin(admin, os.environ.get("ADMIN_PASSWORD") or _asked(admin))
-    except (OSError, HTTPException) as error:
-        _exit(f"{api.url.geturl()} cannot be reached: {error or type(error).__name__}")
+        api.log_in_admin(admin, os.environ.get("ADMIN_PASSWORD") or _asked(admin))
     except (LookupError, TypeError, ValueError):
         _exit(f"{admin} cannot log in: is it the address and the password of an admin?")
 

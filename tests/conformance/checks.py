@@ -8,6 +8,7 @@
 Importing a section registers its checks. A check raises Broken if the promise does not hold; `expect…` do that.
 """
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -77,8 +78,9 @@ def _with_case(run: Callable[..., None], case: Any, api: Client) -> None:
     run(api, case)
 
 
-def run(api: Client, section: str) -> list[Result]:
-    """The results of a section's checks, which run one after the other."""
+def results(api: Client, section: str) -> list[Result]:
+    """The results of a section's checks, which run one after the other. Raises ConnectionRefusedError."""
+    importlib.import_module(f"tests.conformance.sections.{section}")
     return [_result(api, each) for each in CHECKS if each.section == section]
 
 
@@ -90,10 +92,12 @@ def _result(api: Client, each: Check) -> Result:
         return result("skipped", str(reason))
     except Broken as broken:
         return result("broken", broken.what, broken.expected, broken.came)
+    except ConnectionRefusedError:  # there is no server any more
+        raise
     except (OSError, HTTPException) as error:
         return result("broken", "the connection", "an answer", repr(error))
     except (LookupError, TypeError, ValueError, AttributeError) as error:  # an answer of another shape
-        return result("broken", f"the answer to {api.last_request}", "the shape that the contract gives it", repr(error))
+        return result("broken", f"the answer to {api.last_request}", "the shape in the contract", repr(error))
     return result("holds")
 
 

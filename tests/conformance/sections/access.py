@@ -47,7 +47,8 @@ def what_belongs_to_another_is_404(api: Client) -> None:
     items = [{"productId": product["id"], "quantity": 1}]
     order = expect_data(api.post("/orders", api.ada, {"accountId": account, "items": items}), 201)["id"]
     transaction = expect_data(api.get(f"/accounts/{account}/transactions", api.ada))[0]["id"]
-    for path in (f"/accounts/{account}", f"/accounts/{account}/transactions", f"/transactions/{transaction}", f"/orders/{order}"):
+    mine = f"/accounts/{account}"
+    for path in (mine, f"{mine}/transactions", f"/transactions/{transaction}", f"/orders/{order}"):
         expect_data(api.get(path, api.ada))
         expect_error(api.get(path, api.grace), 404, "NOT_FOUND")
         expect_data(api.get(path, api.admin))
@@ -55,7 +56,7 @@ def what_belongs_to_another_is_404(api: Client) -> None:
 
 
 @check
-def nobody_spends_anothers_money(api: Client) -> None:
+def the_money_of_another_cannot_be_spent(api: Client) -> None:
     """A transfer from another's account is 404, for admins too."""
     account, to = api.account(api.ada, 1000), api.account(api.grace)
     body = {"fromAccountId": account, "toAccountId": to, "amount": 1}

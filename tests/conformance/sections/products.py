@@ -8,7 +8,7 @@ FIELDS = {"id", "sku", "name", "unitPrice", "currency", "stock", "version", "cre
 
 @check
 def a_product_is_made(api: Client) -> None:
-    """POST `/products` answers 201 with a Product, which everybody can read."""
+    """POST `/products` answers 201 with a Product, which every caller can read."""
     product = api.product(price=125, stock=3)
     expect("its fields", FIELDS, set(product))
     expect("price, stock, version", (125, 3, 1), (product["unitPrice"], product["stock"], product["version"]))

@@ -98,7 +98,7 @@ def the_list_of_logins(api: Client) -> None:
 
 @check
 def one_login_ends(api: Client) -> None:
-    """DELETE `/auth/sessions/{id}` ends that login alone; a second time it is 404, as is a stranger's or an absent one."""
+    """DELETE `/auth/sessions/{id}` ends that login alone. An ended session is 404, as is a foreign or an absent one."""
     login = api.log_in(api.grace.email)
     [current] = [each for each in expect_data(api.get("/auth/sessions", login)) if each["current"]]
     path = f"/auth/sessions/{current['id']}"
@@ -111,7 +111,7 @@ def one_login_ends(api: Client) -> None:
 
 @check
 def all_logins_end(api: Client) -> None:
-    """DELETE `/auth/sessions` ends all logins of the caller, and nobody else's."""
+    """DELETE `/auth/sessions` ends all logins of the caller, and of no other user."""
     person = api.sign_up("Leaving")
     again = api.log_in(person.email)
     expect_data(api.delete("/auth/sessions", again), 204)
