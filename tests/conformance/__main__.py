@@ -10,6 +10,7 @@ for a server that cannot be reached.
 """
 
 import argparse
+import contextlib
 import getpass
 import os
 import sys
@@ -51,7 +52,7 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("url", metavar="URL", type=_url, help="where the server is, such as http://127.0.0.1:8000")
-    parser.add_argument("--admin", metavar="EMAIL", help="an admin; without one, half of the checks are left out")
+    parser.add_argument("--admin", metavar="EMAIL", help="an admin; without one, some checks are left out")
     parser.add_argument("--origin", default="", help="an origin that the server's CORS settings allow")
     parser.add_argument("--section", action="append", choices=SECTIONS, help="only this one; may be repeated")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -59,13 +60,11 @@ def _arguments() -> argparse.Namespace:
 
 
 def _url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # `port` raises ValueError
-        raise ValueError(text)
-    return text
-
-
-_url.__name__ = "URL"  # as argparse names it in an error
+    with contextlib.suppress(ValueError):  # of a port that is none
+        parts = urlsplit(text)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return text
+    raise argparse.ArgumentTypeError(f"{text!r} is no URL such as http://127.0.0.1:8000")
 
 
 def _log_in(api: Client, admin: str | None) -> None:
@@ -75,7 +74,7 @@ def _log_in(api: Client, admin: str | None) -> None:
         return
     try:
         api.log_in_admin(admin, os.environ.get("ADMIN_PASSWORD") or _asked(admin))
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, ValueError):
         _exit(f"{admin} cannot log in: is it the address and the password of an admin?")
 
 

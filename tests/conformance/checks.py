@@ -63,7 +63,7 @@ def check_each(cases: Mapping[str, Any]) -> Callable[[Callable[..., None]], Call
 
     def register(run: Callable[..., None]) -> Callable[..., None]:
         for name, case in cases.items():
-            CHECKS.append(_check(run, f"{run.__name__}: {name}", partial(_with_case, run, case)))
+            CHECKS.append(_check(run, f"{run.__name__}: {name}", lambda api, case=case: run(api, case)))
         return run
 
     return register
@@ -72,10 +72,6 @@ def check_each(cases: Mapping[str, Any]) -> Callable[[Callable[..., None]], Call
 def _check(function: Callable[..., None], name: str, run: Callable[[Client], None]) -> Check:
     promise = " ".join((function.__doc__ or "").split())
     return Check(function.__module__.rpartition(".")[2], name.replace("_", " "), promise, run)
-
-
-def _with_case(run: Callable[..., None], case: Any, api: Client) -> None:
-    run(api, case)
 
 
 def results(api: Client, section: str) -> list[Result]:

@@ -33,10 +33,17 @@ class Answer:
 
     @cached_property
     def json(self) -> Any:
-        return json.loads(self.body)
+        """Raises ValueError, with the answer, if it is no JSON."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            raise ValueError(f"no JSON: {self}") from None
 
     @property
     def data(self) -> Any:
+        """Raises LookupError, with the answer, if it is no success."""
+        if "data" not in self.json:
+            raise LookupError(f"no data: {self}")
         return self.json["data"]
 
     @property
@@ -131,7 +138,7 @@ class Client:
         return self.log_in(self.address(name))
 
     def log_in_admin(self, email: str, password: str) -> None:
-        """Set `admin`. Raises KeyError if there is no such login."""
+        """Set `admin`. Raises LookupError or ValueError if there is no such login."""
         self._admin = self.log_in(email, password)
 
     @property

@@ -16,9 +16,10 @@ import pytest
 
 from tests.cli.running import ROOT, development_server, run
 from tests.conformance.__main__ import SECTIONS
-from tests.conformance.checks import results
+from tests.conformance.checks import Result, results
 from tests.conformance.client import PASSWORD, Client
 from tests.conformance.faulty_server import FAULTS, Fault, FaultyServer, Reply, Request, Send, logout_does_nothing
+from tests.conformance.report import section_text
 
 ADMIN = "root@example.com"
 ORIGIN = "https://app.example"
@@ -128,6 +129,26 @@ def test_a_broken_promise_is_shown_with_what_was_expected_and_what_came(behind_a
     assert "\x1b" not in done.stdout
 
 
+def test_an_answer_that_is_no_json_is_shown(behind_a_proxy, alone):
+    def a_page_of_html(request: Request, send: Send, memory: dict[str, Any]) -> Reply:
+        return (
+            Reply(500, {"content-type": "text/html"}, b"<h1>Oh no</h1>")
+            if "/nothing" in request.path
+            else send(request)
+        )
+
+    with faulty_server(behind_a_proxy, [a_page_of_html], 203) as url:
+        done = conformance(alone, url, "--section", "conventions")
+    assert done.returncode == 1
+    assert "no JSON: 500 <h1>Oh no</h1>" in done.stdout
+
+
+def test_colours_are_for_terminals():
+    results = [Result("orders", "an order", "Promise.", "broken", "POST /orders", "201", "500")]
+    assert "\x1b[31m  ✗ an order\x1b[0m" in section_text(results, colour=True)
+    assert "\x1b" not in section_text(results, colour=False)
+
+
 def test_a_limit_is_waited_for(behind_a_proxy):
     """The request is sent again after Retry-After, and the check does not notice."""
 
@@ -142,8 +163,9 @@ def test_a_limit_is_waited_for(behind_a_proxy):
 
 
 @pytest.mark.parametrize(("arguments", "line"), [
-    (["nowhere"], "error: argument URL: invalid URL value: 'nowhere'"),
-    (["http://127.0.0.1:0"], "error: argument URL: invalid URL value: 'http://127.0.0.1:0'"),
+    (["nowhere"], "error: argument URL: 'nowhere' is no URL such as "),
+    (["http://127.0.0.1:0"], "error: argument URL: 'http://127.0.0.1:0' is no URL such as "),
+    (["http://127.0.0.1:http"], "error: argument URL: 'http://127.0.0.1:http' is no URL such as "),
     (["http://127.0.0.1:{free}"], "http://127.0.0.1:{free} cannot be reached: "),
     (["{url}", "--admin", "nobody@example.com"], "nobody@example.com cannot log in: "),
     (["{url}", "--section", "coffee"], "error: argument --section: invalid choice: 'coffee'"),
