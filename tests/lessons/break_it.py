@@ -75,7 +75,7 @@ BREAK_IT = (
         "if tx.now - used.used_at > self._grace:",
         "if False:",
         "tests/journeys/test_refresh_rotation.py::test_the_grace_is_a_setting[core]",
-        "(200, None) == (401, 'UNAUTHORIZED')",
+        "[200 OK]>, status = 401",
     ),
     BreakIt(
         "The revocation outlives its own 401",
@@ -83,7 +83,7 @@ BREAK_IT = (
         'self._events.publish(tx, "session.reuse_detected", session, identity.user.id)',
         'raise Unauthorized("revoked")',
         "tests/journeys/test_refresh_rotation.py::test_after_the_grace_a_used_token_ends_the_login_for_good[core]",
-        "(200, None) == (401, 'UNAUTHORIZED')",
+        "[200 OK]>, status = 401",
     ),
     BreakIt(
         "A refresh token is no access token",
@@ -99,7 +99,7 @@ BREAK_IT = (
         "if identity is None or not _is_live(identity, self._database.now()):",
         "if identity is None:",
         "tests/journeys/test_logins.py::test_a_logout_ends_only_its_login[core]",
-        "(200, None) == (401, 'UNAUTHORIZED')",
+        "[200 OK]>, status = 401",
     ),
     BreakIt(
         "Password hashing",
@@ -207,7 +207,7 @@ BREAK_IT = (
         "from backend.production.cache import CoherentCache",
         "from backend.infrastructure.cache import LruCache as CoherentCache",
         "tests/journeys/test_revocation.py::test_the_next_request_to_any_worker_is_refused[production-deactivation]",
-        "(200, None) == (401, 'UNAUTHORIZED')",
+        "[200 OK]>, status = 401",
     ),
     BreakIt(
         "Rate limit over workers",
