@@ -4,14 +4,14 @@ from typing import Any
 
 from werkzeug.test import TestResponse
 
-Refusal = tuple[int, str, set[str]]
+Refusal = tuple[int, str | None, set[str]]
 
 NOT_FOUND: Refusal = (404, "NOT_FOUND", set())
 
 
-def error_of(answer: TestResponse) -> tuple[int, str]:
-    """Status and code."""
-    return answer.status_code, answer.json["error"]["code"]
+def error_of(answer: TestResponse) -> tuple[int, str | None]:
+    """Status and code; None if the answer is no error."""
+    return answer.status_code, (answer.json or {}).get("error", {}).get("code")
 
 
 def refusal(answer: TestResponse) -> Refusal:
@@ -32,5 +32,6 @@ def details(answer: TestResponse, status: int = 422, code: str = "VALIDATION_ERR
 
 def reason(answer: TestResponse) -> str:
     """The reason of a 401. Raises AssertionError if the answer is no 401 with a challenge."""
+    found = details(answer, 401, "UNAUTHORIZED")["reason"]
     assert answer.headers["WWW-Authenticate"].startswith("Bearer")
-    return details(answer, 401, "UNAUTHORIZED")["reason"]
+    return found
