@@ -9,6 +9,7 @@ from backend.domain import Timestamp
 from backend.operations import housekeeping as module
 from backend.postgres.database import PostgresTx
 from backend.postgres.housekeeping import HostsHousekeeping
+from backend.postgres.pipeline import Pipeline
 from backend.repositories import idempotency_keys, oldest, sessions
 from backend.settings import Settings
 from tests.waiting import wait_until
@@ -148,7 +149,7 @@ def test_a_batch_finds_its_rows_by_an_index(url, table):
     with psycopg.connect(url, options="-c session_replication_role=replica") as connection:
         connection.execute(f"INSERT INTO {table} SELECT {FILLED[table]} FROM generate_series(1, 50000) AS n")
         connection.execute(f"ANALYZE {table}")
-        tx = Planned(connection, Timestamp(0))
+        tx = Planned(Pipeline(connection), Timestamp(0))
         PRUNE.get(table, lambda tx: oldest.prune(tx, table, 50, 50))(tx)
         connection.rollback()
     assert "Index Scan" in tx.plan
