@@ -144,6 +144,20 @@ class PostgresDatabase(Database):
     def close(self) -> None:
         self._mine.slot.close()
 
+    def keep_no_connection(self) -> None:
+        """The calling thread closes its connection now, and from now on at the end of each block."""
+        self._mine.brief = True
+        self.close()
+
+    @contextmanager
+    def _block(self) -> Iterator[None]:
+        with super()._block():
+            try:
+                yield
+            finally:
+                if self._mine.brief:
+                    self.close()
+
     @contextmanager
     def _write(self, seconds: float) -> Iterator[Tx]:
         """`lock_timeout` bounds the waits, each by itself, so `seconds` is not used. Their time is part of the work."""
@@ -209,7 +223,7 @@ class _Mine(threading.local):
     """The connection of one thread."""
 
     def __init__(self) -> None:
-        self.slot = _Slot()
+        self.slot, self.brief = _Slot(), False
 
 
 class _Slot:

@@ -16,8 +16,10 @@ from backend.postgres.database import PostgresDatabase
 from backend.postgres.housekeeping import HostsHousekeeping
 from backend.postgres.in_time import InTime
 from backend.postgres.migrations import check_schema, check_schema_of
+from backend.postgres.passwords import BriefPasswords
 from backend.postgres.rate_limiter import HostsRateLimiter
 from backend.production import log_queue
+from backend.production.byte_locks import ByteLocks
 from backend.production.error_responses import refused
 from backend.production.passwords import SharedPasswords, shared_password_locks
 from backend.production.rate_limiter import shared_limiter
@@ -33,7 +35,9 @@ def create_app(settings: Settings | None = None) -> App:
     log_queue.configure(settings.log_level)
     with suppress(SettingsError):
         check_schema(settings.postgres_url or "")
-    return App(settings, with_operations(settings, postgres_tools(settings), refused, HostsHousekeeping))
+    tools = postgres_tools(settings)
+    tools = replace(tools, passwords=BriefPasswords(tools.database, *_bcrypt(settings)))
+    return App(settings, with_operations(settings, tools, refused, HostsHousekeeping))
 
 
 def create_core_app(settings: Settings) -> App:
@@ -50,10 +54,13 @@ def create_core_app(settings: Settings) -> App:
 
 def postgres_tools(settings: Settings, clock: Callable[[], float] = time.time) -> Tools:
     """The tools of one worker."""
-    passwords = SharedPasswords(settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks())
-    log_request = log_queue.standard_error().log_request
+    passwords, log_request = SharedPasswords(*_bcrypt(settings)), log_queue.standard_error().log_request
     tools = replace(core_tools(settings, clock), limiter=shared_limiter(), passwords=passwords, log_request=log_request)
     return _on_postgres(settings, tools)
+
+
+def _bcrypt(settings: Settings) -> tuple[int, int, ByteLocks]:
+    return settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks()
 
 
 def _on_postgres(settings: Settings, tools: Tools) -> Tools:

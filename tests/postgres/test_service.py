@@ -3,13 +3,16 @@
 import os
 import random
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from statistics import median
 
 import psycopg
 import pytest
 
 from backend.postgres.migrations import migrate
-from tests.conftest import SECRET, Api
+from tests.conftest import PASSWORD, SECRET, Api
 from tests.operations.metrics.scraping import scrape
 from tests.postgres_server import BINARIES, Server
 from tests.production.load import Load
@@ -107,6 +110,32 @@ def test_a_killed_worker_under_load_costs_no_answered_transfer(serve, api, setti
         load.over = True
         load.join()
     assert wrong_in(settings.postgres_url, load.acknowledged, load.refused) == []
+
+
+def test_threads_that_wait_for_bcrypt_hold_no_connection(serve, api, settings, outsider):
+    ada, _ = furnished(api)
+    logins = 40
+    with serve(settings.postgres_url, BCRYPT_ROUNDS="12", RATE_LIMIT_AUTH="off") as server:
+
+        def log_in():
+            return call(server, "POST", "/auth/login", json_={"email": ada.email, "password": PASSWORD}).status
+
+        before = connections(outsider)
+        with ThreadPoolExecutor(logins) as pool:
+            answers = [pool.submit(log_in) for _ in range(logins)]
+            seen = []
+            while not all(answer.done() for answer in answers):
+                seen.append(connections(outsider))
+                time.sleep(0.01)
+        assert {answer.result() for answer in answers} == {200}
+        assert median(seen) < before + logins / 2
+
+
+def connections(outsider):
+    """How many the service holds."""
+    named = """SELECT count(*) FROM pg_stat_activity
+               WHERE application_name = 'reference-backend' AND datname = current_database()"""
+    return outsider.execute(named).fetchone()[0]
 
 
 def test_a_crash_of_the_database_under_load_loses_nothing_that_was_answered(serve, own_server, settings, clock):
