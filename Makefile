@@ -12,7 +12,7 @@ ON_POSTGRES = $(addprefix tests/,postgres journeys services delivery web openapi
 PYTEST = $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
 unexport PYTHONDONTWRITEBYTECODE  # else each of these processes, and each server under test, compiles all files again
 
-.PHONY: help setup run serve migrate demo test test-core test-postgres drill lessons lesson check audit contract bench bench-quick
+.PHONY: help setup run serve migrate demo lab test test-core test-postgres drill lessons lesson check audit contract bench bench-quick
 
 help:  ## list these commands; `make` alone does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

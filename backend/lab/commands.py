@@ -1,4 +1,7 @@
-"""The commands `trace` and `lab`.
+"""The commands `lab` and `trace`.
+
+`lab` serves the lab on a database of its own, beside the one of the settings, which it does not touch. The development
+server runs it, so a change of the code shows in the next request.
 
 `trace` sends one request to the application in this process and prints what happened as a tree. The request is a real
 one on the database of the settings: what it writes stays. With `--as` it carries a token of a session of its own, which
@@ -8,22 +11,38 @@ ends with the command.
 import re
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
+from dataclasses import replace
 
 from werkzeug.test import Client
 
+from backend.cli import development_server
 from backend.errors import BadRequest
-from backend.infrastructure.migrations import check_database
+from backend.infrastructure.migrations import check_database, write_gate
 from backend.lab.backstage import Backstage
 from backend.lab.report import report, tree
-from backend.lab.wiring import Tracing, traced_app
-from backend.settings import Settings
+from backend.lab.tracing import Tracing
+from backend.lab.wiring import create_app, traced_app
+from backend.settings import Settings, SettingsError
 
 TRACE = "send one request and print what it does as a tree: layers, caches, statements with their plans"
 LAB = "serve the lab on BIND, which must be on loopback, with a database of its own"
 
+LOOPBACK = re.compile(r"(127\.0\.0\.1|\[::1\]):[0-9]+|fd://[0-9]+")
+
 
 def lab(settings: Settings) -> None:
-    raise NotImplementedError
+    """Serve the lab until SIGINT or SIGTERM. Raises SettingsError for an address that is not of loopback."""
+    [bind, *others] = settings.bind
+    if others or not LOOPBACK.fullmatch(bind):
+        raise SettingsError(
+            f"BIND was {','.join(settings.bind)!r}; for the lab it must be 127.0.0.1:PORT or [::1]:PORT"
+        )
+    own = settings.database_path.parent / "lab" / "app.db"
+    if not bind.startswith("fd://"):  # which is a restart after the code has changed
+        print(f"The lab is at http://{bind}/lab, with the database {own}", flush=True)
+    # No mail and no webhook leaves the lab. The grace is long, so that a slow machine shows the same storms.
+    settings = replace(settings, database_path=own, smtp_url=None, webhook_urls=(), refresh_grace_seconds=60)
+    development_server.serve(create_app, settings)
 
 
 def add_trace(parser: ArgumentParser) -> None:
@@ -40,6 +59,7 @@ def trace(settings: Settings, request: Namespace) -> None:
     check_database(settings.database_path)
     tracing = Tracing()
     with ExitStack() as ending:
+        ending.enter_context(write_gate(settings.database_path))  # a server may be running on the database
         headers = {}
         if email is not None:
             backstage = Backstage(settings)

@@ -1,40 +1,33 @@
 """Puts the lab into the application: its seams in place of the core's tools, a trace of each request, and the page."""
 
-from collections import OrderedDict
 from dataclasses import replace
 
 from app import App, Tools, core_tools
+from backend.infrastructure import logs
 from backend.infrastructure.cache import LruCache, NoCache
-from backend.lab.calls import recorded
-from backend.lab.report import server_timing
+from backend.infrastructure.migrations import check_database
+from backend.lab.backstage import Backstage
+from backend.lab.guard import loopback_only
+from backend.lab.pages import LabRoutes
+from backend.lab.people import seed
 from backend.lab.seams import TracedCache, TracedDatabase, TracedLimiter
-from backend.lab.trace import Trace, traced
+from backend.lab.targets import Targets
+from backend.lab.tracing import Tracing
 from backend.settings import Settings
-from backend.web.middleware import Handle
-from backend.web.request import Request
-from backend.web.response import Response
-
-KEPT = 200  # traces
 
 
-class Tracing:
-    """Middleware that traces each request. `traces` are the last ones by the id of their request."""
-
-    def __init__(self) -> None:
-        self.traces: OrderedDict[str, Trace] = OrderedDict()
-
-    def middleware(self, next_handler: Handle) -> Handle:
-        def handle(request: Request) -> Response:
-            with recorded() as trace, traced("request", f"{request.method} {request.path}") as span:
-                response = next_handler(request)
-                span.detail["status"] = response.status
-            self.traces[request.id] = trace
-            while len(self.traces) > KEPT:
-                self.traces.popitem(last=False)
-            response.headers.append(("Server-Timing", server_timing(trace)))
-            return response
-
-        return handle
+def create_app(settings: Settings) -> App:
+    """The lab: the core's application, traced, with `/lab`. Raises SchemaMismatch for a database not migrated."""
+    logs.configure(settings.log_level, settings.development)
+    check_database(settings.database_path)
+    tracing, backstage = Tracing(), Backstage(settings)
+    targets = Targets(backstage)
+    tools = traced_tools(settings, tracing)
+    routes = LabRoutes(tracing, backstage, targets, settings.database_path).table()
+    middleware = [loopback_only, *tools.middleware]
+    app = App(settings, replace(tools, routes=routes, middleware=middleware, background=[targets]))
+    seed(app, backstage)
+    return app
 
 
 def traced_tools(settings: Settings, tracing: Tracing) -> Tools:

@@ -8,7 +8,8 @@ import pytest
 
 from app import App
 from backend.lab.report import report
-from backend.lab.wiring import Tracing, traced_app
+from backend.lab.tracing import Tracing
+from backend.lab.wiring import traced_app
 from backend.settings import Limit, Settings
 from tests.conftest import Api
 
