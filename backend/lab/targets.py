@@ -108,9 +108,7 @@ class _Server:
         environment = os.environ | SETTINGS | {"DATABASE_URL": f"sqlite:///{database}", "BIND": f"{HOST}:0"}
         options = ["--bind", f"{HOST}:0", "--threads", "8"]
         with log.open("wb") as errors:
-            process = subprocess.Popen(
-                [*command, *options], cwd=ROOT, env=environment, stderr=errors, start_new_session=True
-            )
+            process = subprocess.Popen([*command, *options], cwd=ROOT, env=environment, stderr=errors)
         self._ending.callback(_end, process)
         address = HOST, _port(process, log)
         Arena(address, backstage, WORKERS).read_by_each_worker("/healthz")

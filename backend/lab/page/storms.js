@@ -93,7 +93,7 @@ function table(requests) {
   for (const each of requests) {
     const answer = each.status === 0 ? "no answer" : [each.status, each.note].filter(Boolean).join(", ");
     const label = each.label.replace(/[0-9a-f]{8}-[0-9a-f-]{27}/, "{id}");
-    const worker = workers.length > 1 ? `worker ${workers.indexOf(each.worker) + 1}` : "the lab";
+    const worker = each.worker ? `worker ${workers.indexOf(each.worker) + 1}` : "the lab";
     const key = JSON.stringify([label, answer, classOf(each), worker]);
     counts.set(key, (counts.get(key) ?? 0) + 1);
   }

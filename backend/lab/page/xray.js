@@ -106,7 +106,8 @@ function show(answer, text, report) {
   const statements = report.spans.filter((span) => span.layer === "sql").length;
   const whole = report.spans[0].ms;
   byId("result").hidden = false;
-  byId("summary").textContent = `${answer.status} ${answer.statusText} · ${milliseconds(whole)} · ${statements} statements`;
+  const count = `${statements} statement${statements === 1 ? "" : "s"}`;
+  byId("summary").textContent = `${answer.status} ${answer.statusText} · ${milliseconds(whole)} · ${count}`;
   byId("summary").className = answer.ok ? "good" : "bad";
   const headers = [...answer.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
   byId("answer").textContent = `${headers}\n\n${pretty(text)}`;
