@@ -14,6 +14,7 @@ follows the commit. Of a lookup in a cache one sees which of these it was:
 """
 
 import re
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import CodeType
@@ -142,6 +143,9 @@ class TracedCache:
         def loading(tx: Tx) -> T | None:
             nonlocal loaded
             loaded = True
+            if isinstance(self._cache, LruCache) and (trace := current.get()) and trace.slow_load:
+                with traced("cache", "the lab makes this load slow"):
+                    time.sleep(trace.slow_load)
             return load(tx)
 
         shown = " ".join(map(str, key)) if isinstance(key, tuple) else str(key)

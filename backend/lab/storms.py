@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from backend.lab.arena import Answer, Arena, Ask
 from backend.lab.backstage import Login
+from backend.lab.tracing import SLOW_LOAD
 
 API = "/api/v1"
 EUROS = 1000_00  # cents: what an account begins with
@@ -38,12 +39,11 @@ class Storm(NamedTuple):
 def cold_key(arena: Arena) -> Outcome:
     path = f"{API}/products/{_product(arena, stock=1)}"
     by = arena.backstage.new_user()
-    answers = arena.storm([Ask("GET", path, by)] * 50)
+    answers = arena.storm([Ask("GET", path, by, headers={SLOW_LOAD: "0.2"})] * 50)
     seen = Counter(_cache_outcome(answer) for answer in answers)
     holds = seen["miss"] == 1 and {answer.status for answer in answers} == {200}
-    figures = (
-        f"{len(answers)} requests, {seen['miss']} load; {seen['coalesced']} joined it, {seen['hit']} found its value"
-    )
+    loads = _count(seen["miss"], "load")
+    figures = f"{len(answers)} requests, {loads}; {seen['coalesced']} joined it, {seen['hit']} found its value"
     return Outcome(holds, figures, _cache_outcome)
 
 
@@ -70,7 +70,11 @@ def refreshes(arena: Arena) -> Outcome:
     successors = {answer.data["refreshToken"] for answer in answers if answer.status == 200}
     usable = [arena.ask(*ask._replace(body={"refreshToken": successor})).status for successor in successors]
     holds = {answer.status for answer in answers} == {200} and usable == [200]
-    return Outcome(holds, f"{len(answers)} refreshes, {len(successors)} successor, which is good for the next refresh")
+    succeeded = sum(answer.status == 200 for answer in answers)
+    different = _count(len(successors), "different token")
+    return Outcome(
+        holds, f"{succeeded} of {len(answers)} refreshes succeed, with {different}; the next refresh gets {usable}"
+    )
 
 
 def thief(arena: Arena) -> Outcome:
@@ -136,12 +140,15 @@ def retries(arena: Arena) -> Outcome:
     admin = arena.backstage.new_user(admin=True)
     (by, source), (_, target) = (_rich_user(arena, admin) for _ in range(2))
     body = {"fromAccountId": source, "toAccountId": target, "amount": 500}
-    answers = arena.storm([Ask("POST", f"{API}/transfers", by, body, key="lunch-1")] * 20)
+    answers = arena.storm([Ask("POST", f"{API}/transfers", by, body, {"Idempotency-Key": "lunch-1"})] * 20)
     made = {answer.data["id"] for answer in answers if answer.status == 201}
     replayed = sum("idempotency-replayed" in answer.headers for answer in answers)
     paid = EUROS - _balance(arena, by, source)
     holds = len(made) == 1 and replayed == 19 and paid == 500
-    return Outcome(holds, f"20 requests with one key: {len(made)} transfer, {replayed} replays, {_money(paid)} paid")
+    return Outcome(
+        holds,
+        f"20 requests with one key: {_count(len(made), 'transfer')}, {_count(replayed, 'replay')}, {_money(paid)} paid",
+    )
 
 
 def one_truth(arena: Arena) -> Outcome:
@@ -212,6 +219,10 @@ def _rich_user(arena: Arena, admin: Login) -> tuple[Login, str]:
 
 def _balance(arena: Arena, by: Login, account: str) -> int:
     return int(arena.ask("GET", f"{API}/accounts/{account}", by).data["balance"])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _money(cents: int) -> str:

@@ -26,7 +26,7 @@ from backend.settings import Settings
 ROOT = Path(__file__).parents[2]
 HOST = "127.0.0.1"
 WORKERS = 2
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 GUNICORN = [sys.executable, "-m", "gunicorn"]
 COMMANDS = {
     "core": [*GUNICORN, "-k", "gthread", "backend.lab.targets:core()"],
@@ -106,7 +106,7 @@ class _Server:
         backstage = Backstage(Settings(database))
         self._ending.callback(backstage.close)
         environment = os.environ | SETTINGS | {"DATABASE_URL": f"sqlite:///{database}", "BIND": f"{HOST}:0"}
-        options = ["--bind", f"{HOST}:0", "--threads", "8"]
+        options = ["--bind", f"{HOST}:0", "--threads", "8", "--timeout", "600"]
         with log.open("wb") as errors:
             process = subprocess.Popen([*command, *options], cwd=ROOT, env=environment, stderr=errors)
         self._ending.callback(_end, process)
@@ -116,7 +116,7 @@ class _Server:
 
 
 def _port(process: "subprocess.Popen[bytes]", log: Path) -> int:
-    """The port that it listens on. Raises Unavailable with the log's last line if it ends, or takes a minute."""
+    """The port that it listens on. Raises Unavailable with the log's last line if it ends, or takes two minutes."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and process.poll() is None:
         if match := re.search(r"Listening at: \S+?:(\d+) ", log.read_text()):

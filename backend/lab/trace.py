@@ -38,6 +38,7 @@ class Trace:
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
+        self.slow_load = 0.0  # seconds that a load into the cache takes more
         self._open: list[Span] = []
 
     def begin(self, span: Span) -> None:

@@ -214,3 +214,14 @@ def test_an_application_without_the_lab_has_no_trace_of_it(settings, clock):
         "backend.infrastructure.database", "backend.infrastructure.cache",
     }  # fmt: skip
     app.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "slow"), [("0.01", True), ("0", False), ("99", False), ("nan", False), ("-0.1", False)]
+)
+def test_a_load_can_be_made_slow_within_bounds_and_a_hit_cannot(api, admin, seen, sent, slow):
+    product = api.product(admin)
+    answers = [api.get(f"/products/{product}", admin, headers={"X-Lab-Slow-Load": sent}) for _ in range(2)]
+    told = [[span for span in of_layer(seen(answer), "cache") if "slow" in span["name"]] for answer in answers]
+    assert [len(spans) for spans in told] == [int(slow), 0]
+    assert all(span["ms"] >= 10 for span in told[0])
