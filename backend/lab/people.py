@@ -13,8 +13,6 @@ API = "/api/v1"
 PASSWORD = "a quiet harbour"  # noqa: S105 - of users of the lab's own database, shown on its page
 NAMES = ("Root", "Ada", "Grace")  # Root is an admin
 PRODUCTS = (("TEA", "Tea", 250, 100), ("CUP", "Cup", 900, 1))  # SKU, name, cents, stock
-
-
 SKUS = {sku for sku, *_ in PRODUCTS}
 
 

@@ -37,6 +37,7 @@ class Storm(NamedTuple):
 
 
 def cold_key(arena: Arena) -> Outcome:
+    """A product that no cache has yet. The lab makes its load slow, so that the requests meet in it."""
     path = f"{API}/products/{_product(arena, stock=1)}"
     by = arena.backstage.new_user()
     answers = arena.storm([Ask("GET", path, by, headers={SLOW_LOAD: "0.2"})] * 50)
@@ -48,6 +49,7 @@ def cold_key(arena: Arena) -> Outcome:
 
 
 def burst(arena: Arena) -> Outcome:
+    """One user, until each worker refuses. What becomes free again meanwhile is allowed for."""
     by = arena.backstage.new_user()
     first = arena.ask("GET", f"{API}/products", by)
     quota, window = map(
@@ -64,6 +66,7 @@ def burst(arena: Arena) -> Outcome:
 
 
 def refreshes(arena: Arena) -> Outcome:
+    """All within the grace. The one successor must be good for the next refresh."""
     token = arena.backstage.new_user().tokens.refresh_token
     ask = _refresh(arena, token)
     answers = arena.storm([ask] * 20)
@@ -78,6 +81,7 @@ def refreshes(arena: Arena) -> Outcome:
 
 
 def thief(arena: Arena) -> Outcome:
+    """The first of three tokens again, while the owner reads."""
     owner = arena.backstage.new_user()
     tokens = [owner.tokens.refresh_token]
     for _ in range(2):
@@ -96,6 +100,7 @@ def thief(arena: Arena) -> Outcome:
 
 
 def crossing(arena: Arena) -> Outcome:
+    """25 transfers each way. The balances must be what the successful answers say."""
     admin = arena.backstage.new_user(admin=True)
     ada, grace = (_rich_user(arena, admin) for _ in range(2))
     asks = [
@@ -124,6 +129,7 @@ def crossing(arena: Arena) -> Outcome:
 
 
 def last_item(arena: Arena) -> Outcome:
+    """The stock and the account are read afterwards."""
     admin = arena.backstage.new_user(admin=True)
     by, account = _rich_user(arena, admin)
     product = _product(arena, stock=1)
@@ -137,6 +143,7 @@ def last_item(arena: Arena) -> Outcome:
 
 
 def retries(arena: Arena) -> Outcome:
+    """The account is read afterwards."""
     admin = arena.backstage.new_user(admin=True)
     (by, source), (_, target) = (_rich_user(arena, admin) for _ in range(2))
     body = {"fromAccountId": source, "toAccountId": target, "amount": 500}
@@ -152,6 +159,7 @@ def retries(arena: Arena) -> Outcome:
 
 
 def one_truth(arena: Arena) -> Outcome:
+    """Each worker has read the product before its change, and reads it after the answer to the change."""
     admin = arena.backstage.new_user(admin=True)
     path = f"{API}/products/{_product(arena, stock=10)}"
     arena.read_by_each_worker(path, "before")  # now each worker has it in its cache

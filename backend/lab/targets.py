@@ -11,9 +11,11 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from app import App, core_tools
 from backend.errors import Unavailable
@@ -21,7 +23,7 @@ from backend.infrastructure import logs
 from backend.infrastructure.migrations import migrate
 from backend.lab.arena import Arena, worker_header
 from backend.lab.backstage import Backstage
-from backend.settings import Settings
+from backend.settings import VARIABLES, Settings
 
 ROOT = Path(__file__).parents[2]
 HOST = "127.0.0.1"
@@ -32,6 +34,7 @@ COMMANDS = {
     "core": [*GUNICORN, "-k", "gthread", "backend.lab.targets:core()"],
     "production": [*GUNICORN, "-c", "python:backend.gunicorn_conf", "backend.lab.targets:production()"],
 }
+OPTIONS = ["--bind", f"{HOST}:0", "--threads", "8", "--timeout", "600"]
 TARGETS = ("lab", *COMMANDS)
 SETTINGS = {
     "WEB_CONCURRENCY": str(WORKERS), "RATE_LIMIT_DEFAULT": "100/60", "RATE_LIMIT_AUTH": "off", "BCRYPT_ROUNDS": "4",
@@ -53,6 +56,14 @@ def production() -> App:
     settings = Settings.from_environment()
     logs.configure(settings.log_level, development=False)
     return App(settings, replace(production_tools(settings), middleware=[worker_header]))
+
+
+class _Server(NamedTuple):
+    backstage: Backstage
+    address: tuple[str, int]
+
+    def arena(self) -> Arena:
+        return Arena(self.address, self.backstage, WORKERS)
 
 
 class Targets:
@@ -78,41 +89,30 @@ class Targets:
             return Arena(own_address, self._own)
         with self._lock:
             if name not in self._running:
-                self._running[name] = self._ending.enter_context(_Server(COMMANDS[name]))
-            server = self._running[name]
-        return Arena(server.address, server.backstage, WORKERS)
+                self._running[name] = self._ending.enter_context(_running(COMMANDS[name]))
+            return self._running[name].arena()
 
 
-class _Server:
-    """A gunicorn with all its workers ready; ended at the end of the block."""
-
-    def __init__(self, command: list[str]) -> None:
-        self._ending = ExitStack()
-        with ExitStack() as failing:
-            failing.push(self._ending)
-            folder = Path(self._ending.enter_context(tempfile.TemporaryDirectory()))
-            self.backstage, self.address = self._start(command, folder)
-            failing.pop_all()
-
-    def __enter__(self) -> "_Server":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ending.close()
-
-    def _start(self, command: list[str], folder: Path) -> tuple[Backstage, tuple[str, int]]:
-        database, log = folder / "app.db", folder / "errors.log"
+@contextmanager
+def _running(command: list[str]) -> Iterator[_Server]:
+    """A gunicorn with all its workers ready. The caller's own settings, such as its mail server, do not reach it."""
+    with tempfile.TemporaryDirectory() as folder:
+        database, log = Path(folder, "app.db"), Path(folder, "errors.log")
         migrate(database)
-        backstage = Backstage(Settings(database))
-        self._ending.callback(backstage.close)
-        environment = os.environ | SETTINGS | {"DATABASE_URL": f"sqlite:///{database}", "BIND": f"{HOST}:0"}
-        options = ["--bind", f"{HOST}:0", "--threads", "8", "--timeout", "600"]
+        others = {
+            name: value for name, value in os.environ.items() if name not in {*VARIABLES, "CREDENTIALS_DIRECTORY"}
+        }
+        settings = SETTINGS | {"DATABASE_URL": f"sqlite:///{database}", "BIND": f"{HOST}:0"}
         with log.open("wb") as errors:
-            process = subprocess.Popen([*command, *options], cwd=ROOT, env=environment, stderr=errors)
-        self._ending.callback(_end, process)
-        address = HOST, _port(process, log)
-        Arena(address, backstage, WORKERS).read_by_each_worker("/healthz")
-        return backstage, address
+            process = subprocess.Popen([*command, *OPTIONS], cwd=ROOT, env=others | settings, stderr=errors)
+        backstage = Backstage(Settings(database))
+        try:
+            server = _Server(backstage, (HOST, _port(process, log)))
+            server.arena().read_by_each_worker("/healthz")
+            yield server
+        finally:
+            backstage.close()
+            _end(process)
 
 
 def _port(process: "subprocess.Popen[bytes]", log: Path) -> int:

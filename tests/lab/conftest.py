@@ -39,9 +39,9 @@ def seen(tracing: Tracing, settings: Settings) -> Callable[[Any], dict[str, Any]
 
 
 @contextlib.contextmanager
-def lab_server(folder: Path, limit: str = "100/60") -> Iterator[tuple[str, int]]:
+def lab_server(folder: Path, **settings: str) -> Iterator[tuple[str, int]]:
     """The address of a running `python app.py lab`. SIGTERM ends it, and with it the servers that it has started."""
-    given = environment(folder / "app.db", BIND="127.0.0.1:0", RATE_LIMIT_DEFAULT=limit)
+    given = environment(folder / "app.db", **{"BIND": "127.0.0.1:0", "RATE_LIMIT_DEFAULT": "100/60"} | settings)
     with (folder / "errors.log").open("w") as errors, subprocess.Popen(
         [*COMMAND, "lab"], env=given, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder,
         start_new_session=True,

@@ -56,7 +56,7 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with lab_server(tmp_path_factory.mktemp("lab"), limit="10000/60") as (host, port):
+    with lab_server(tmp_path_factory.mktemp("lab"), RATE_LIMIT_DEFAULT="10000/60") as (host, port):
         yield f"http://{host}:{port}"
 
 

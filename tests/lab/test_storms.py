@@ -9,6 +9,7 @@ import pytest
 
 from backend.lab.storms import STORMS
 from backend.lab.targets import TARGETS
+from tests.conftest import SECRET
 from tests.lab.conftest import lab_server
 
 BROKEN = {"lab": set(), "core": {"burst", "one-truth"}, "production": set()}
@@ -36,9 +37,12 @@ def post(address, path, body):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_each_storm_shows_its_promise_hold_or_break(tmp_path, target):
-    """Against two workers of the core, the limiter admits twice its limit, and one worker shows the old row."""
+    """Against two workers of the core, the limiter admits twice its limit, and one worker shows the old row.
+
+    The lab's own secret is not that of the servers that it starts.
+    """
     shown = {}
-    with lab_server(tmp_path) as address:
+    with lab_server(tmp_path, JWT_SECRETS=SECRET) as address:
         for name, storm in STORMS.items():
             if target == "lab" or not storm.lab_only:
                 status, content = post(address, "/lab/storms", {"storm": name, "target": target})
