@@ -40,10 +40,9 @@ def lab(settings: Settings) -> None:
     own = settings.database_path.parent / "lab" / "app.db"
     if not bind.startswith("fd://"):  # which is a restart after the code has changed
         print(f"The lab is at http://{bind}/lab, with the database {own}", flush=True)
-    # No mail and no webhook leaves the lab. Grace and time-out are long, so that a slow machine shows the same storms.
-    settings = replace(
-        settings, database_path=own, smtp_url=None, webhook_urls=(), refresh_grace_seconds=60, busy_timeout_seconds=30
-    )
+    # No mail and no webhook leaves the lab. The times are long, so that a slow machine shows the same storms.
+    settings = replace(settings, database_path=own, smtp_url=None, webhook_urls=())
+    settings = replace(settings, refresh_grace_seconds=60, busy_timeout_seconds=30.0, cache_ttl_seconds=3600.0)
     development_server.serve(create_app, settings)
 
 
