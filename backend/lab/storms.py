@@ -74,9 +74,10 @@ def refreshes(arena: Arena) -> Outcome:
     usable = [arena.ask(*ask._replace(body={"refreshToken": successor})).status for successor in successors]
     holds = {answer.status for answer in answers} == {200} and usable == [200]
     succeeded = sum(answer.status == 200 for answer in answers)
-    different = _count(len(successors), "different token")
+    tokens, statuses = _count(len(successors), "token"), ", ".join(map(str, usable)) or "none"
     return Outcome(
-        holds, f"{succeeded} of {len(answers)} refreshes succeed, with {different}; the next refresh gets {usable}"
+        holds,
+        f"{succeeded} of {len(answers)} refreshes succeed, {tokens} between them; its next refresh gets {statuses}",
     )
 
 

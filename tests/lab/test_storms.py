@@ -17,7 +17,7 @@ BROKEN = {"lab": set(), "core": {"burst", "one-truth"}, "production": set()}
 FIGURES = {
     "cold-key": r"50 requests, 1 load; \d+ joined it, \d+ found its value",
     "burst": r"limit 100 in 60 s: of \d+ requests in \d+\.\d s, \d+ passed",
-    "refreshes": r"20 of 20 refreshes succeed, with 1 different token; the next refresh gets \[200\]",
+    "refreshes": "20 of 20 refreshes succeed, 1 token between them; its next refresh gets 200",
     "thief": "the thief got 0 tokens in 6 tries; then the owner's tokens get 401 and 401",
     "crossing": "50 of 50 transfers; 2,000.00 before, 2,000.00 after",
     "last-item": "30 orders for 1 item: 1 placed, stock 0, 2.50 paid",
