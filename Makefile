@@ -50,6 +50,9 @@ serve: migrate  ## gunicorn as in production
 demo: setup  ## a told tour of the API against a throw-away server
 	$(BIN)/python app.py demo
 
+lab: setup  ## see a request from inside, and storms against the service, on BIND (127.0.0.1:8000)
+	@exec $(BIN)/python app.py lab
+
 test: setup  ## all tests, on SQLite and, if there is one, on PostgreSQL; one area, on SQLite: make test AREA=web
 	$(PYTEST) tests/$(AREA)
 	$(if $(AREA),,@$(MAKE) --no-print-directory test-postgres)

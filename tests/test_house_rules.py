@@ -49,8 +49,8 @@ KEPT_TO = {
 }
 WIRING = ("app.py", "__init__")  # the whole application on one page; its length is not limited
 NEED_PRODUCTION = (
-    "tests/production/", "tests/operations/", "tests/postgres/", "tests/lessons/", "tests/bench/", "tests/contract/",
-    "tests/wirings.py",
+    "tests/production/", "tests/operations/", "tests/postgres/", "tests/lessons/", "tests/lab/", "tests/bench/",
+    "tests/contract/", "tests/wirings.py",
 )  # fmt: skip
 PUBLIC_ALTHOUGH_UNDERLINED = {"_exit", "_replace"}
 SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|PRAGMA|BEGIN|COMMIT)\b")

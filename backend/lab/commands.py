@@ -16,6 +16,7 @@ from dataclasses import replace
 from werkzeug.test import Client
 
 from backend.cli import development_server
+from backend.cli.engine import engine_of
 from backend.errors import BadRequest
 from backend.infrastructure.migrations import check_database, write_gate
 from backend.lab.backstage import Backstage
@@ -41,9 +42,9 @@ def lab(settings: Settings) -> None:
     if not bind.startswith("fd://"):  # which is a restart after the code has changed
         print(f"The lab is at http://{bind}/lab, with the database {own}", flush=True)
     # No mail and no webhook leaves the lab. The times are long, so that a slow machine shows the same storms.
-    settings = replace(settings, database_path=own, smtp_url=None, webhook_urls=())
+    settings = replace(settings, database_path=own, postgres_url=None, smtp_url=None, webhook_urls=())
     settings = replace(settings, refresh_grace_seconds=60, busy_timeout_seconds=30.0, cache_ttl_seconds=3600.0)
-    development_server.serve(create_app, settings)
+    development_server.serve(engine_of(settings, create_app))
 
 
 def add_trace(parser: ArgumentParser) -> None:
@@ -54,9 +55,11 @@ def add_trace(parser: ArgumentParser) -> None:
 
 
 def trace(settings: Settings, request: Namespace) -> None:
-    """Print the tree and the status. Raises BadRequest for what is no request, NotFound for an unknown e-mail."""
+    """Print the tree and the status. Raises BadRequest for no request, NotFound for an unknown e-mail."""
     method, path, email, body = request.method, request.path, request.email, request.body
     _check(method, path, email, body)
+    if settings.postgres_url:
+        raise SettingsError("trace works on SQLite alone, and DATABASE_URL is of PostgreSQL")
     check_database(settings.database_path)
     tracing = Tracing()
     with ExitStack() as ending:
