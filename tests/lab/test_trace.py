@@ -24,7 +24,7 @@ from tests.wirings import make_app
 TRANSFER = [
     "POST /api/v1/transfers", "request_ids", "client_addresses", "access_log", "error_answers", "framing", "routing",
     "Router.find", "authentication", "Logins.identify", "Tokens.verify", "get identity", "read", "sessions.identity",
-    "SELECT id, email", "RateLimits.middleware", "hit default: user", "dispatch", "endpoint", "read_body",
+    "SELECT sessions.id", "RateLimits.middleware", "hit default: user", "dispatch", "endpoint", "read_body",
     "TransactionRoutes.create_transfer", "Ledger.transfer", "transaction", "wait for the write lock, BEGIN IMMEDIATE",
     "users.active_of_session", "accounts.by_ids", "SELECT id, owner_id", "once", "idempotency_keys.find", "Ledger.move",
     "transactions.insert", "INSERT INTO transactions", "accounts.add_to_balance", "UPDATE accounts",

@@ -87,3 +87,9 @@ def test_a_database_that_is_not_migrated_is_one_line(tmp_path):
     done = run_here(tmp_path / "none.db", "trace", "GET", "/")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert not (tmp_path / "none.db").exists()
+
+
+def test_it_says_that_it_works_on_sqlite_alone(database):
+    done = run_here(database, "trace", "GET", "/healthz", DATABASE_URL="postgresql://127.0.0.1:1/none")
+    line = "trace works on SQLite alone, and DATABASE_URL is of PostgreSQL\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
