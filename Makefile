@@ -12,7 +12,7 @@ ON_POSTGRES = $(addprefix tests/,postgres journeys services delivery web openapi
 PYTEST = $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
 unexport PYTHONDONTWRITEBYTECODE  # else each of these processes, and each server under test, compiles all files again
 
-.PHONY: help setup run serve migrate demo test test-core test-postgres drill lessons lesson check audit contract bench bench-quick
+.PHONY: help setup run serve migrate demo lab test test-core test-postgres drill lessons lesson check audit contract bench bench-quick
 
 help:  ## list these commands; `make` alone does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,13 +50,16 @@ serve: migrate  ## gunicorn as in production
 demo: setup  ## a told tour of the API against a throw-away server
 	$(BIN)/python app.py demo
 
+lab: setup  ## see a request from inside, and storms against the service, on BIND (127.0.0.1:8000)
+	@exec $(BIN)/python app.py lab
+
 test: setup  ## all tests, on SQLite and, if there is one, on PostgreSQL; one area, on SQLite: make test AREA=web
 	$(PYTEST) tests/$(AREA)
 	$(if $(AREA),,@$(MAKE) --no-print-directory test-postgres)
 
 test-core: setup  ## the core's tests over the core's wiring, in two minutes
 	$(PYTEST) --wiring=core --ignore=tests/production --ignore=tests/operations --ignore=tests/lessons \
-	  --ignore=tests/bench
+	  --ignore=tests/lab --ignore=tests/bench
 
 lessons: setup  ## break each pattern as a blog post writes it, then see the service hold; under three minutes
 	@$(BIN)/python -m tests.lessons

@@ -27,12 +27,13 @@ MAY_IMPORT = {
     "web": {"infrastructure"},
     "infrastructure": set(),
     "app": {"routes", "services", "web", "infrastructure", "delivery", "openapi", "cli"},
-    "cli": {"routes", "services", "repositories", "web", "infrastructure", "openapi", "operations", "postgres"},
+    "cli": {"routes", "services", "repositories", "web", "infrastructure", "openapi", "operations", "postgres", "lab"},
     "delivery": {"services", "repositories", "infrastructure"},
     "openapi": {"web", "infrastructure"},
     "operations": {"app", "services", "repositories", "web", "infrastructure"},
     "production": {"app", "web", "infrastructure", "operations"},
     "postgres": {"app", "production", "operations", "repositories", "infrastructure"},
+    "lab": {"app", "cli", "repositories", "web", "infrastructure", "openapi", "production"},
     "gunicorn_conf": {"production", "postgres", "operations", "infrastructure"},
 }
 OF_INFRASTRUCTURE_FOR_REPOSITORIES = {"database", "ids"}
@@ -42,14 +43,14 @@ KEPT_TO = {
     "psycopg": {"postgres"},
     "jwt": {"infrastructure"},
     "bcrypt": {"infrastructure"},
-    "werkzeug": {"web", "cli"},
+    "werkzeug": {"web", "cli", "lab"},
     "gunicorn": {"production"},
     "prometheus_client": {"operations"},
 }
 WIRING = ("app.py", "__init__")  # the whole application on one page; its length is not limited
 NEED_PRODUCTION = (
-    "tests/production/", "tests/operations/", "tests/postgres/", "tests/lessons/", "tests/bench/", "tests/contract/",
-    "tests/wirings.py",
+    "tests/production/", "tests/operations/", "tests/postgres/", "tests/lessons/", "tests/lab/", "tests/bench/",
+    "tests/contract/", "tests/wirings.py",
 )  # fmt: skip
 PUBLIC_ALTHOUGH_UNDERLINED = {"_exit", "_replace"}
 SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|PRAGMA|BEGIN|COMMIT)\b")
@@ -287,5 +288,5 @@ def test_a_pattern_of_the_readme_is_where_it_says(row):
 
 def is_here(name: str) -> bool:
     """Whether the room of this file is part of the copy: the core stands without these."""
-    room = re.match("(backend|tests)/(production|operations|postgres)/", name)
+    room = re.match("(backend|tests)/(production|operations|postgres|lab)/", name)
     return room is None or (ROOT / room[0]).is_dir()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -60,6 +61,7 @@ def main(create_app: CreateApp, unopened_app: CreateApp) -> None:
         "openapi": Command(lambda _, engine: _openapi(unopened_app, engine.settings), "print the OpenAPI document"),
         "check": Command(lambda _, engine: _check(engine), "check settings, schema, file modes, ledger sums"),
         **_backup_commands(),
+        **_lab_commands(),
     }
     arguments = _parser(commands).parse_args()
     command = commands[arguments.command or "serve"]
@@ -92,6 +94,23 @@ def _backup_commands() -> dict[str, Command]:
             lambda arguments, engine: backups.move(engine.settings, arguments.file),
             "copy the SQLite database FILE, which no server may use, into the empty PostgreSQL of DATABASE_URL",
             _add_file,
+            failure=2,
+        ),
+    }
+
+
+def _lab_commands() -> dict[str, Command]:
+    """Those of the room `lab`; none in a copy without it."""
+    if not find_spec("backend.lab"):
+        return {}
+    from backend.lab import commands
+
+    return {
+        "lab": Command(lambda _, engine: commands.lab(engine.settings), commands.LAB, failure=2),
+        "trace": Command(
+            lambda arguments, engine: commands.trace(engine.settings, arguments),
+            commands.TRACE,
+            commands.add_trace,
             failure=2,
         ),
     }

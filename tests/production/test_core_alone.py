@@ -9,8 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CORE = ("pyproject.toml", "README.md", "Makefile", ".LICENSE", "app.py", "backend", "sql", "tests")
 WITHOUT = (
-    "backend/production", "backend/postgres", "backend/gunicorn_conf.py", "tests/production", "tests/postgres",
-    "tests/operations", "tests/lessons", "tests/bench", "tests/contract",
+    "backend/production", "backend/postgres", "backend/lab", "backend/gunicorn_conf.py", "tests/production",
+    "tests/postgres", "tests/operations", "tests/lessons", "tests/lab", "tests/bench", "tests/contract",
 )  # fmt: skip
 SAMPLE = ("test_first_steps", "test_accounts_and_transfers", "test_all_or_nothing", "test_relay.py", "test_house_rules")
 # The checkout is installed in this environment, so imports would find in it the modules that the copy lacks.

@@ -1,0 +1,127 @@
+"""Sends real requests over TCP to a running server, many at the same moment, and keeps what came back.
+
+Each request has a connection of its own, so the operating system gives it to any of the server's workers. Each answer
+names its worker (`worker_header`). A storm that needs every worker sends until each has answered, so what it shows does
+not depend on which worker was faster.
+"""
+
+import http.client
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from backend.errors import Unavailable
+from backend.lab.backstage import Backstage, Login
+from backend.web.middleware import Handle
+from backend.web.request import Request
+from backend.web.response import Response
+
+WORKER = "X-Lab-Worker"
+ANSWER_SECONDS = 60.0
+EACH_WORKER_SECONDS = 120.0  # within which each worker must have answered
+BATCH = 8  # requests at once while waiting for each worker
+
+
+def worker_header(next_handler: Handle) -> Handle:
+    """Middleware that names the process in every response."""
+
+    def handle(request: Request) -> Response:
+        response = next_handler(request)
+        response.headers.append((WORKER, str(os.getpid())))
+        return response
+
+    return handle
+
+
+class Ask(NamedTuple):
+    """A request; `label` says whose it is, where a storm has several parties."""
+
+    method: str
+    path: str
+    by: Login | None = None
+    body: Any = None
+    headers: Mapping[str, str] = {}
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`began` and `ended` are seconds of `time.monotonic`. The status is 0 if the connection failed."""
+
+    ask: Ask
+    status: int
+    headers: dict[str, str]  # names in lower case
+    data: Any  # the envelope's
+    began: float
+    ended: float
+
+    @property
+    def worker(self) -> str:
+        return self.headers.get(WORKER.lower(), "")
+
+
+class Arena:
+    """A running server, for one storm. `drawn` are the answers that the page draws."""
+
+    def __init__(self, address: tuple[str, int], backstage: Backstage, workers: int = 1) -> None:
+        self.drawn: list[Answer] = []
+        self.backstage = backstage
+        self._address, self._count = address, workers
+
+    def ask(self, *request: Any, **rest: Any) -> Answer:
+        """One request that prepares a storm or looks at its outcome; it is not drawn."""
+        return self._send(Ask(*request, **rest))
+
+    def storm(self, asks: Sequence[Ask], lanes: int | None = None) -> list[Answer]:
+        """The answers in the order of `asks`. All are sent at once; or by so many `lanes`, each one after the other."""
+        count = min(len(asks), lanes or len(asks))
+        ready = threading.Barrier(count)
+
+        def run(lane: int) -> list[Answer]:
+            ready.wait(ANSWER_SECONDS)
+            return [self._send(ask) for ask in asks[lane::count]]
+
+        with ThreadPoolExecutor(count) as threads:
+            answers = list(threads.map(run, range(count)))
+        in_order = [answers[number % count][number // count] for number in range(len(asks))]
+        self.drawn += in_order
+        return in_order
+
+    def until_each_worker(self, asks: Callable[[], Sequence[Ask]], status: int = 200) -> list[Answer]:
+        """Send what `asks` returns, again and again, until each worker has answered with this status.
+
+        Raises Unavailable if that takes over two minutes.
+        """
+        answers: list[Answer] = []
+        end = time.monotonic() + EACH_WORKER_SECONDS
+        while len({answer.worker for answer in answers if answer.status == status}) < self._count:
+            if time.monotonic() > end:
+                raise Unavailable(f"Not each of the {self._count} workers answered with {status}.")
+            answers += self.storm(asks())
+        return answers
+
+    def read_by_each_worker(self, path: str, label: str = "") -> list[Answer]:
+        """Answers to GET of `path` from each worker. Each batch is another user's, so no rate limit is reached."""
+        return self.until_each_worker(lambda: [Ask("GET", path, self.backstage.new_user(), label=label)] * BATCH)
+
+    def _send(self, ask: Ask) -> Answer:
+        headers = {**ask.headers, **(ask.by.headers if ask.by else {})}
+        headers |= {"Content-Type": "application/json"} if ask.body is not None else {}
+        connection = http.client.HTTPConnection(*self._address, timeout=ANSWER_SECONDS)
+        began = time.monotonic()
+        try:
+            connection.request(ask.method, ask.path, None if ask.body is None else json.dumps(ask.body), headers)
+            response = connection.getresponse()
+            text = response.read()
+            status, received = response.status, {name.lower(): value for name, value in response.getheaders()}
+        except (OSError, http.client.HTTPException):
+            status, received, text = 0, {}, b""
+        finally:
+            connection.close()
+        data = json.loads(text).get("data") if text.startswith(b"{") else None
+        return Answer(ask, status, received, data, began, time.monotonic())

@@ -1,0 +1,119 @@
+"""`/lab`: the page, its files, and what it asks for: people, traces, storms."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from backend.errors import NotFound
+from backend.lab.backstage import Backstage
+from backend.lab.people import cast
+from backend.lab.report import report
+from backend.lab.storms import STORMS, run
+from backend.lab.targets import TARGETS, Targets
+from backend.lab.tracing import Tracing
+from backend.openapi.page import CONTENT_POLICY, HTML, SCRIPT, STYLE
+from backend.web.constraints import Choice, Text
+from backend.web.handler import responds
+from backend.web.request import Request
+from backend.web.response import JSON, Response
+from backend.web.router import ANYONE, Route
+
+FOLDER = Path(__file__).parent / "page"
+
+
+@dataclass(frozen=True)
+class TraceQuery:
+    request: Annotated[str, Text(1, 64)] = ""  # the id of the request
+
+
+@dataclass(frozen=True)
+class StormToRun:
+    storm: Annotated[str, Choice(tuple(STORMS))]
+    target: Annotated[str, Choice(TARGETS)]
+
+
+class LabRoutes:
+    """Thread-safe. The URL table lists every file, so no part of a request's path reaches the file system."""
+
+    def __init__(self, tracing: Tracing, backstage: Backstage, targets: Targets, database_path: Path) -> None:
+        self._tracing, self._backstage, self._targets, self._path = tracing, backstage, targets, database_path
+
+    def table(self) -> list[Route]:
+        return [
+            Route("GET", "/lab", self.get_lab_page, ANYONE),
+            Route("GET", "/lab/lab.css", self.get_lab_style, ANYONE),
+            Route("GET", "/lab/lab.js", self.get_lab_script, ANYONE),
+            Route("GET", "/lab/xray.js", self.get_xray_script, ANYONE),
+            Route("GET", "/lab/storms.js", self.get_storms_script, ANYONE),
+            Route("GET", "/lab/people", self.list_people, ANYONE),
+            Route("GET", "/lab/trace", self.get_trace, ANYONE),
+            Route("GET", "/lab/storms", self.list_storms, ANYONE),
+            Route("POST", "/lab/storms", self.run_storm, ANYONE),
+        ]
+
+    @responds(200, media=HTML)
+    def get_lab_page(self, request: Request) -> Response:
+        """The lab."""
+        return _file("page.html", HTML)
+
+    @responds(200, media=STYLE)
+    def get_lab_style(self, request: Request) -> Response:
+        """The style of the lab."""
+        return _file("lab.css", STYLE)
+
+    @responds(200, media=SCRIPT)
+    def get_lab_script(self, request: Request) -> Response:
+        """The script of the lab."""
+        return _file("lab.js", SCRIPT)
+
+    @responds(200, media=SCRIPT)
+    def get_xray_script(self, request: Request) -> Response:
+        """The script that shows a request from inside."""
+        return _file("xray.js", SCRIPT)
+
+    @responds(200, media=SCRIPT)
+    def get_storms_script(self, request: Request) -> Response:
+        """The script that draws storms."""
+        return _file("storms.js", SCRIPT)
+
+    @responds(200)
+    def list_people(self, request: Request) -> Response:
+        """The people of the lab, each with a new token."""
+        return _json(cast(self._backstage))
+
+    @responds(200, NotFound)
+    def get_trace(self, request: Request, query: TraceQuery) -> Response:
+        """What a recent request did."""
+        trace = self._tracing.traces.get(query.request)
+        if trace is None:
+            raise NotFound("There is no trace of such a request; the lab keeps the last ones only.")
+        return _json(report(trace, self._path))
+
+    @responds(200)
+    def list_storms(self, request: Request) -> Response:
+        """The storms, and the targets of each."""
+        return _json(
+            {
+                name: {
+                    "title": storm.title,
+                    "promise": storm.promise,
+                    "targets": TARGETS[: 1 if storm.lab_only else None],
+                }
+                for name, storm in STORMS.items()
+            }
+        )
+
+    @responds(200)
+    def run_storm(self, request: Request, body: StormToRun) -> Response:
+        """Send the storm, and measure whether the promise held."""
+        address = request.environ["SERVER_NAME"], int(request.environ["SERVER_PORT"])
+        return _json(run(body.storm, self._targets.arena(body.target, address)))
+
+
+def _file(name: str, media: str) -> Response:
+    return Response(200, (FOLDER / name).read_bytes(), media, "no-store", CONTENT_POLICY)
+
+
+def _json(data: Any) -> Response:
+    return Response(200, json.dumps({"data": data}, ensure_ascii=False).encode(), JSON)

@@ -1,0 +1,44 @@
+"""Middleware that traces each request, and adds the result to its answer as `Server-Timing`.
+
+A request with the header `X-Lab-Slow-Load` has loads into the cache that take so many seconds more: a row of SQLite
+loads in 0.05 ms, so hardly two concurrent requests would meet in one load.
+"""
+
+import re
+from collections import OrderedDict
+
+from backend.lab.calls import recorded
+from backend.lab.report import server_timing
+from backend.lab.trace import Trace, traced
+from backend.web.middleware import Handle
+from backend.web.request import Request
+from backend.web.response import Response
+
+SLOW_LOAD = "X-Lab-Slow-Load"
+SECONDS = re.compile(r"0\.[0-9]{1,3}")
+KEPT = 200  # traces
+OWN = "/lab"  # the paths of the lab itself, which are not traced
+
+
+class Tracing:
+    """Middleware that traces each request. `traces` are the last ones by the id of their request."""
+
+    def __init__(self) -> None:
+        self.traces: OrderedDict[str, Trace] = OrderedDict()
+
+    def middleware(self, next_handler: Handle) -> Handle:
+        def handle(request: Request) -> Response:
+            if request.path.startswith(OWN):
+                return next_handler(request)
+            seconds = request.environ.get("HTTP_X_LAB_SLOW_LOAD", "")
+            with recorded() as trace, traced("request", f"{request.method} {request.path}") as span:
+                trace.slow_load = float(seconds) if SECONDS.fullmatch(seconds) else 0.0
+                response = next_handler(request)
+                span.detail["status"] = response.status
+            self.traces[request.id] = trace
+            while len(self.traces) > KEPT:
+                self.traces.popitem(last=False)
+            response.headers.append(("Server-Timing", server_timing(trace)))
+            return response
+
+        return handle
