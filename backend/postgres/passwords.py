@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from backend.infrastructure.database import Database
 from backend.postgres.database import PostgresDatabase
 from backend.production.passwords import SharedPasswords
 
@@ -17,9 +16,8 @@ from backend.production.passwords import SharedPasswords
 class BriefPasswords(SharedPasswords):
     """As SharedPasswords; keep threads that call it apart from those of other requests."""
 
-    def __init__(self, database: Database, *arguments: Any) -> None:
+    def __init__(self, database: PostgresDatabase, *arguments: Any) -> None:
         super().__init__(*arguments)
-        assert isinstance(database, PostgresDatabase)
         self._database = database
 
     @contextmanager

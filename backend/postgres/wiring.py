@@ -11,6 +11,7 @@ from functools import partial
 from app import App, Tools, core_tools
 from backend.infrastructure import logs
 from backend.infrastructure.cache import NoCache
+from backend.infrastructure.passwords import Passwords
 from backend.operations.wiring import with_operations
 from backend.postgres.database import PostgresDatabase
 from backend.postgres.housekeeping import HostsHousekeeping
@@ -35,9 +36,9 @@ def create_app(settings: Settings | None = None) -> App:
     log_queue.configure(settings.log_level)
     with suppress(SettingsError):
         check_schema(settings.postgres_url or "")
-    tools = postgres_tools(settings)
-    tools = replace(tools, passwords=BriefPasswords(tools.database, *_bcrypt(settings)))
-    return App(settings, with_operations(settings, tools, refused, HostsHousekeeping))
+    database = _database(settings)
+    tools = _shared(core_tools(settings), BriefPasswords(database, *_bcrypt(settings)))
+    return App(settings, with_operations(settings, _on(database, tools), refused, HostsHousekeeping))
 
 
 def create_core_app(settings: Settings) -> App:
@@ -47,27 +48,35 @@ def create_core_app(settings: Settings) -> App:
     """
     logs.configure(settings.log_level, settings.development)
     check_schema(settings.postgres_url or "")
-    app = App(settings, _on_postgres(settings, core_tools(settings)))
+    app = App(settings, _on(_database(settings), core_tools(settings)))
     atexit.register(app.close)
     return app
 
 
 def postgres_tools(settings: Settings, clock: Callable[[], float] = time.time) -> Tools:
-    """The tools of one worker."""
-    passwords, log_request = SharedPasswords(*_bcrypt(settings)), log_queue.standard_error().log_request
-    tools = replace(core_tools(settings, clock), limiter=shared_limiter(), passwords=passwords, log_request=log_request)
-    return _on_postgres(settings, tools)
+    """The tools of one worker, for threads that keep their connection also where they check passwords."""
+    tools = _shared(core_tools(settings, clock), SharedPasswords(*_bcrypt(settings)))
+    return _on(_database(settings, clock), tools)
 
 
-def _bcrypt(settings: Settings) -> tuple[int, int, ByteLocks]:
-    return settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks()
-
-
-def _on_postgres(settings: Settings, tools: Tools) -> Tools:
+def _on(database: PostgresDatabase, tools: Tools) -> Tools:
     """These tools on PostgreSQL. Nothing is cached: asking for news costs more than the reads that it would save."""
-    database = PostgresDatabase(settings.postgres_url or "", settings.busy_timeout_seconds, tools.clock)
     cache, limiter = NoCache(database), HostsRateLimiter(tools.limiter, database)
     return replace(
         tools, database=database, cache=cache, identities=cache, limiter=limiter,
         check_schema=partial(check_schema_of, database), in_time=InTime,
     )  # fmt: skip
+
+
+def _shared(tools: Tools, passwords: Passwords) -> Tools:
+    """These tools with production's in place of those that only one process may use."""
+    log_request = log_queue.standard_error().log_request
+    return replace(tools, limiter=shared_limiter(), passwords=passwords, log_request=log_request)
+
+
+def _database(settings: Settings, clock: Callable[[], float] = time.time) -> PostgresDatabase:
+    return PostgresDatabase(settings.postgres_url or "", settings.busy_timeout_seconds, clock)
+
+
+def _bcrypt(settings: Settings) -> tuple[int, int, ByteLocks]:
+    return settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks()
