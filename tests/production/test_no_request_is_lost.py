@@ -83,17 +83,22 @@ def kept(server: Server, count: int = 1) -> Iterator[list[Client]]:
 @contextlib.contextmanager
 def busy_loop(server: Server) -> Iterator[None]:
     """The loop runs a request for longer than a connection may be idle here, and does nothing else meanwhile."""
-    with server.connect() as client, busy_with(client, server):
+    with server.connect() as client:
+        client.send(GET % b"/short/4")
+        wait_until(lambda: is_running(server))
         yield
+        assert client.read_answer().status == 200
 
 
 @contextlib.contextmanager
-def busy_with(client: Client, server: Server) -> Iterator[None]:
-    """As above, with a request on this connection, which stays open."""
-    client.send(GET % b"/short/4")
-    wait_until(lambda: is_running(server))
-    yield
-    assert client.read_answer().status == 200
+def stopped_worker(server: Server) -> Iterator[None]:
+    """The worker gets what happens in the block at once, in the order in which it happened."""
+    (worker,) = server.workers()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(worker, signal.SIGCONT)
 
 
 def test_a_request_that_comes_just_before_a_kept_connection_expires_is_answered(tmp_path: Path) -> None:
@@ -117,7 +122,7 @@ def test_the_first_request_of_a_connection_that_has_long_been_silent_is_answered
 def test_a_full_worker_closes_an_idle_connection_rather_than_one_with_a_request(tmp_path: Path) -> None:
     options = ("--worker-connections", "10", "--keep-alive", "600")
     with gunicorn(tmp_path / "log", *options) as server, kept(server, 9) as clients, contextlib.ExitStack() as stack:
-        with busy_with(clients[8], server):
+        with stopped_worker(server):
             newest = stack.enter_context(server.connect()).send(GET % b"/")
             clients[0].send(GET % b"/")
         assert [client.read_answer().status for client in (newest, clients[0])] == [200, 200]
