@@ -10,11 +10,12 @@ import sqlite3
 from typing import Any
 
 SIZE = 20
+END = 2**63 - 1  # the greatest INTEGER: later than every row
 
 
 def page(db: sqlite3.Connection, cursor: Any) -> tuple[list[tuple], Any]:
     rows = db.execute(
-        "SELECT id, created_at FROM products WHERE ?1 IS NULL OR created_at < ?1 ORDER BY created_at DESC LIMIT ?2",
-        [cursor, SIZE],
+        "SELECT id, created_at FROM products WHERE created_at < ? ORDER BY created_at DESC LIMIT ?",
+        [cursor or END, SIZE],
     ).fetchall()
     return rows, rows[-1][1] if rows else None
