@@ -86,7 +86,8 @@ def test_half_a_solution_is_still_red(copy):
 
 def test_each_exercise_has_a_file_a_check_a_solution_a_lesson_and_a_row_on_the_leaders_page():
     page = (ROOT / "tests/lessons/README.md").read_text(encoding="utf-8")
-    for name in RED:
+    for name, text in versions(FOLDER).items():
+        assert f"\nRun: make exercise L={name}\n" in text
         assert f"`make exercise L={name}`" in lesson(name).parts["Exercise"]
         assert f"`{FOLDER}/{name}.py`" in lesson(name).parts["Exercise"]
     assert set(re.findall(r"\| `make exercise L=(\w+)` \|", page)) == set(RED)

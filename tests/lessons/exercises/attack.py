@@ -87,7 +87,9 @@ def in_thread(action: Callable[[], T]) -> T:
     except TimeoutError:
         if outcome.done():  # the action's own
             raise
-        raise TimeoutError(f"A thread waits in vain for {PATIENCE} s, probably for a lock of another thread.") from None
+        raise TimeoutError(
+            f"A thread has waited for {PATIENCE} s, probably for a lock that another one holds."
+        ) from None
 
 
 def wait_for(condition: Callable[[], bool], looks: int = 100) -> bool:

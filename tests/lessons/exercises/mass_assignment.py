@@ -3,6 +3,7 @@
 Task: Raise `UnknownField` for a body with any other field, and then change nothing.
 Invariant: A client writes no column that is not meant for clients, also not one that the table gets next year.
 Hint: A list of what is forbidden is out of date with the next column. The keys of `body` are text of the client, too.
+Run: make exercise L=mass_assignment
 """
 
 import sqlite3

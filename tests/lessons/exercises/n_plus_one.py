@@ -3,6 +3,7 @@
 Task: Return the newest orders, each with its items: `{"id": 7, "total": 500, "items": ["TEA", "MILK"]}`.
 Invariant: The number of queries does not depend on the number of orders.
 Hint: Write the plural first: the items of *all* these orders, with one `IN (?, ?, …)`. Then group them by order.
+Run: make exercise L=n_plus_one
 """
 
 import sqlite3

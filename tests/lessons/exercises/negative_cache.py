@@ -3,6 +3,7 @@
 Task: A hundred requests for one key load its value once, also if that value is None, an empty list or 0.
 Invariant: What was loaded is found.
 Hint: `None` can be a value. What else can stand for "not in the cache"?
+Run: make exercise L=negative_cache
 """
 
 from collections.abc import Callable

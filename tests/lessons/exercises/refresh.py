@@ -5,6 +5,7 @@ raises `Refused` and revokes all tokens of its user; an unknown one raises `Refu
 Invariant: At most one successor for each token, in any number of processes. A revocation stays.
 Hint: One UPDATE can look and claim (`AND used = 0`), and `rowcount` says which request won. An exception that leaves
 `with db` rolls back everything in the block: what should stay?
+Run: make exercise L=refresh
 """
 
 import secrets

@@ -4,6 +4,7 @@ Task: The answer is "paid" for the first request and for each repetition. A paym
 Invariant: The key is stored if and only if the payment was made.
 Hint: Two things that are true together are written in one transaction. Two requests with one key may arrive at once,
 so the look at the keys belongs into it, too.
+Run: make exercise L=retry
 """
 
 import sqlite3

@@ -3,6 +3,7 @@
 Task: Twenty requests sign up with one e-mail at once. One of them creates the user, each other raises `EmailTaken`.
 Invariant: No two rows have the same e-mail, whichever threads and processes write.
 Hint: The check comes too early. Only the database knows, at the moment of the INSERT: change SCHEMA, too.
+Run: make exercise L=sign_up
 """
 
 import sqlite3

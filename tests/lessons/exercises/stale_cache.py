@@ -4,6 +4,7 @@ Task: `get_or_load` stores what it loads, unless a write has come in between. A 
 Invariant: A read that begins after `invalidate` does not see what was loaded before it.
 Hint: At the end of a load, how can the reader know that `invalidate` ran since its beginning? The answer and the
 storing are one step, or a write comes between those.
+Run: make exercise L=stale_cache
 """
 
 from collections.abc import Callable

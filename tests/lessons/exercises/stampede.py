@@ -4,6 +4,7 @@ Task: The first request loads, the others wait for its value. Requests for anoth
 Invariant: At no time do two loads of one key run. A load that fails is tried again by the next request.
 Hint: One lock for the whole cache is too much. `dict.setdefault` makes an entry for a key and is one step; after the
 wait, look again.
+Run: make exercise L=stampede
 """
 
 from collections.abc import Callable

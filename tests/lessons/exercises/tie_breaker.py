@@ -4,6 +4,7 @@ Task: Return one page of products, the newest first, and the cursor of the next 
 Invariant: A client that follows the cursors to the end gets each row once.
 Hint: The order needs a second column that is unique, and so does the cursor. SQL compares rows:
 `(created_at, id) < (?, ?)`. The first call passes the cursor None.
+Run: make exercise L=tie_breaker
 """
 
 import sqlite3

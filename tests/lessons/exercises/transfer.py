@@ -4,6 +4,7 @@ Task: Ten of the twenty pass, the others raise `InsufficientFunds`.
 Invariant: The sum of all balances stays what it was, and no balance is below zero, in any number of processes.
 Hint: What was read must still be true when it is written. Either the lock comes before the read (BEGIN IMMEDIATE), or
 one UPDATE checks and subtracts (`rowcount` says whether it did).
+Run: make exercise L=transfer
 """
 
 import sqlite3
