@@ -12,7 +12,7 @@ ON_POSTGRES = $(addprefix tests/,postgres journeys services delivery web openapi
 PYTEST = $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
 unexport PYTHONDONTWRITEBYTECODE  # else each of these processes, and each server under test, compiles all files again
 
-.PHONY: help setup run serve migrate demo lab test test-core test-postgres drill lessons lesson check audit contract bench bench-quick
+.PHONY: help setup run serve migrate demo lab test test-core test-postgres drill lessons lesson exercise check audit contract bench bench-quick
 
 help:  ## list these commands; `make` alone does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ lessons: setup  ## break each pattern as a blog post writes it, then see the ser
 
 lesson: setup  ## one of them: make lesson L=transfer
 	@$(BIN)/python -m tests.lessons $(L)
+
+exercise: setup  ## see whether yours is right, in numbers: make exercise L=transfer
+	@$(BIN)/python -m pytest -s --tb=short tests/lessons/exercises/check_$(L).py
 
 drill: setup  ## back up under load, crash, restore; kill the restore at every step; under a minute
 	$(BIN)/python -m tests.operations.drill

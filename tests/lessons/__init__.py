@@ -3,7 +3,7 @@
 A lesson is a file `lesson_NN_name.py`. Its docstring has the parts PARTS. Its two functions get a `Stage` and return
 verdicts: `naive` those of the short version, which stands in the lesson alone, and `ours` those of the service under
 the same attack. The verdicts of the two correspond in order. A lesson is right if every naive one says that the
-invariant broke and every one of ours that it held.
+invariant broke and every one of ours that it held. In `exercises/` the naive code of ten lessons waits to be repaired.
 """
 
 import importlib

@@ -11,8 +11,8 @@ address, and a login found an arbitrary one of them.
 Read: `sql/sqlite/0001_users_and_sessions.sql` has the unique constraint, `backend/services/users.py` inserts without
 a check and turns the refusal into a 409.
 
-Exercise: Add `UNIQUE` to the naive table, and run the lesson. What do nineteen users see now, and what should they
-see?
+Exercise: `make exercise L=sign_up`: repair `tests/lessons/exercises/sign_up.py`. With `UNIQUE` alone, what do nineteen
+users see, and what should they see?
 """
 
 import sqlite3

@@ -11,8 +11,8 @@ drivers could become its ADMIN, by sending `roles` with the profile.
 Read: `backend/routes/users.py` says which fields a body may have, `backend/web/schemas.py` refuses all others, and
 `backend/services/users.py` keeps `roles` and `active` for admins, whose role it reads again before it writes.
 
-Exercise: Repair `update_user` with a list of the columns that are forbidden. Then add a column `credit` to the table.
-Which list would have protected it?
+Exercise: `make exercise L=mass_assignment`: repair `tests/lessons/exercises/mass_assignment.py`, first with a list of
+the columns that are forbidden. The table there has a column `credit`, too. Which list would have protected it?
 """
 
 import json

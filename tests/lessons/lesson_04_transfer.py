@@ -11,8 +11,8 @@ balance was.
 Read: `backend/services/ledger.py` reads balances in a transaction that `backend/infrastructure/database.py` begins
 with BEGIN IMMEDIATE: the write lock comes before the first read.
 
-Exercise: Repair `transfer` without a lock: one UPDATE that subtracts in SQL and has the check in its WHERE. How many
-of the twenty transfers pass then, and what must the function do with `rowcount`?
+Exercise: `make exercise L=transfer`: repair `tests/lessons/exercises/transfer.py` with a lock before the read. Then do
+without it: one UPDATE subtracts in SQL and has the check in its WHERE. What must the function do with `rowcount`?
 """
 
 import sqlite3

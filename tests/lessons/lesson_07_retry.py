@@ -11,8 +11,8 @@ outlived a crash, and the retry was refused instead of run.
 
 Read: `backend/services/idempotency.py` writes key, effect and answer in one transaction: a failure leaves no key.
 
-Exercise: Move `keys.add(key)` of `pay_once` behind the payment. Which attack is gone? What happens if two deliveries
-of one request arrive at the same moment?
+Exercise: `make exercise L=retry`: repair `tests/lessons/exercises/retry.py`. First store the key after the payment
+instead of before it. Which attack is gone? What happens if two deliveries of one request arrive at the same moment?
 """
 
 from contextlib import suppress

@@ -14,8 +14,8 @@ Read: `backend/services/rotation.py` claims a token by one UPDATE and computes t
 `backend/services/logins.py` raises after the transaction that revokes, `backend/infrastructure/tokens.py` checks the
 type.
 
-Exercise: Repair `refresh` so that the first attack fails: put `AND used = 0` into the UPDATE and look at `rowcount`.
-What does a browser see that sends two requests at once?
+Exercise: `make exercise L=refresh`: repair `tests/lessons/exercises/refresh.py`: put `AND used = 0` into the UPDATE and
+look at `rowcount`, then let the revocation stay. What does a browser see that sends two requests at once?
 """
 
 import secrets

@@ -11,8 +11,8 @@ through a limit of one request a second. In large libraries most results are of 
 Read: `backend/infrastructure/cache.py` stores None like any value, but for 5 seconds only, because clients choose
 which absent ids they ask for.
 
-Exercise: Repair `get_or_load`: an absent value needs a mark that is not None. Then ask for a million different ids.
-What else does the cache need?
+Exercise: `make exercise L=negative_cache`: repair `tests/lessons/exercises/negative_cache.py`: what is not in the cache
+needs a mark that is not None. Then think of a million different ids. What else does the cache need?
 """
 
 import time

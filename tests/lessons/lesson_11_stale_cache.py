@@ -13,8 +13,8 @@ n-th request.
 Read: `backend/infrastructure/cache.py`: the fill guard stores a value only if no invalidation came in between.
 `backend/production/cache.py`: triggers log each change in the database, and every worker reads that log.
 
-Exercise: Let `write` delete the key before it writes as well ("double delete"). Which interleaving still leaves the
-old price in the cache?
+Exercise: `make exercise L=stale_cache`: repair `tests/lessons/exercises/stale_cache.py`. Would it help to delete the
+key before the write as well ("double delete")? Which interleaving still leaves the old price in the cache?
 """
 
 import threading

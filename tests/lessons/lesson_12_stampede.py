@@ -12,8 +12,8 @@ database spiked whenever the cache of the statistics expired.
 Read: `backend/infrastructure/single_flight.py`: of concurrent loads of one key, the first runs and the others wait for
 its result. `backend/infrastructure/cache.py` runs every load through it.
 
-Exercise: Put one lock around `get_or_load`, and a pause of 0.1 s in the place of the barrier. How many loads are left?
-How long do fifty requests for fifty different keys take?
+Exercise: `make exercise L=stampede`: repair `tests/lessons/exercises/stampede.py`, first with one lock around
+`get_or_load`. How many loads are left, and which check is red now?
 """
 
 import threading

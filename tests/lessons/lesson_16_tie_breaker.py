@@ -11,8 +11,9 @@ Bitten: https://github.com/openkruise/agents/issues/581, where a walk over 10,00
 Read: `backend/infrastructure/ids.py` and `backend/web/pagination.py`: ids are UUIDv7. They sort by time and are unique,
 so the id alone is the order and needs no tie-breaker.
 
-Exercise: Keep `created_at` as the order and repair `page` with a second column: `(created_at, id) < (:time, :id)`.
-Which index does it need, and what must the cursor hold now?
+Exercise: `make exercise L=tie_breaker`: keep `created_at` as the order and repair
+`tests/lessons/exercises/tie_breaker.py` with a second column: `(created_at, id) < (?, ?)`. Which index does it need,
+and what must the cursor hold now?
 """
 
 import sqlite3

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,17 +11,7 @@ import pytest
 from tests.lessons.break_it import BREAK_IT
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("app.py", "pyproject.toml", "backend", "sql", "tests")
 FAST = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # these tests need no plugin, and loading them takes half a second
-
-
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("broken")
-    for name in NAMES:
-        source, ignored = ROOT / name, shutil.ignore_patterns("__pycache__", "bench")
-        shutil.copytree(source, folder / name, ignore=ignored) if source.is_dir() else shutil.copy(source, folder)
-    return folder
 
 
 @pytest.mark.parametrize("each", BREAK_IT, ids=lambda each: each.pattern)
