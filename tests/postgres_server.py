@@ -4,6 +4,7 @@ The process that collects the tests starts it, and the processes of pytest-xdist
 database of its own, which is migrated once and emptied before each test that uses it.
 """
 
+import atexit
 import os
 import pwd
 import shutil
@@ -128,6 +129,7 @@ def _eraser() -> "tuple[psycopg.Connection[Any], str]":
     import psycopg
 
     connection = psycopg.connect(database_url(), autocommit=True, options="-c session_replication_role=replica")
+    atexit.register(connection.close)
     names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
     return connection, "".join(f"DELETE FROM {name};" for (name,) in names if name != "schema_migrations")
 
