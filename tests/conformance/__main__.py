@@ -39,8 +39,10 @@ def main() -> int:
             found += (of_section := results(api, section))
             if not arguments.json:
                 print(report.section_text(of_section, sys.stdout.isatty()), flush=True)
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, UnicodeError) as error:  # UnicodeError: of a host or path that no request can have
         _exit(f"{arguments.url} cannot be reached: {error or type(error).__name__}")
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None  # 128 + SIGINT, as shells report it
     print(report.as_json(arguments.url, found) if arguments.json else report.score_text(found))
     return 1 if report.score(found)["broken"] else 0
 

@@ -92,7 +92,7 @@ def _result(api: Client, each: Check) -> Result:
         raise
     except (OSError, HTTPException) as error:
         return result("broken", "the connection", "an answer", repr(error))
-    except (LookupError, TypeError, ValueError, AttributeError) as error:  # an answer of another shape
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:  # an answer of another shape
         return result("broken", f"the answer to {api.last_request}", "the shape in the contract", repr(error))
     return result("holds")
 

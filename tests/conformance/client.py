@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import secrets
 import threading
 import time
@@ -18,6 +19,8 @@ PASSWORD = "a quiet harbour"
 UNKNOWN_ID = "0198c0de-0000-7000-8000-000000000000"  # of nothing
 SECONDS = 60  # for an answer; a busy machine may be slow
 SHOWN = 400  # characters of an answer
+RETRIES = 60  # of a request that a rate limit refuses
+LONGEST_PAUSE = 120  # seconds
 
 
 class Skipped(Exception):
@@ -67,8 +70,8 @@ class Person:
 class Client:
     """Thread-safe. A path is below `/api/v1`, or whole if it starts with two slashes.
 
-    A request that a rate limit refuses is sent again after `Retry-After`, unless it is sent with `patient=False`;
-    `wait` is called with the seconds. `last_request` is for error messages.
+    A request that a rate limit refuses is sent again after `Retry-After`, RETRIES times at most and never with
+    `patient=False`; `wait` is called with the seconds. `last_request` is for error messages.
     """
 
     def __init__(self, url: str, origin: str = "", wait: Callable[[float], None] = time.sleep) -> None:
@@ -93,8 +96,10 @@ class Client:
         sent |= headers or {}
         whole = path[1:] if path.startswith("//") else f"/api/v1{path}"
         answer = self._exchange(method, whole, body, sent)
-        while answer.status == 429 and patient:
-            self._wait(float(answer.headers.get("Retry-After", 1)))
+        for _ in range(RETRIES if patient else 0):
+            if answer.status != 429:
+                break
+            self._wait(_pause(answer))
             answer = self._exchange(method, whole, body, sent)
         return answer
 
@@ -161,7 +166,7 @@ class Client:
         """The id of a new account; the admin deposits its balance."""
         account = str(self.post("/accounts", of, {"currency": currency}).data["id"])
         if balance:
-            assert self.post(f"/accounts/{account}/deposits", self.admin, {"amount": balance}).data
+            self.post(f"/accounts/{account}/deposits", self.admin, {"amount": balance}).data["id"]
         return account
 
     def balance(self, account: str, by: Person) -> int:
@@ -176,6 +181,12 @@ class Client:
 
     def stock(self, product: Mapping[str, Any]) -> int:
         return int(self.get(f"/products/{product['id']}").data["stock"])
+
+
+def _pause(answer: Answer) -> float:
+    """The seconds of `Retry-After`: from 1 to LONGEST_PAUSE, and 1 if it is not a number."""
+    seconds = answer.headers.get("Retry-After", "")
+    return float(min(max(int(seconds), 1), LONGEST_PAUSE)) if re.fullmatch("[0-9]{1,9}", seconds) else 1.0
 
 
 def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:

@@ -126,6 +126,24 @@ def a_row_is_seen_twice(request: Request, send: Send, memory: dict[str, Any]) ->
     return reply
 
 
+@found_by("lists")
+def the_last_page_is_followed_by_itself(request: Request, send: Send, memory: dict[str, Any]) -> Reply:
+    reply = send(request)
+    if request.method == "GET" and "cursor=" in request.path and reply.status == 200 and "link" not in reply.headers:
+        reply.headers["link"] = f'<{request.path}>; rel="next"'
+    return reply
+
+
+@found_by("lists")
+def a_cursor_is_good_for_any_filter(request: Request, send: Send, memory: dict[str, Any]) -> Reply:
+    """A cursor that the good server refuses is answered with the first page."""
+    reply = send(request)
+    if request.method == "GET" and reply.code == "VALIDATION_ERROR" and "&cursor=" in request.path:
+        request.path = request.path.partition("&cursor=")[0]
+        return send(request)
+    return reply
+
+
 @found_by("authentication")
 def signatures_are_not_checked(request: Request, send: Send, memory: dict[str, Any]) -> Reply:
     token = request.headers.get("authorization", "").rpartition(" ")[2]

@@ -55,10 +55,13 @@ def alone(tmp_path: Path) -> Path:
     return tmp_path / "alone"
 
 
-def conformance(folder: Path, *arguments: str, password: str = PASSWORD) -> "subprocess.CompletedProcess[str]":
+def conformance(
+    folder: Path, *arguments: str, password: str = PASSWORD, **environment: str
+) -> "subprocess.CompletedProcess[str]":
     """The command, without this environment's packages."""
     return subprocess.run(
-        [sys.executable, "-S", "-m", "tests.conformance", *arguments], cwd=folder, env={"ADMIN_PASSWORD": password},
+        [sys.executable, "-S", "-m", "tests.conformance", *arguments], cwd=folder,
+        env={"ADMIN_PASSWORD": password, "PYTHONUTF8": "1"} | environment,
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
@@ -149,17 +152,34 @@ def test_colours_are_for_terminals():
     assert "\x1b" not in section_text(results, colour=False)
 
 
-def test_a_limit_is_waited_for(behind_a_proxy):
-    """The request is sent again after Retry-After, and the check does not notice."""
+@pytest.mark.parametrize(
+    ("retry_after", "pause"),
+    [("7", 7), ("0", 1), ("-1", 1), ("Wed, 21 Oct 2026 07:28:00 GMT", 1), ("999999999", 120), ("9" * 40, 1)],
+)
+def test_a_limit_is_waited_for(behind_a_proxy, retry_after, pause):
+    """The request is sent again after Retry-After, or after a second if that is no sensible number of seconds."""
 
     def twice_too_many(request: Request, send: Send, memory: dict[str, Any]) -> Reply:
         memory[len(memory)] = True
-        return Reply(429, {"retry-after": "7"}, b"") if len(memory) <= 2 else send(request)
+        return Reply(429, {"retry-after": retry_after}, b"") if len(memory) <= 2 else send(request)
 
     waits: list[float] = []
     with faulty_server(behind_a_proxy, [twice_too_many], 201) as url:
         assert Client(url, wait=waits.append).get("//healthz").status == 200
-    assert waits == [7, 7]
+    assert waits == [pause, pause]
+
+
+def test_a_limit_that_never_lets_a_request_pass_ends_the_waiting(behind_a_proxy):
+    waits: list[float] = []
+    with faulty_server(behind_a_proxy, [lambda request, send, memory: Reply(429, {}, b"")], 204) as url:
+        assert Client(url, wait=waits.append).get("//healthz").status == 429
+    assert waits == [1] * 60
+
+
+def test_no_step_of_a_check_is_an_assertion_that_python_may_drop(behind_a_proxy, alone):
+    with faulty_server(behind_a_proxy, [], 205) as url:
+        done = conformance(alone, url, "--admin", ADMIN, "--section", "accounts", PYTHONOPTIMIZE="1")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
 @pytest.mark.parametrize(("arguments", "line"), [
@@ -167,6 +187,8 @@ def test_a_limit_is_waited_for(behind_a_proxy):
     (["http://127.0.0.1:0"], "error: argument URL: 'http://127.0.0.1:0' is no URL such as "),
     (["http://127.0.0.1:http"], "error: argument URL: 'http://127.0.0.1:http' is no URL such as "),
     (["http://127.0.0.1:{free}"], "http://127.0.0.1:{free} cannot be reached: "),
+    (["http://.example"], "http://.example cannot be reached: "),
+    (["{url}/ä"], "{url}/ä cannot be reached: "),
     (["{url}", "--admin", "nobody@example.com"], "nobody@example.com cannot log in: "),
     (["{url}", "--section", "coffee"], "error: argument --section: invalid choice: 'coffee'"),
 ])  # fmt: skip
@@ -177,7 +199,7 @@ def test_what_cannot_be_checked_is_one_line_and_status_2(behind_a_proxy, alone, 
         done = conformance(alone, *(each.format(free=free, url=url) for each in arguments))
     assert (done.returncode, done.stdout) == (2, "")
     *usage, last = done.stderr.splitlines()
-    assert line.format(free=free) in last
+    assert line.format(free=free, url=url) in last
     assert len(usage) == ("error: " in last)
 
 

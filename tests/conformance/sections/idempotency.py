@@ -69,16 +69,19 @@ def twenty_at_once(api: Client) -> None:
     expect("the balances", (990, 10), (api.balance(mine, api.ada), api.balance(yours, api.grace)))
 
 
-@check_each({"an account": "", "an order": "order", "a cancellation": "cancel"})
-def other_routes_take_keys(api: Client, what: str) -> None:
-    """POST `/accounts`, `/orders`, `/orders/{id}/cancel` take an Idempotency-Key too."""
-    account = api.account(api.ada, 1000)
+@check_each({path: path for path in ("/accounts", "/accounts/{account}/deposits", "/accounts/{account}/withdrawals",
+                                     "/orders", "/orders/{order}/cancel", "/orders/{order}/fulfil")})  # fmt: skip
+def other_routes_take_keys(api: Client, path: str) -> None:
+    """POST `/accounts`, `/orders`, deposits, withdrawals, cancel and fulfil take an Idempotency-Key too."""
+    admin, account = api.admin, api.account(api.ada, 1000)
     order = {"accountId": account, "items": [{"productId": api.product()["id"], "quantity": 1}]}
-    path, body = {"": ("/accounts", {"currency": "EUR"}), "order": ("/orders", order)}.get(what, ("", {}))
-    if what == "cancel":
-        path = f"/orders/{expect_data(api.post('/orders', api.ada, order), 201)['id']}/cancel"
-    key = {"Idempotency-Key": f"{what}-other-{api.run}"}
-    first, second = (api.post(path, api.ada, body, headers=key) for _ in range(2))
+    body = {"accounts": {"currency": "EUR"}, "orders": order, "deposits": {"amount": 5}, "withdrawals": {"amount": 5}}
+    last = path.rpartition("/")[2]
+    if "{order}" in path:
+        path = path.format(order=expect_data(api.post("/orders", api.ada, order), 201)["id"])
+    by = admin if last in ("deposits", "withdrawals", "fulfil") else api.ada
+    key = {"Idempotency-Key": f"{last}-other-{api.run}"}
+    first, second = (api.post(path.format(account=account), by, body.get(last, {}), headers=key) for _ in range(2))
     expect("the second answer", (first.status, first.data), (second.status, second.data))
     expect_header(second, "Idempotency-Replayed", "true")
 
@@ -88,3 +91,11 @@ def a_bad_key(api: Client, key: str) -> None:
     """A key that is not 1 to 255 visible ASCII characters without a comma is 400 `BAD_REQUEST`."""
     answer = api.post("/accounts", api.ada, {"currency": "EUR"}, headers={"Idempotency-Key": key})
     expect_error(answer, 400, "BAD_REQUEST")
+
+
+@check
+def a_key_that_no_route_reads(api: Client) -> None:
+    """The header is ignored on routes that take no key."""
+    answer = api.patch("/users/me", api.ada, {"name": "Ada"}, headers={"Idempotency-Key": "a b"})
+    expect("the name", "Ada", expect_data(answer)["name"])
+    expect_header(answer, "Idempotency-Replayed", None)

@@ -1,8 +1,11 @@
 """Passwords: changes, and resets that reveal no user."""
 
+import unicodedata
+
 from tests.conformance.checks import check, expect, expect_data, expect_reason, expect_wrong
 from tests.conformance.client import PASSWORD, UNKNOWN_ID, Client
 
+DECOMPOSED = "cafe\u0301 noir et blanc"
 OTHER = "a louder harbour"
 LONG = "long " * 20  # bcrypt alone would see 72 bytes of it
 
@@ -36,6 +39,16 @@ def every_character_counts(api: Client) -> None:
     expect_data(api.post("/users", json_={"email": email, "password": LONG + "a", "name": "Long"}), 201)
     expect_reason(api.post("/auth/login", json_={"email": email, "password": LONG + "b"}), "credentials")
     expect_data(api.post("/auth/login", json_={"email": email, "password": LONG + "a"}))
+
+
+@check
+def passwords_are_normalised_and_not_trimmed(api: Client) -> None:
+    """A password is NFC-normalised, and never trimmed."""
+    email = api.address("Accent")
+    expect_data(api.post("/users", json_={"email": email, "password": f" {DECOMPOSED} ", "name": "Accent"}), 201)
+    composed = unicodedata.normalize("NFC", DECOMPOSED)
+    expect_data(api.post("/auth/login", json_={"email": email, "password": f" {composed} "}))
+    expect_reason(api.post("/auth/login", json_={"email": email, "password": composed}), "credentials")
 
 
 @check
