@@ -1,9 +1,9 @@
 """The lessons: each breaks one pattern as a blog post writes it, and attacks the service's own code the same way.
 
-A lesson is a file `lesson_NN_name.py`. Its docstring has the parts PARTS. Its two functions get a `Stage` and return
-verdicts: `naive` those of the short version, which stands in the lesson alone, and `ours` those of the service under
-the same attack. The verdicts of the two correspond in order. A lesson is right if every naive one says that the
-invariant broke and every one of ours that it held. In `exercises/` the naive code of ten lessons waits to be repaired.
+A lesson is a file `lesson_NN_name.py` whose docstring has the parts PARTS. Its function `naive` attacks the short
+version, which stands in the lesson alone; `ours` attacks the service in the same way. Each gets a `Stage` and returns a
+verdict for each attack, in the same order. A lesson is right if every verdict of `naive` says that the invariant broke,
+and every verdict of `ours` that it held. In `exercises/` the naive code of ten lessons waits to be repaired.
 """
 
 import importlib
@@ -27,7 +27,7 @@ class Verdict:
     """The outcome of an attack."""
 
     holds: bool  # whether the invariant held
-    figure: float  # the length of the bar, in the unit of its counterpart: what is wrong, or what it cost
+    figure: float  # the length of the bar: how much is wrong, or what it cost, in one unit for both halves
     says: str  # the invariant in numbers: "1,000.00 became 1,430.00"
 
 
@@ -85,7 +85,7 @@ class Lesson(NamedTuple):
 
 
 def names() -> list[str]:
-    """Of all lessons, in the order of their numbers."""
+    """The names of all lessons, in the order of their numbers."""
     return [path.stem.removeprefix("lesson_")[3:] for path in sorted(Path(__file__).parent.glob("lesson_*.py"))]
 
 

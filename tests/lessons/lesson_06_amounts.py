@@ -3,7 +3,8 @@
 Catalogue: "Refuse a transfer if the balance is below the amount."
 
 Goes wrong: `balance < amount` is one question, and an amount has more than one way to be wrong. -500 is below every
-balance. NaN is not above any. 0.10 has no exact float. An UPDATE of a row that does not exist is no error.
+balance. NaN is not above any, and SQLite stores it as NULL. 0.10 has no exact float. An UPDATE of a row that does not
+exist is no error.
 
 Bitten: https://github.com/RP-Kit/RPKit/issues/247: a negative amount took money out of other players' accounts.
 https://github.com/FPtje/DarkRP/pull/3299: NaN bypassed price checks, in use on servers.
@@ -54,9 +55,9 @@ def naive(stage: Stage) -> list[Verdict]:
     poorer, same, _ = after(500.0, '{"from": "mallory", "to": "adda", "amount": 500}')
     return [
         verdict(stolen, f"-500.00 was sent: Mallory's 0.00 became {stolen:,.2f}"),
-        verdict(refused, f"0.30 paid 0.10 for {3 - refused} times of 3, and {left!r} is left"),
-        verdict(1000 - (ada or 0), f"NaN was sent from an empty account: Ada's 1,000.00 became {ada}"),
-        verdict(1500 - poorer - same, f"500.00 was sent to a typing error: 1,500.00 became {poorer + same:,.2f}"),
+        verdict(refused, f"0.30 is enough for {3 - refused} of 3 payments of 0.10; {left!r} is left"),
+        verdict(1000 - (ada or 0), f"NaN was sent from an empty account: Ada's 1,000.00 became {ada or 'NULL'}"),
+        verdict(1500 - poorer - same, f"500.00 was sent to a mistyped payee: 1,500.00 became {poorer + same:,.2f}"),
     ]
 
 
@@ -79,10 +80,10 @@ def ours(stage: Stage) -> list[Verdict]:
     nowhere, burnt, _ = send("50000", UNKNOWN_ID)
     assert (negative, fraction, nan, nowhere) == (422, 422, 400, 404)  # a 500 would be no refusal
     return [
-        verdict(stolen, f"-500.00 was sent: {negative}, and Ada's 1,000.00 became {money(1_000_00 - stolen)}"),
-        verdict(paid + 3 - coins, f"0.10 is {fraction}; as 10 cents it is paid {coins} times of 3"),
-        verdict(vanished, f"NaN was sent: {nan}, it is no JSON"),
-        verdict(burnt, f"500.00 was sent to a typing error: {nowhere}, and {money(burnt)} is gone"),
+        verdict(stolen, f"-500.00 was sent: status {negative}, and {money(stolen)} was taken from Ada"),
+        verdict(paid + 3 - coins, f"0.10 is refused with {fraction}; {coins} of 3 payments of 10 cents are made"),
+        verdict(vanished, f"NaN was sent: status {nan}, because it is no JSON"),
+        verdict(burnt, f"500.00 was sent to a mistyped payee: status {nowhere}, and {money(burnt)} is gone"),
     ]
 
 

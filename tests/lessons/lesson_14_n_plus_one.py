@@ -8,7 +8,8 @@ database is a millisecond away, so the page takes 101 of them. Each further row 
 Bitten: https://github.com/mozilla/pontoon/issues/3545, where a page of 369 languages made a query for each of them.
 
 Read: `backend/repositories/orders.py`, `items_of`: it takes all ids at once, so there is nothing to call in a loop.
-`tests/journeys/test_query_counts.py` counts the statements of every list. (Two of the four here read session and user.)
+`tests/journeys/test_query_counts.py` counts the statements of every list. (One of the three here reads session and
+user.)
 
 Exercise: `make exercise L=n_plus_one`: repair `tests/lessons/exercises/n_plus_one.py` with two statements: collect the
 ids, read all items with one `IN (…)`, and group them. Then try one statement, a JOIN. What does LIMIT 100 count in it?
