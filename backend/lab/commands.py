@@ -82,7 +82,7 @@ def trace(settings: Settings, request: Namespace) -> None:
         told = report(tracing.traces[answer.headers["X-Request-ID"]], settings.database_path)
         print("\n".join(tree(told)))
         print(f"\n{answer.status}")
-        if answer.status_code >= 400 and answer.is_json:
+        if answer.status_code >= 400 and answer.is_json and answer.data:  # HEAD has no body
             error = (answer.json or {})["error"]
             details = [f"{field}: {problem}" for field, problem in error.get("details", {}).items()]
             print("\n".join([f"{error['code']}: {error['message']}", *details]))

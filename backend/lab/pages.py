@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from backend.errors import NotFound
+from backend.errors import NotFound, ValidationFailed
 from backend.lab.backstage import Backstage
-from backend.lab.people import cast
+from backend.lab.people import tokens_and_ids
 from backend.lab.report import report
-from backend.lab.storms import STORMS, run
+from backend.lab.storms import STORMS, Storm, run
 from backend.lab.targets import TARGETS, Targets
 from backend.lab.tracing import Tracing
 from backend.openapi.page import CONTENT_POLICY, HTML, SCRIPT, STYLE
@@ -79,8 +79,8 @@ class LabRoutes:
 
     @responds(200)
     def list_people(self, request: Request) -> Response:
-        """The people of the lab, each with a new token."""
-        return _json(cast(self._backstage))
+        """The users of the lab who can log in, each with a new token, and the ids that the examples name."""
+        return _json(tokens_and_ids(self._backstage))
 
     @responds(200, NotFound)
     def get_trace(self, request: Request, query: TraceQuery) -> Response:
@@ -95,20 +95,22 @@ class LabRoutes:
         """The storms, and the targets of each."""
         return _json(
             {
-                name: {
-                    "title": storm.title,
-                    "promise": storm.promise,
-                    "targets": TARGETS[: 1 if storm.lab_only else None],
-                }
+                name: {"title": storm.title, "promise": storm.promise, "targets": targets_of(storm)}
                 for name, storm in STORMS.items()
             }
         )
 
-    @responds(200)
+    @responds(200, ValidationFailed)
     def run_storm(self, request: Request, body: StormToRun) -> Response:
         """Send the storm, and measure whether the promise held."""
+        if body.target not in targets_of(STORMS[body.storm]):
+            raise ValidationFailed({"target": "must be lab for this storm"})
         address = request.environ["SERVER_NAME"], int(request.environ["SERVER_PORT"])
         return _json(run(body.storm, self._targets.arena(body.target, address)))
+
+
+def targets_of(storm: Storm) -> tuple[str, ...]:
+    return TARGETS[:1] if storm.lab_only else TARGETS
 
 
 def _file(name: str, media: str) -> Response:

@@ -1,19 +1,18 @@
-"""The people of the lab's own database, whom its page can send requests as, and what they have."""
+"""The users of the lab's own database, as which its page sends requests, their accounts, and the products."""
 
 from typing import Any
 
 from werkzeug.test import Client
 
 from app import App
-from backend.errors import NotFound
 from backend.lab.backstage import Backstage, Login
-from backend.repositories import accounts, products
+from backend.repositories import accounts, users
+from backend.repositories.users import Credentials
 
 API = "/api/v1"
 PASSWORD = "a quiet harbour"  # noqa: S105 - of users of the lab's own database, shown on its page
 NAMES = ("Root", "Ada", "Grace")  # Root is an admin
 PRODUCTS = (("TEA", "Tea", 250, 100), ("CUP", "Cup", 900, 1))  # SKU, name, cents, stock
-SKUS = {sku for sku, *_ in PRODUCTS}
 
 
 def email_of(name: str) -> str:
@@ -21,29 +20,53 @@ def email_of(name: str) -> str:
 
 
 def seed(app: App, backstage: Backstage) -> None:
-    """Make the people, their accounts and the products, in a database that has none. Idempotent."""
-    try:
-        backstage.log_in(email_of(NAMES[-1]))
-    except NotFound:
-        app.users.create_admin(email_of("Root"), PASSWORD, "Root")
-        for name in NAMES[1:]:
-            app.users.sign_up(email_of(name), PASSWORD, name)
-        root = backstage.log_in(email_of("Root"))
-        for sku, name, cents, stock in PRODUCTS:
+    """Make each user, account and product that the database lacks. Idempotent."""
+    for name in NAMES:
+        if _credentials(backstage, name) is None:
+            (app.users.create_admin if name == "Root" else app.users.sign_up)(email_of(name), PASSWORD, name)
+    logins = _logins(backstage)
+    ids, root = _ids(backstage, logins), logins.get("Root")
+    if root is None:  # deactivated, after another user has become an admin
+        return
+    for sku, name, cents, stock in PRODUCTS:
+        if sku.lower() not in ids:
             _post(app, root, "/products", sku=sku, name=name, unitPrice=cents, currency="EUR", stock=stock)
-        for name in NAMES[1:]:
-            account = _post(app, backstage.log_in(email_of(name)), "/accounts", currency="EUR")
+    for name in NAMES[1:]:
+        if name in logins and _account_of(name) not in ids:
+            account = _post(app, logins[name], "/accounts", currency="EUR")
             _post(app, root, f"/accounts/{account}/deposits", amount=1_000_00)
 
 
-def cast(backstage: Backstage) -> dict[str, Any]:
-    """A new token for each of the people, and the ids that the page's examples name."""
-    logins = {name: backstage.log_in(email_of(name)) for name in NAMES}
+def tokens_and_ids(backstage: Backstage) -> dict[str, Any]:
+    """A new token for each user who is active, and the ids that the page's examples name."""
+    logins = _logins(backstage)
+    tokens = {name: login.tokens.access_token for name, login in logins.items()}
+    return {"tokens": tokens, "ids": _ids(backstage, logins)}
+
+
+def _credentials(backstage: Backstage, name: str) -> Credentials | None:
     with backstage.database.read() as tx:
-        ids = {found.sku.lower(): found.id for found in products.page(tx, None, 1000) if found.sku in SKUS}
+        return users.credentials_by_email(tx, email_of(name))
+
+
+def _logins(backstage: Backstage) -> dict[str, Login]:
+    """New logins, by name. A request in the lab may have deactivated a user."""
+    found = {name: _credentials(backstage, name) for name in NAMES}
+    return {name: backstage.log_in(email_of(name)) for name, has in found.items() if has and has.user.active}
+
+
+def _ids(backstage: Backstage, logins: dict[str, Login]) -> dict[str, str]:
+    """Of the products, and of the oldest account of each user."""
+    with backstage.database.read() as tx:
+        ids = {sku: str(id_) for sku, id_ in tx.rows("SELECT lower(sku), id FROM products WHERE sku IN ('TEA', 'CUP')")}
         for name in NAMES[1:]:
-            ids[f"{name.lower()}Account"] = accounts.page(tx, logins[name].user_id, None, 1000)[-1].id
-    return {"tokens": {name: login.tokens.access_token for name, login in logins.items()}, "ids": ids}
+            if name in logins and (page := accounts.page(tx, logins[name].user_id, None, 1000)):
+                ids[_account_of(name)] = page[-1].id
+    return ids
+
+
+def _account_of(name: str) -> str:
+    return f"{name.lower()}Account"
 
 
 def _post(app: App, login: Login, path: str, **body: Any) -> str:

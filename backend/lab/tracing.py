@@ -17,18 +17,21 @@ from backend.web.response import Response
 SLOW_LOAD = "X-Lab-Slow-Load"
 SECONDS = re.compile(r"0\.[0-9]{1,3}")
 KEPT = 200  # traces
-OWN = "/lab"  # the paths of the lab itself, which are not traced
 
 
 class Tracing:
-    """Middleware that traces each request. `traces` are the last ones by the id of their request."""
+    """Middleware that traces each request, but not those to the page `own` and below it.
 
-    def __init__(self) -> None:
+    `traces` are the last ones by the id of their request.
+    """
+
+    def __init__(self, own: str | None = None) -> None:
+        self._own = own
         self.traces: OrderedDict[str, Trace] = OrderedDict()
 
     def middleware(self, next_handler: Handle) -> Handle:
         def handle(request: Request) -> Response:
-            if request.path.startswith(OWN):
+            if self._own and f"{request.path}/".startswith(f"{self._own}/"):
                 return next_handler(request)
             seconds = request.environ.get("HTTP_X_LAB_SLOW_LOAD", "")
             with recorded() as trace, traced("request", f"{request.method} {request.path}") as span:

@@ -20,7 +20,7 @@ def create_app(settings: Settings) -> App:
     """The lab: the core's application, traced, with `/lab`. Raises SchemaMismatch for a database not migrated."""
     logs.configure(settings.log_level, settings.development)
     check_database(settings.database_path)
-    tracing, backstage = Tracing(), Backstage(settings)
+    tracing, backstage = Tracing(own="/lab"), Backstage(settings)
     targets = Targets(backstage)
     tools = traced_tools(settings, tracing)
     routes = LabRoutes(tracing, backstage, targets, settings.database_path).table()

@@ -15,10 +15,10 @@ def find(tx: Tx, user_id: str, key: bytes, since: int) -> tuple[bytes, str] | No
 def put(tx: Tx, user_id: str, key: bytes, fingerprint: bytes, data: str) -> None:
     """Store the answer under this key. Overwrites an expired one."""
     tx.write(
-        """INSERT INTO idempotency_keys (user_id, key, fingerprint, data, created_at) VALUES (:u, :k, :f, :d, :now)
-           ON CONFLICT (user_id, key) DO UPDATE
+        """INSERT INTO idempotency_keys (user_id, key, fingerprint, data, created_at)
+           VALUES (:user, :key, :fingerprint, :data, :now) ON CONFLICT (user_id, key) DO UPDATE
            SET fingerprint = excluded.fingerprint, data = excluded.data, created_at = excluded.created_at""",
-        u=user_id, k=key, f=fingerprint, d=data, now=tx.now,
+        user=user_id, key=key, fingerprint=fingerprint, data=data, now=tx.now,
     )  # fmt: skip
 
 

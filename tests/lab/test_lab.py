@@ -10,7 +10,9 @@ from app import App, core_tools
 from backend.lab.wiring import create_app
 from backend.production.wiring import create_app as create_production
 from tests.cli.running import run_here
+from tests.conftest import PASSWORD
 from tests.lab.conftest import lab_server
+from tests.wirings import make_app
 
 PATHS = ["/lab", "/lab/people", "/lab/trace?request=x", "/lab/storms", "/lab/xray.js", "/api/v1/products", "/nowhere"]
 OWN = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "127.0.0.1:8000"}
@@ -83,6 +85,26 @@ def test_the_lab_has_a_database_of_its_own(tmp_path):
     for _ in range(2):
         with lab_server(tmp_path):
             assert not (tmp_path / "app.db").exists() and (tmp_path / "lab" / "app.db").exists()
+
+
+def test_a_user_who_was_deactivated_in_the_lab_is_left_out_and_the_lab_starts_again(settings, no_wait_for_the_disk):
+    for tokens in (["Root", "Ada", "Grace"], ["Root", "Ada"]):
+        app = create_app(settings)
+        people = Client(app).get("/lab/people", environ_overrides=OWN).json["data"]
+        assert ([*people["tokens"]], {"tea", "cup", "adaAccount"} - set(people["ids"])) == (tokens, set())
+        app.users.set_active("grace@example.com", False)
+        app.close()
+
+
+def test_a_first_start_that_was_interrupted_is_completed_by_the_next(settings, no_wait_for_the_disk):
+    first = make_app(settings)
+    first.users.create_admin("root@example.com", PASSWORD, "Root")
+    first.close()
+    app = create_app(settings)
+    people = Client(app).get("/lab/people", environ_overrides=OWN).json["data"]
+    assert people["tokens"].keys() == {"Root", "Ada", "Grace"}
+    assert people["ids"].keys() == {"tea", "cup", "adaAccount", "graceAccount"}
+    app.close()
 
 
 def test_neither_the_core_nor_production_has_the_lab(settings, monkeypatch):

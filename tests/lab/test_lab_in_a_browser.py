@@ -104,7 +104,7 @@ def test_a_refused_request_shows_where_the_error_left(browser, url):
     lab = Lab(browser.new_page(), url)
     lab.send("Transfer more than there is: a rollback")
     expect(lab.page.locator("#summary")).to_contain_text("422")
-    expect(lab.page.locator("#spans li", has_text="Ledger.move")).to_contain_text("left by an error")
+    expect(lab.page.locator("#spans li", has_text="Ledger.move")).to_contain_text("raised an error")
     assert "ROLLBACK" in lab.spans() and "COMMIT" not in lab.spans()
     lab.page.close()
 

@@ -64,4 +64,6 @@ def test_each_storm_shows_its_promise_hold_or_break(tmp_path, target):
 def test_a_storm_or_target_that_is_none_is_refused(tmp_path):
     with lab_server(tmp_path) as address:
         status, content = post(address, "/lab/storms", {"storm": "hail", "target": "moon"})
+        refused, error = post(address, "/lab/storms", {"storm": "cold-key", "target": "core"})
     assert (status, content["error"]["details"].keys()) == (422, {"storm", "target"})
+    assert (refused, error["error"]["details"]) == (422, {"target": "must be lab for this storm"})

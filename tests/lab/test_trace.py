@@ -176,6 +176,13 @@ def test_each_statement_has_its_whole_text_its_plan_and_its_masked_parameters(ap
     assert all("password" not in span["detail"]["parameters"] for span in statements)
 
 
+def test_a_stored_answer_its_key_and_its_fingerprint_are_masked(api, ada, seen):
+    told = seen(api.post("/accounts", ada, {"currency": "EUR"}, key="lunch-1"))
+    [put] = [span for span in of_layer(told, "sql") if span["name"].startswith("INSERT INTO idempotency_keys")]
+    shown = {name for name, value in put["detail"]["parameters"].items() if value != "•••"}
+    assert shown == {"user", "now"}
+
+
 def test_a_function_comes_with_its_source(api, ada, rich, seen):
     told = seen(transfer(api, ada, rich))
     [moved] = [span for span in told["spans"] if span["name"] == "Ledger.move"]

@@ -58,6 +58,15 @@ def test_an_error_is_told_with_its_fields(database):
     assert [field.partition(":")[0] for field in fields] == ["email", "password", "name"]
 
 
+@pytest.mark.parametrize("request_", [("GET", "/lab"), ("GET", "/labels"), ("HEAD", "/api/v1/nothing")])
+def test_a_request_for_what_is_not_there_is_traced_as_well(database, request_):
+    """Also if its path is the lab's, which the application of this command does not have, or its answer has no body."""
+    done = run_here(database, "trace", *request_)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "  dispatch\n" in done.stdout or "  Router.find  ✗\n" in done.stdout
+    assert "\n404 Not Found\n" in done.stdout
+
+
 def test_a_login_prints_no_token_and_no_password(database):
     body = f'{{"email": "root@example.com", "password": "{PASSWORD}"}}'
     done = run_here(database, "trace", "POST", "/api/v1/auth/login", "--body", body)

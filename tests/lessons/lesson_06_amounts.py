@@ -7,7 +7,7 @@ balance. NaN is not above any, and SQLite stores it as NULL. 0.10 has no exact f
 exist is no error.
 
 Bitten: https://github.com/RP-Kit/RPKit/issues/247: a negative amount took money out of other players' accounts.
-https://github.com/FPtje/DarkRP/pull/3299: NaN bypassed price checks, in use on servers.
+https://github.com/FPtje/DarkRP/pull/3299: NaN bypassed price checks, and players used it.
 https://github.com/econumo/econumo/pull/262: without a payee the sender was debited and no account credited.
 
 Read: `backend/web/constraints.py` admits whole numbers from 1 to 10^12, `backend/web/json_body.py` refuses NaN,

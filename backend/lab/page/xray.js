@@ -155,7 +155,7 @@ function row(span, whole, report) {
   bar.style.setProperty("--width", span.ms / whole);
   const name = element("span", { class: "name" }, span.name);
   name.style.setProperty("--depth", span.depth);
-  const outcome = [span.detail.outcome, span.failed && "✗ left by an error"].filter(Boolean).join(" ");
+  const outcome = [span.detail.outcome, span.failed && "✗ raised an error"].filter(Boolean).join(" ");
   const button = element(
     "button", { type: "button", click: (event) => choose(event.currentTarget, span, report) },
     element("span", { class: `chip ${classOf(span.layer)}` }, span.layer),
