@@ -74,8 +74,15 @@ class Arena:
         self._address, self._count = address, workers
 
     def ask(self, *request: Any, **rest: Any) -> Answer:
-        """One request that prepares a storm or looks at its outcome; it is not drawn."""
-        return self._send(Ask(*request, **rest))
+        """One request that prepares a storm or looks at its outcome; it is not drawn.
+
+        Raises Unavailable if it gets no answer or a 5xx.
+        """
+        answer = self._send(Ask(*request, **rest))
+        if answer.status == 0 or answer.status >= 500:
+            outcome = answer.status or "no answer"
+            raise Unavailable(f"Before or after the storm, {answer.ask.method} {answer.ask.path} got {outcome}.")
+        return answer
 
     def storm(self, asks: Sequence[Ask], lanes: int | None = None) -> list[Answer]:
         """The answers in the order of `asks`. All are sent at once; or by so many `lanes`, each one after the other."""

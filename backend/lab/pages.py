@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from backend.errors import NotFound, ValidationFailed
+from backend.errors import Conflict, NotFound, ValidationFailed
 from backend.lab.backstage import Backstage
 from backend.lab.people import tokens_and_ids
 from backend.lab.report import report
@@ -100,7 +100,7 @@ class LabRoutes:
             }
         )
 
-    @responds(200, ValidationFailed)
+    @responds(200, ValidationFailed, Conflict)
     def run_storm(self, request: Request, body: StormToRun) -> Response:
         """Send the storm, and measure whether the promise held."""
         if body.target not in targets_of(STORMS[body.storm]):

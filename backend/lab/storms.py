@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from backend.errors import Conflict
 from backend.lab.arena import Answer, Arena, Ask
 from backend.lab.backstage import Login
 from backend.lab.tracing import SLOW_LOAD
@@ -49,12 +50,13 @@ def cold_key(arena: Arena) -> Outcome:
 
 
 def burst(arena: Arena) -> Outcome:
-    """One user, until each worker refuses. What becomes free again meanwhile is allowed for."""
+    """One user, until each worker refuses. What becomes free again meanwhile is allowed for. Raises Conflict."""
     by = arena.backstage.new_user()
     first = arena.ask("GET", f"{API}/products", by)
-    quota, window = map(
-        float, re.findall(r'"default";q=(\d+);w=([\d.]+)', first.headers.get("ratelimit-policy", ""))[0]
-    )
+    policy = re.search(r'"default";q=(\d+);w=([\d.]+)', first.headers.get("ratelimit-policy", ""))
+    if policy is None:
+        raise Conflict("The limit `default` is off: start the lab without RATE_LIMIT_DEFAULT.")
+    quota, window = map(float, policy.groups())
     answers = [first, *arena.until_each_worker(lambda: [Ask("GET", f"{API}/products", by)] * 30, status=429)]
     passed = sum(answer.status == 200 for answer in answers)
     seconds = max(answer.ended for answer in answers) - first.began

@@ -3,11 +3,15 @@
 import http.client
 import json
 import re
+import socket
 from collections import Counter
 
 import pytest
 
-from backend.lab.storms import STORMS
+from backend.errors import Unavailable
+from backend.lab.arena import Arena
+from backend.lab.backstage import Backstage
+from backend.lab.storms import STORMS, run
 from backend.lab.targets import TARGETS
 from tests.conftest import SECRET
 from tests.lab.conftest import lab_server
@@ -67,3 +71,20 @@ def test_a_storm_or_target_that_is_none_is_refused(tmp_path):
         refused, error = post(address, "/lab/storms", {"storm": "cold-key", "target": "core"})
     assert (status, content["error"]["details"].keys()) == (422, {"storm", "target"})
     assert (refused, error["error"]["details"]) == (422, {"target": "must be lab for this storm"})
+
+
+def test_a_burst_without_a_limit_says_so(tmp_path):
+    with lab_server(tmp_path, RATE_LIMIT_DEFAULT="off") as address:
+        status, content = post(address, "/lab/storms", {"storm": "burst", "target": "lab"})
+    message = "The limit `default` is off: start the lab without RATE_LIMIT_DEFAULT."
+    assert (status, content["error"]["message"]) == (409, message)
+
+
+def test_a_server_that_has_ended_is_told_of(settings):
+    """Instead of an outcome."""
+    backstage = Backstage(settings)
+    with socket.create_server(("127.0.0.1", 0)) as ended:
+        address = ended.getsockname()
+    with pytest.raises(Unavailable, match="POST /api/v1/accounts got no answer"):
+        run("retries", Arena(address, backstage))
+    backstage.close()
