@@ -16,7 +16,7 @@ from backend.settings import Settings
 
 
 class NoPasswords(Passwords):
-    """Accepts a user's stored hash without a password; hashes are of no password."""
+    """Every login succeeds, and a new user gets a hash that no password matches."""
 
     def __init__(self) -> None:
         super().__init__(rounds=4)

@@ -1,6 +1,7 @@
 """`/lab`: the page, its files, and what it asks for: people, traces, storms."""
 
 import json
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +39,7 @@ class LabRoutes:
 
     def __init__(self, tracing: Tracing, backstage: Backstage, targets: Targets, database_path: Path) -> None:
         self._tracing, self._backstage, self._targets, self._path = tracing, backstage, targets, database_path
+        self._one_storm = threading.Lock()  # storms of two browsers at once would disturb each other's figures
 
     def table(self) -> list[Route]:
         return [
@@ -102,11 +104,12 @@ class LabRoutes:
 
     @responds(200, ValidationFailed, Conflict)
     def run_storm(self, request: Request, body: StormToRun) -> Response:
-        """Send the storm, and measure whether the promise held."""
+        """Send the storm, once no other storm runs, and measure whether the promise held."""
         if body.target not in targets_of(STORMS[body.storm]):
             raise ValidationFailed({"target": "must be lab for this storm"})
         address = request.environ["SERVER_NAME"], int(request.environ["SERVER_PORT"])
-        return _json(run(body.storm, self._targets.arena(body.target, address)))
+        with self._one_storm:
+            return _json(run(body.storm, self._targets.arena(body.target, address)))
 
 
 def targets_of(storm: Storm) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ import json
 import re
 import socket
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -13,6 +14,7 @@ from backend.lab.arena import Arena
 from backend.lab.backstage import Backstage
 from backend.lab.storms import STORMS, run
 from backend.lab.targets import TARGETS
+from tests.at_once import at_once
 from tests.conftest import SECRET
 from tests.lab.conftest import lab_server
 
@@ -71,6 +73,15 @@ def test_a_storm_or_target_that_is_none_is_refused(tmp_path):
         refused, error = post(address, "/lab/storms", {"storm": "cold-key", "target": "core"})
     assert (status, content["error"]["details"].keys()) == (422, {"storm", "target"})
     assert (refused, error["error"]["details"]) == (422, {"target": "must be lab for this storm"})
+
+
+def test_storms_of_several_browsers_wait_for_each_other(tmp_path):
+    """Otherwise the product that one storm creates would keep the load of the other from being stored."""
+    with lab_server(tmp_path) as address:
+        request = partial(post, address, "/lab/storms", {"storm": "cold-key", "target": "lab"})
+        shown = [content["data"] for _, content in at_once([request] * 3)]
+    assert [storm["figures"] for storm in shown if not re.fullmatch(FIGURES["cold-key"], storm["figures"])] == []
+    assert {storm["holds"] for storm in shown} == {True}
 
 
 def test_a_burst_without_a_limit_says_so(tmp_path):
