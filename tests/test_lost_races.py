@@ -70,6 +70,22 @@ def test_limits_count_a_request_once_however_often_it_is_run(make_api, world, mo
     assert set(re.findall(r"r=(\d+)", answer.headers["RateLimit"])) <= {"9", "10"}
 
 
+def test_a_deletion_that_loses_after_its_first_transaction_is_made_once(make_api, world, database_path, monkeypatch):
+    """Run again as a whole, it would find that the version of its `If-Match` is no more."""
+    monkeypatch.setattr("backend.services.users.ERASED", 1)
+    api, admin = make_api(), world.people["admin"]
+    api.app.relay.stop()
+    api.post("/auth/login", json={"email": "owner@example.com", "password": PASSWORD}, headers={"User-Agent": "mine"})
+    user = api.get("/users/me", world.people["owner"])
+    before_the_commit(monkeypatch, lambda: before_the_commit(monkeypatch, lose))
+    path = f"/users/{user.json['data']['id']}"
+    answer = api.delete(path, admin, headers={"If-Match": user.headers["ETag"]})
+    assert answer.status_code == 204, answer.text
+    with closing(sqlite3.connect(database_path)) as connection:
+        left = "SELECT 1 FROM sessions WHERE user_agent <> '' AND user_id = ?"
+        assert connection.execute(left, [user.json["data"]["id"]]).fetchall() == []
+
+
 @pytest.mark.parametrize("loses", [False, True])
 def test_the_change_of_an_e_mail_counts_once(make_api, world, monkeypatch, loses):
     api, owner = make_api(rate_limit_auth=Limit(10, 600)), world.people["owner"]

@@ -1,11 +1,12 @@
 """Users: sign-up, profile, administration."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from typing import Any
 
 from backend.domain import Caller, Precondition, User, UserWithOrders
-from backend.errors import Conflict, NotFound, PreconditionFailed, ValidationFailed
+from backend.errors import Conflict, Contention, NotFound, PreconditionFailed, ValidationFailed
 from backend.infrastructure.cache import Cache
 from backend.infrastructure.database import Database, Duplicate, Tx
 from backend.infrastructure.ids import new_id
@@ -117,11 +118,13 @@ class Users:
             self._erase_origins(user_id)
 
     def _erase_origins(self, user_id: str) -> None:
-        """The rest of a deletion. It has been committed, so no rights are checked again."""
+        """The rest of a deletion, which is committed: no rights are checked again, and a lost race repeats this alone."""
         more = True
         while more:
-            with self._database.transaction() as tx:
-                more = sessions.erase_origins(tx, user_id, ERASED) == ERASED
+            with suppress(Contention):
+                with self._database.transaction() as tx:
+                    erased = sessions.erase_origins(tx, user_id, ERASED)
+                more = erased == ERASED
 
     def create_admin(self, email: str, password: str, name: str) -> None:
         """Create a user with the admin role. Raises Conflict if the e-mail is taken, Unavailable."""
