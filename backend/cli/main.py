@@ -24,6 +24,8 @@ from backend.operations.seal import BackupError
 from backend.repositories import transactions
 from backend.settings import NOT_TEXT, Settings, SettingsError
 
+CHECK_SECONDS = 86_400.0  # for the whole ledger; a request's time would end the check of a large one
+
 
 class Command(NamedTuple):
     """What a command does and takes. `failure` is its exit status after an error that is one line."""
@@ -192,7 +194,7 @@ def _signing(settings: Settings) -> Settings:
 def _check(engine: Engine) -> None:
     print("settings: good")
     print(end="".join(f"secrets: {warning}\n" for warning in secret_warnings(engine.settings)))
-    app = engine.create_app(engine.settings)
+    app = engine.create_app(replace(engine.settings, busy_timeout_seconds=CHECK_SECONDS))
     print("schema: good")
     loose = loose_modes(engine.settings.database_path)
     print("\n".join(f"modes: {mode}" for mode in loose) or "modes: good")

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import psycopg
@@ -110,6 +111,21 @@ def test_check_reads_the_ledger(filled, command, outsider):
     assert not [line for line in lines if line.startswith("secrets")]
     outsider.execute("UPDATE accounts SET balance = balance + 1 WHERE kind = 'system'")
     assert "adds up" in refused(command("check"))
+
+
+def test_check_may_take_longer_than_a_request(filled, command, url, outsider):
+    waiting = """SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+                 AND query_start < clock_timestamp() - interval '0.2 s'"""
+
+    def release():
+        wait_until(lambda: outsider.execute(waiting).fetchone())
+        holder.rollback()
+
+    with psycopg.connect(url) as holder, ThreadPoolExecutor(1) as pool:
+        holder.execute("LOCK TABLE entries")
+        released = pool.submit(release)
+        good(command("check", BUSY_TIMEOUT_SECONDS="0.05"))
+        released.result()
 
 
 def test_check_warns_of_a_secret_that_other_hosts_do_not_have(command):
