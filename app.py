@@ -68,10 +68,8 @@ from backend.web.request import Request
 from backend.web.router import ADMIN, ANYONE, SELF_OR_ADMIN, USER, Route, Router
 
 StartResponse = Callable[..., Any]
+FindProblems = Callable[[], dict[str, str]]  # what is wrong, by the failing check's name
 READINESS_SECONDS = 1.0  # for which the result of the readiness checks is kept
-
-
-Problems = Callable[[], dict[str, str]]  # returns what is wrong, by the failing check's name
 
 
 class Background(Protocol):
@@ -97,7 +95,7 @@ class Tools:
     check_schema: Callable[[], None]  # raises SchemaMismatch
     log_request: Callable[[Mapping[str, object]], None] = logs.log_request
     to_json: Callable[[dict[str, Any]], str] = to_json  # of envelopes
-    in_time: Callable[[Problems], Problems] = lambda problems: problems  # bounds how long the checks of /readyz take
+    in_time: Callable[[FindProblems], FindProblems] = lambda find: find  # bounds how long the checks of /readyz take
     # What optional rooms add to the application.
     routes: Sequence[Route] = ()
     middleware: Sequence[Middleware] = ()  # outermost

@@ -33,6 +33,7 @@ from typing import Any
 
 import psycopg
 from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq.abc import PGresult
 
 from backend.domain import Timestamp
@@ -88,14 +89,25 @@ class PostgresTx(Tx):
         self.write("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))", name=name)
 
     def send(self, statements: Sequence[Statement] = ()) -> list[PGresult]:
-        """Run what waits, then these: their results."""
+        """Run the queue, then these: their results. After an error the transaction is over, and cannot commit."""
         if self.over:
             raise RuntimeError("this transaction is over")
-        queued, self._queue = self._queue, []
+        queued, self._queue, self.over = self._queue, [], True
         try:
-            return self._pipeline.run([*queued, *statements])[len(queued) :]
+            results = self._pipeline.run([*queued, *statements])
         except errors.UniqueViolation as error:
             raise Duplicate from error
+        self.over = False
+        return results[len(queued) :]
+
+    def commit(self) -> None:
+        """Raises Unavailable, which says for a transaction without an answer that the outcome is unknown."""
+        try:
+            self.send([("COMMIT", {})])
+        except psycopg.OperationalError as error:
+            if self.for_update and not self._pipeline.usable:  # else the server has refused what travelled with it
+                raise Unavailable(UNKNOWN) from error
+            raise
 
 
 class PostgresDatabase(Database):
@@ -106,21 +118,14 @@ class PostgresDatabase(Database):
 
     def __init__(self, url: str, busy_timeout: float = 5.0, clock: Callable[[], float] = time.time) -> None:
         super().__init__(Path(), busy_timeout, clock)
-        self._url, self._mine = url, _Mine()
-        self._seconds, self._retry_at = busy_timeout + WORK_SECONDS, 0.0
+        self._mine, self._retry_at, self._seconds = _Mine(), 0.0, busy_timeout + WORK_SECONDS
         busy = math.ceil(busy_timeout * 1000)
-        limits = {"lock_timeout": busy, "idle_in_transaction_session_timeout": busy}
-        limits |= {"statement_timeout": math.ceil(self._seconds * 1000)} | SERVER
-        self._options: dict[str, Any] = LINK | {
-            "autocommit": True, "application_name": "reference-backend",
-            "connect_timeout": max(2, int(busy_timeout / 2)),  # psycopg takes whole seconds, and two at least
-            "options": " ".join(f"-c {name}={value}" for name, value in limits.items()),
-        }  # fmt: skip
-
-    @contextmanager
-    def read(self) -> Iterator[Tx]:
-        with self.autocommit() as tx:
-            yield tx
+        limits = SERVER | {"lock_timeout": busy, "idle_in_transaction_session_timeout": busy}
+        limits |= {"statement_timeout": math.ceil(self._seconds * 1000)}
+        own = {"application_name": "reference-backend", "connect_timeout": max(2, int(busy_timeout / 2))}
+        self._parameters: dict[str, Any] = LINK | own | conninfo_to_dict(url)  # the URL's come before the service's
+        options = [f"-c {name}={value}" for name, value in limits.items()]
+        self._parameters["options"] = " ".join([*options, self._parameters.get("options", "")])
 
     @contextmanager
     def autocommit(self) -> Iterator[Tx]:
@@ -128,6 +133,8 @@ class PostgresDatabase(Database):
         with self._block(), PostgresTx(self._block_connection(), self.now()) as tx:
             yield tx
             tx.send()
+
+    read = autocommit
 
     @contextmanager
     def snapshot(self) -> Iterator[Tx]:
@@ -142,7 +149,8 @@ class PostgresDatabase(Database):
             tx.run(f"SELECT 1 FROM schema_migrations WHERE version = 0{tx.for_update}")
 
     def close(self) -> None:
-        self._mine.slot.close()
+        if self._mine.pipeline:
+            self._mine.pipeline.close()
 
     def keep_no_connection(self) -> None:
         """The calling thread closes its connection now, and from now on at the end of each block."""
@@ -174,85 +182,47 @@ class PostgresDatabase(Database):
         try:
             with PostgresTx(pipeline, self.now(), for_update, begin) as tx:
                 yield tx
-                self._commit(tx)
+                tx.commit()
         except BaseException:
-            self._roll_back(pipeline)
+            pipeline.roll_back()
             raise
-
-    def _commit(self, tx: PostgresTx) -> None:
-        try:
-            tx.send([("COMMIT", {})])
-        except psycopg.OperationalError as error:
-            if self._mine.slot.is_open:  # the server has refused what travelled with the COMMIT
-                raise
-            raise Unavailable(UNKNOWN) from error
-
-    def _roll_back(self, pipeline: Pipeline) -> None:
-        try:
-            if pipeline.in_transaction:
-                pipeline.run([("ROLLBACK", {})])
-        except psycopg.Error:
-            self._mine.slot.close()
 
     def _check_fault(self, error: Exception) -> None:
         """Raises Contention for a lost race, and Unavailable for a fault of the server."""
         if isinstance(error, RETRIED):
             raise Contention from error
         if isinstance(error, FAULTS):
-            self._mine.slot.close()
+            self.close()
             log.warning("database fault: %s", type(error).__name__)
             raise Unavailable("The database cannot do this just now.") from error
 
     def _block_connection(self) -> Pipeline:
-        """This thread's connection, for the block that begins now."""
-        pipeline = self._mine.slot.pipeline(self._connect)
-        pipeline.deadline = time.monotonic() + self._seconds
-        return pipeline
+        """This thread's connection, for the block that begins now; a new one if there is none, or it is lost."""
+        mine = self._mine.pipeline
+        if mine is None or not mine.usable or (mine.idle_seconds > IDLE_SECONDS and not mine.answers(TRY_SECONDS)):
+            self.close()
+            mine = self._mine.pipeline = self._connect()
+        mine.deadline = time.monotonic() + self._seconds
+        return mine
 
-    def _connect(self) -> Pipeline:
+    def _connect(self) -> "_OfThread":
         if time.monotonic() < self._retry_at:
             raise Unavailable("The database does not answer.")
         try:
-            return Pipeline(psycopg.connect(self._url, **self._options))
+            return _OfThread(psycopg.connect(autocommit=True, **self._parameters))
         except errors.ConnectionTimeout:
             self._retry_at = time.monotonic() + RETRY_SECONDS
             raise
 
 
+class _OfThread(Pipeline):
+    """A connection that one thread keeps. `__del__` closes it as soon as the thread ends."""
+
+    __del__ = Pipeline.close
+
+
 class _Mine(threading.local):
-    """The connection of one thread."""
+    """The connection of one thread, and whether it closes at the end of each block."""
 
-    def __init__(self) -> None:
-        self.slot, self.brief = _Slot(), False
-
-
-class _Slot:
-    """At most one connection. `__del__` closes it as soon as the thread ends."""
-
-    def __init__(self) -> None:
-        self._open: Pipeline | None = None
-        self._used = 0.0
-
-    @property
-    def is_open(self) -> bool:
-        return self._open is not None and self._open.usable
-
-    def pipeline(self, connect: Callable[[], Pipeline]) -> Pipeline:
-        """The connection, between blocks; a new one if there is none, or if it is closed or lost."""
-        if self._open is None or self._is_lost(self._open):
-            self.close()
-            self._open = connect()
-        self._used = time.monotonic()
-        return self._open
-
-    def _is_lost(self, pipeline: Pipeline) -> bool:
-        return not pipeline.usable or (
-            time.monotonic() - self._used > IDLE_SECONDS and not pipeline.answers(TRY_SECONDS)
-        )
-
-    def close(self) -> None:
-        if self._open is not None:
-            self._open.close()
-            self._open = None
-
-    __del__ = close
+    pipeline: _OfThread | None = None
+    brief = False

@@ -18,8 +18,9 @@ import re
 import select
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import psycopg
 from psycopg import errors
@@ -30,6 +31,8 @@ from psycopg.pq.abc import PGresult
 from backend.infrastructure.database import Row
 
 Statement: TypeAlias = tuple[str, Mapping[str, object]]  # SQL with `:name` parameters, and their values
+# As it is sent: name, SQL, the oids of its parameters' types (0 lets the server infer one), values, their formats.
+Dumped: TypeAlias = tuple[bytes, bytes, tuple[int, ...], Sequence[Any], Sequence[Format] | None]
 NAMED = re.compile(r"'[^']*'|(?<![:\w]):([a-z_][a-z0-9_]*)")  # a text, or a parameter that is not a cast
 NUMBERS = itertools.count()
 LONGEST_WAIT = 3600.0  # seconds, if there is no deadline
@@ -57,6 +60,7 @@ class Pipeline:
         self._connection, self._libpq = connection, connection.pgconn
         self._values = Transformer(connection)
         self._prepared: set[bytes] = set()  # names of statements
+        self._answered = time.monotonic()
         self._readable, self._either = select.poll(), select.poll()
         self._readable.register(connection, select.POLLIN)
         self._either.register(connection, select.POLLIN | select.POLLOUT)
@@ -67,8 +71,9 @@ class Pipeline:
         return not self._connection.closed and not self._readable.poll(0)
 
     @property
-    def in_transaction(self) -> bool:
-        return self._libpq.transaction_status != TransactionStatus.IDLE
+    def idle_seconds(self) -> float:
+        """How long ago the server has last answered."""
+        return time.monotonic() - self._answered
 
     def answers(self, seconds: float) -> bool:
         """Whether the server answers in time; else the connection is closed."""
@@ -78,6 +83,12 @@ class Pipeline:
         except psycopg.OperationalError:
             return False
         return True
+
+    def roll_back(self) -> None:
+        """Roll back an open transaction. If that fails, the connection is closed, which rolls back too."""
+        if self._libpq.transaction_status != TransactionStatus.IDLE:
+            with suppress(psycopg.Error):
+                self.run([("ROLLBACK", {})])
 
     def close(self) -> None:
         self._connection.close()
@@ -97,6 +108,7 @@ class Pipeline:
             self._libpq.pipeline_sync()
             answers = list(zip(sent, self._received(), strict=True))
             self._libpq.exit_pipeline_mode()
+            self._answered = time.monotonic()
         except BaseException:
             self.close()
             raise
@@ -111,13 +123,13 @@ class Pipeline:
         self._values.set_pgresult(result)
         return self._values.load_rows(0, result.ntuples, tuple)
 
-    def _dumped(self, sql: str, parameters: Mapping[str, object]) -> "_Dumped":
+    def _dumped(self, sql: str, parameters: Mapping[str, object]) -> Dumped:
         text, names = numbered(sql)
         values = self._values.dump_sequence([parameters[name] for name in names], [PyFormat.AUTO] * len(names))
         types = tuple(self._values.types or ())
-        return _Dumped(_name(sql, types), text, types, values, self._values.formats)
+        return _name(sql, types), text, types, values, self._values.formats
 
-    def _send(self, statements: Sequence["_Dumped"]) -> list[bytes]:
+    def _send(self, statements: Sequence[Dumped]) -> list[bytes]:
         """Hand all to libpq. Returns, for each result to come, the name of the statement that it prepares, or b""."""
         sent: list[bytes] = []
         for name, sql, types, values, formats in statements:
@@ -149,16 +161,6 @@ class Pipeline:
         if left <= 0 or not readiness.poll(left * 1000):
             raise psycopg.OperationalError("no answer in time")
         self._libpq.consume_input()
-
-
-class _Dumped(NamedTuple):
-    """A statement as it is sent. `types` are the oids of its parameters; 0 lets the server infer one."""
-
-    name: bytes
-    sql: bytes
-    types: tuple[int, ...]
-    values: Sequence[Any]
-    formats: Sequence[Format] | None
 
 
 @cache

@@ -118,7 +118,7 @@ class Users:
             self._erase_origins(user_id)
 
     def _erase_origins(self, user_id: str) -> None:
-        """The rest of a deletion, which is committed: no rights are checked again, and a lost race repeats this alone."""
+        """The rest of a deletion that is committed: checks no rights again, and repeats itself alone after a lost race."""
         more = True
         while more:
             with suppress(Contention):

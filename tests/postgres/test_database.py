@@ -1,12 +1,15 @@
 """The verbs on PostgreSQL: what one block sees, what is written, and what a fault costs."""
 
 import threading
+from contextlib import closing, suppress
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from backend.errors import Contention, Unavailable
 from backend.infrastructure.database import Duplicate
+from backend.postgres.database import PostgresDatabase
 from tests.at_once import asleep, at_once
 
 INSERT = "INSERT INTO reset_requests VALUES (:id, :email, 0)"
@@ -73,6 +76,20 @@ def test_a_second_row_of_one_key_is_a_duplicate_and_ends_the_transaction(databas
         tx.run(INSERT, id="2", email="y")
         tx.run(INSERT, id="1", email="z")
     assert emails() == ["x"]
+
+
+@pytest.mark.parametrize(("id_", "email"), [("1", "z"), ("2", "no\0text")], ids=["refused", "not sent"])
+def test_a_transaction_that_goes_on_after_an_error_writes_nothing_and_does_not_seem_committed(
+    database, emails, id_, email
+):
+    put(database, "1")
+    with pytest.raises(RuntimeError), database.transaction() as tx:
+        tx.write(INSERT, id="3", email="y")
+        with suppress(Duplicate, psycopg.DataError):
+            tx.run(INSERT, id=id_, email=email)
+    assert emails() == ["x"]
+    put(database, "5", "z")
+    assert emails() == ["x", "z"]
 
 
 def test_percent_signs_colons_and_casts_are_text(database):
@@ -167,6 +184,20 @@ def test_a_commit_without_an_answer_does_not_claim_that_nothing_was_written(data
         tx.run(INSERT, id="1", email="a")
         ((pid,),) = tx.rows("SELECT pg_backend_pid()")
         outsider.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+
+def test_a_snapshot_whose_end_got_no_answer_does_not_say_that_something_may_be_written(database, outsider):
+    with pytest.raises(Unavailable, match="just now"), database.snapshot() as tx:
+        ((pid,),) = tx.rows("SELECT pg_backend_pid()")
+        outsider.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+
+def test_parameters_of_the_url_hold_beside_those_of_the_service(url):
+    """Without its schema, for example, the service would find no table that `migrate` has made there."""
+    given = make_conninfo(url, options="-c search_path=mine", application_name="host-7")
+    names = ("search_path", "application_name", "lock_timeout")
+    with closing(PostgresDatabase(given)) as database, database.read() as tx:
+        assert [tx.row(f"SHOW {name}") for name in names] == [("mine",), ("host-7",), ("5s",)]
 
 
 def test_a_lock_that_is_held_too_long_makes_it_unavailable(make_database, url):
