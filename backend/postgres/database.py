@@ -122,8 +122,11 @@ class PostgresDatabase(Database):
         busy = math.ceil(busy_timeout * 1000)
         limits = SERVER | {"lock_timeout": busy, "idle_in_transaction_session_timeout": busy}
         limits |= {"statement_timeout": math.ceil(self._seconds * 1000)}
-        own = {"application_name": "reference-backend", "connect_timeout": max(2, int(busy_timeout / 2))}
-        self._parameters: dict[str, Any] = LINK | own | conninfo_to_dict(url)  # the URL's come before the service's
+        own: dict[str, Any] = {
+            "application_name": "reference-backend",
+            "connect_timeout": max(2, int(busy_timeout / 2)),
+        }
+        self._parameters = LINK | own | conninfo_to_dict(url)  # the URL's come before the service's
         options = [f"-c {name}={value}" for name, value in limits.items()]
         self._parameters["options"] = " ".join([*options, self._parameters.get("options", "")])
 
@@ -205,24 +208,25 @@ class PostgresDatabase(Database):
         mine.deadline = time.monotonic() + self._seconds
         return mine
 
-    def _connect(self) -> "_OfThread":
+    def _connect(self) -> Pipeline:
         if time.monotonic() < self._retry_at:
             raise Unavailable("The database does not answer.")
         try:
-            return _OfThread(psycopg.connect(autocommit=True, **self._parameters))
+            return Pipeline(_OfThread.connect(autocommit=True, **self._parameters))
         except errors.ConnectionTimeout:
             self._retry_at = time.monotonic() + RETRY_SECONDS
             raise
 
 
-class _OfThread(Pipeline):
-    """A connection that one thread keeps. `__del__` closes it as soon as the thread ends."""
+class _OfThread(psycopg.Connection[Any]):
+    """A connection that one thread keeps. It closes as soon as the thread ends."""
 
-    __del__ = Pipeline.close
+    def __del__(self, *_: Any) -> None:
+        self.close()
 
 
 class _Mine(threading.local):
     """The connection of one thread, and whether it closes at the end of each block."""
 
-    pipeline: _OfThread | None = None
+    pipeline: Pipeline | None = None
     brief = False

@@ -157,8 +157,9 @@ class Pipeline:
                 results.append(result)
 
     def _wait(self, readiness: select.poll) -> None:
-        left = min(self.deadline - time.monotonic(), LONGEST_WAIT)
-        if left <= 0 or not readiness.poll(left * 1000):
+        """Wait until the deadline. What arrived while this process was stopped counts as in time."""
+        left = max(0.0, min(self.deadline - time.monotonic(), LONGEST_WAIT))
+        if not readiness.poll(left * 1000):
             raise psycopg.OperationalError("no answer in time")
         self._libpq.consume_input()
 

@@ -118,7 +118,7 @@ class Users:
             self._erase_origins(user_id)
 
     def _erase_origins(self, user_id: str) -> None:
-        """The rest of a deletion that is committed: checks no rights again, and repeats itself alone after a lost race."""
+        """The rest of a deletion that is committed: rights are not checked again, a lost race repeats only this."""
         more = True
         while more:
             with suppress(Contention):

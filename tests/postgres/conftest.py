@@ -46,6 +46,17 @@ def outsider(url: str) -> Iterator[Any]:
         yield connection
 
 
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Gets an entry for each connection that is opened from now on, by any thread of this process."""
+    import psycopg
+
+    connect, opened = psycopg.Connection.connect.__func__, list[object]()
+    counted = classmethod(lambda kind, *given, **more: opened.append(kind) or connect(kind, *given, **more))
+    monkeypatch.setattr(psycopg.Connection, "connect", counted)
+    return opened
+
+
 @pytest.fixture(params=["postgres"])
 def wiring(request: pytest.FixtureRequest) -> str:
     return str(request.param)

@@ -111,9 +111,7 @@ def test_a_host_whose_round_fails_lets_another_try(make_host, outsider, monkeypa
     wait_until(lambda: outsider.execute("SELECT count(*) FROM reset_requests").fetchone() == (0,))
 
 
-def test_to_look_at_the_lock_of_another_host_again_opens_no_connection(make_host, outsider, monkeypatch):
-    connect, opened = psycopg.connect, []
-    monkeypatch.setattr(psycopg, "connect", lambda *given, **more: opened.append(given) or connect(*given, **more))
+def test_to_look_at_the_lock_of_another_host_again_opens_no_connection(make_host, outsider, opened):
     outsider.execute(f"SELECT {LOCK}")
     host = make_host()
     host.start()

@@ -1,12 +1,15 @@
 """Statements that travel together: their order, their errors, and what a fault leaves behind."""
 
+import select
 import signal
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 
 from backend.errors import Unavailable
 from backend.infrastructure.database import Duplicate
+from backend.postgres.pipeline import Pipeline
 
 INSERT = "INSERT INTO reset_requests VALUES (:id, :email, 0)"
 SELECT = "SELECT email FROM reset_requests ORDER BY id"
@@ -103,6 +106,22 @@ def test_a_trip_that_is_interrupted_leaves_its_results_to_no_other(database):
         signal.signal(signal.SIGALRM, before)
     with database.read() as tx:
         assert tx.rows("SELECT 1") == [(1,)]
+
+
+def test_an_answer_that_came_while_the_process_was_stopped_is_in_time(url, monkeypatch):
+    stops = []
+
+    def late():
+        """The time after the deadline; the first call returns once the answer has come."""
+        if not stops:
+            stops.append(select.select([connection], [], [], 60))
+        return 1.0
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        pipeline = Pipeline(connection)
+        pipeline.deadline = 0.0
+        monkeypatch.setattr("backend.postgres.pipeline.time", SimpleNamespace(monotonic=late))
+        assert pipeline.rows(pipeline.run([("SELECT 1", {})])[0]) == [(1,)]
 
 
 def test_null_and_a_number_may_be_values_of_one_parameter(database):
