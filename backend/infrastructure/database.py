@@ -46,7 +46,10 @@ BROKEN |= {sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTAD
 
 
 class Duplicate(Exception):
-    """The statement would have broken a unique constraint; it changed nothing."""
+    """The statement would have broken a unique constraint; it changed nothing.
+
+    The transaction must end with an error then: PostgreSQL runs no further statement of it, and cannot commit it.
+    """
 
 
 class Tx:

@@ -55,7 +55,7 @@ def signing_secrets(settings: Settings) -> Sequence[str]:
 
 
 def secret_warnings(settings: Settings) -> list[str]:
-    """What to tell an operator about JWT_SECRETS that the database does not show."""
+    """Warnings about JWT_SECRETS for the operator, one line each."""
     if settings.postgres_url and not settings.jwt_secrets:
         return ["JWT_SECRETS is not set: this host signs with a secret of its own, which other hosts do not accept"]
     return []

@@ -128,7 +128,7 @@ class Housekeeping:
 
     @contextmanager
     def elected(self) -> Iterator[Callable[[], bool]]:
-        """During the block, the function that it yields says before each round whether this worker is the one."""
+        """Yields a function that is called before each round: whether this worker still is the one that works."""
         with holding(self._path.with_name(f"{self._path.name}-housekeeping")) as is_mine:
             yield lambda: is_mine
 

@@ -12,7 +12,7 @@ before its next use, so it costs no request.
 A network loses packets without a word, and a server may hang. So each wait is bounded:
 
     a block           `busy_timeout` + WORK_SECONDS, of which each wait for a lock may take `busy_timeout`
-    a dead link       LINK: the kernel gives a connection up if the server's answers to its packets stay away for 3 s
+    a dead link       CLIENT: the kernel gives a connection up if the server's answers to its packets stay away for 3 s
     a new connection  half of `busy_timeout` for each address of the server. If that passes, all threads get Unavailable
                       at once for RETRY_SECONDS. Otherwise each request in the queue would wait as long.
     a silent client   SERVER: the server ends an open transaction, and so its locks, after `busy_timeout` without a
@@ -53,7 +53,10 @@ RETRY_SECONDS = 1.0
 IDLE_SECONDS = 1.0  # after which a connection is tried before its next use
 TRY_SECONDS = 1.0
 WORK_SECONDS = 2.0
-LINK = {"keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 3, "tcp_user_timeout": 3000}
+CLIENT: dict[str, Any] = {
+    "application_name": "reference-backend",
+    "keepalives_idle": 2, "keepalives_interval": 1, "keepalives_count": 3, "tcp_user_timeout": 3000,
+}  # fmt: skip
 SERVER = {
     "tcp_keepalives_idle": 5, "tcp_keepalives_interval": 2, "tcp_keepalives_count": 3, "tcp_user_timeout": 11_000,
 }  # fmt: skip
@@ -111,9 +114,9 @@ class PostgresTx(Tx):
 
 
 class PostgresDatabase(Database):
-    """Thread-safe. `busy_timeout`, in seconds, bounds each wait for a lock, and nearly each block, as this file tells.
+    """Thread-safe. `busy_timeout`, in seconds, bounds each wait for a lock; the docstring above tells the other bounds.
 
-    `clock` returns Unix time in seconds.
+    Parameters of `url` come before those that this class sets. `clock` returns Unix time in seconds.
     """
 
     def __init__(self, url: str, busy_timeout: float = 5.0, clock: Callable[[], float] = time.time) -> None:
@@ -122,13 +125,10 @@ class PostgresDatabase(Database):
         busy = math.ceil(busy_timeout * 1000)
         limits = SERVER | {"lock_timeout": busy, "idle_in_transaction_session_timeout": busy}
         limits |= {"statement_timeout": math.ceil(self._seconds * 1000)}
-        own: dict[str, Any] = {
-            "application_name": "reference-backend",
-            "connect_timeout": max(2, int(busy_timeout / 2)),
-        }
-        self._parameters = LINK | own | conninfo_to_dict(url)  # the URL's come before the service's
-        options = [f"-c {name}={value}" for name, value in limits.items()]
-        self._parameters["options"] = " ".join([*options, self._parameters.get("options", "")])
+        given: dict[str, Any] = conninfo_to_dict(url)
+        given["options"] = " ".join([*(f"-c {name}={limits[name]}" for name in limits), given.get("options", "")])
+        seconds = max(2, int(busy_timeout / 2))  # psycopg takes whole seconds, and two at least
+        self._parameters = CLIENT | {"connect_timeout": seconds} | given
 
     @contextmanager
     def autocommit(self) -> Iterator[Tx]:
@@ -147,7 +147,7 @@ class PostgresDatabase(Database):
     def check_writable(self, at_most: float = math.inf) -> None:
         """Raises Unavailable if no transaction can write: the server is gone, or is a read-only replica."""
         with self.transaction() as tx:
-            tx.run("SELECT set_config('lock_timeout', :most, true)", most=f"{min(at_most, self._busy_timeout)}s")
+            tx.write("SELECT set_config('lock_timeout', :most, true)", most=f"{min(at_most, self._busy_timeout)}s")
             # A write of no row: a host that is cut off meanwhile must not hold a lock that other hosts' probes need.
             tx.run(f"SELECT 1 FROM schema_migrations WHERE version = 0{tx.for_update}")
 
@@ -171,7 +171,7 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def _write(self, seconds: float) -> Iterator[Tx]:
-        """`lock_timeout` bounds the waits, each by itself, so `seconds` is not used. Their time is part of the work."""
+        """`seconds` is not used: `lock_timeout` bounds each wait for a lock. Listeners get the waits as time held."""
         began = time.monotonic()
         try:
             with self._begun_at("BEGIN", " FOR NO KEY UPDATE") as tx:

@@ -14,7 +14,7 @@ TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended('housekeeping', 0))"  #
 
 
 class HostsHousekeeping(Housekeeping):
-    """As on SQLite, but for which worker works, and for what only SQLite needs."""
+    """As on SQLite, except for the election and for what only SQLite needs."""
 
     @contextmanager
     def elected(self) -> Iterator[Callable[[], bool]]:
@@ -24,7 +24,7 @@ class HostsHousekeeping(Housekeeping):
         try:
             yield self.is_mine
         finally:
-            self._database.close()  # with this thread's connection the lock goes
+            self._database.close()  # the server frees the lock
 
     def engine_batches(self) -> Iterator[tuple[str, int]]:
         """Nothing: caches keep no log here, and autovacuum does the rest."""

@@ -24,9 +24,10 @@ from typing import Any, TypeAlias
 
 import psycopg
 from psycopg import errors
-from psycopg.adapt import Dumper, PyFormat, Transformer
+from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
+from psycopg.types.numeric import Int8Dumper
 
 from backend.infrastructure.database import Row
 
@@ -38,17 +39,8 @@ NUMBERS = itertools.count()
 LONGEST_WAIT = 3600.0  # seconds, if there is no deadline
 
 
-class BigInteger(Dumper):
-    """Every integer is sent as a bigint: psycopg would choose a type by size, and the server would plan each anew."""
-
-    oid = psycopg.adapters.types["int8"].oid
-
-    def dump(self, obj: int) -> bytes:
-        return str(obj).encode()
-
-
 class Pipeline:
-    """A connection in autocommit that has no other user. Used by one thread.
+    """A connection that has no other user meanwhile. Used by one thread.
 
     No wait for an answer goes beyond `deadline` (monotonic seconds).
     """
@@ -56,7 +48,7 @@ class Pipeline:
     deadline = math.inf
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        connection.adapters.register_dumper(int, BigInteger)
+        connection.adapters.register_dumper(int, Int8Dumper)  # a type by size would make the server plan each anew
         self._connection, self._libpq = connection, connection.pgconn
         self._values = Transformer(connection)
         self._prepared: set[bytes] = set()  # names of statements
@@ -166,7 +158,7 @@ class Pipeline:
 
 @cache
 def numbered(sql: str) -> tuple[bytes, list[str]]:
-    """The statement with `$1`, `$2`… for its parameters, and their names. The service has a few hundred statements."""
+    """The statement with `$1`, `$2`… for its parameters, and their names. The cache holds a few hundred."""
     names = list(dict.fromkeys(found for found in NAMED.findall(sql) if found))
     return NAMED.sub(lambda found: f"${names.index(found[1]) + 1}" if found[1] else found[0], sql).encode(), names
 

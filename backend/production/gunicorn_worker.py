@@ -56,7 +56,7 @@ MAX_PER_ADDRESS = 100  # connections
 TICK_SECONDS = 0.1  # between two looks at the deadlines; also the pause after a failed accept
 QUIET_TICK_SECONDS = 1.0  # the same without a connection
 PASSWORD_THREADS = (os.cpu_count() or 1) + MAX_WAITING + 4  # all that may run or wait, and four to refuse more
-PROBE_THREADS = 2  # of `/readyz`: while one waits for the checks, another can wait with it
+PROBE_THREADS = 2  # one may wait for the checks of `/readyz` while the other answers `/healthz`
 STOP_SECONDS = 1.0  # after SIGTERM: new connections are answered, and an idle one may send another request
 WARN_SECONDS = 60.0
 

@@ -10,7 +10,8 @@ a process may claim it:
 
 `aggregate` (resource type and id) is set where order matters. Only the oldest delivery of an aggregate has a time; all
 later ones are WAITING. So a process that claims the oldest has the aggregate to itself, and a query for what is due
-never reads what waits. Every function that changes deliveries relies on the write lock for this.
+never reads what waits. For this, functions that change deliveries rely on SQLite's write lock, and on PostgreSQL on
+`tx.lock`.
 """
 
 import json

@@ -59,7 +59,7 @@ def own_server():
 
 
 def furnished(api):
-    """A user and two accounts of hers, the first with money."""
+    """A user and two of the user's accounts, the first with money."""
     root, ada = api.admin(), api.sign_up("Ada")
     accounts = (api.account(ada, balance=10**9, admin=root), api.account(ada))
     api.app.close()

@@ -38,7 +38,7 @@ def make_behind(proxy):
 
 @pytest.fixture
 def behind(make_behind, monkeypatch):
-    """One of little patience."""
+    """The same with short time limits."""
     monkeypatch.setattr(module, "WORK_SECONDS", 0.5)
     return make_behind(0.5)
 
