@@ -44,7 +44,7 @@ def main(create_app: CreateApp, unopened_app: CreateApp) -> None:
     """
     commands = {
         "serve": Command(
-            lambda _, engine: development_server.serve(engine),
+            lambda _, engine: _serve(engine),
             "serve for development on BIND (127.0.0.1:8000), database migrated; reloads when code changes",
         ),
         "migrate": Command(lambda _, engine: _migrate(engine), "bring the database to the newest schema"),
@@ -99,6 +99,16 @@ def _backup_commands() -> dict[str, Command]:
             failure=2,
         ),
     }
+
+
+def _serve(engine: Engine) -> None:
+    """Serve for development; with LAB=1, the lab."""
+    if find_spec("backend.lab"):
+        from backend.lab import commands
+
+        if commands.is_asked_for(os.environ):
+            return commands.lab(engine.settings)
+    return development_server.serve(engine)
 
 
 def _lab_commands() -> dict[str, Command]:

@@ -1,4 +1,4 @@
-"""The commands `lab` and `trace`.
+"""The commands `lab`, which is also `serve` with LAB=1, and `trace`.
 
 `lab` serves the lab on a database of its own, beside the one of the settings, which it does not touch. The development
 server runs it, so a change of the code shows in the next request.
@@ -10,6 +10,7 @@ ends with the command.
 
 import re
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -29,6 +30,14 @@ TRACE = "send one request and print what it does as a tree: layers, caches, stat
 LAB = "serve the lab on BIND, which must be on loopback, with a database of its own"
 
 LOOPBACK = re.compile(r"(127\.0\.0\.1|\[::1\]):[0-9]+|fd://[0-9]+")
+
+
+def is_asked_for(environ: Mapping[str, str]) -> bool:
+    """Whether `serve` is to serve the lab. Raises SettingsError for a value of LAB other than 1 and 0."""
+    value = environ.get("LAB", "").strip()
+    if value not in ("", "0", "1"):
+        raise SettingsError(f"LAB was {value!r}; it must be 1 or 0")
+    return value == "1"
 
 
 def lab(settings: Settings) -> None:

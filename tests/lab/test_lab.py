@@ -80,6 +80,13 @@ def test_another_address_than_loopback_is_one_line_and_serves_nothing(tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_serve_is_the_lab_if_the_environment_asks_for_it(tmp_path):
+    done = run_here(tmp_path / "app.db", "serve", LAB="1", BIND="0.0.0.0:8000")
+    assert (done.returncode, "for the lab it must be" in done.stderr) == (1, True)
+    done = run_here(tmp_path / "app.db", "serve", LAB="yes")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "LAB was 'yes'; it must be 1 or 0\n")
+
+
 def test_the_lab_has_a_database_of_its_own(tmp_path):
     """A second start finds the people that the first one has made."""
     for _ in range(2):
