@@ -51,7 +51,7 @@ def work(monkeypatch):
     work, connect = Work(), sqlite3.connect
     watched = type("Watched", (sqlite3.Connection,), telling(sqlite3.Connection, work))
     monkeypatch.setattr(sqlite3, "connect", lambda *given, **more: work.watch(connect(*given, **more, factory=watched)))
-    if find_spec("psycopg"):
+    if find_spec("backend.postgres") and find_spec("psycopg"):
         from backend.postgres.pipeline import Pipeline
 
         run = Pipeline.run
