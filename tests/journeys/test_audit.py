@@ -20,7 +20,7 @@ def owed(api):
 
 def settled(api, admin, query=""):
     """The rows, once every event so far has one."""
-    wait_until(lambda: not owed(api), seconds=5)
+    wait_until(lambda: not owed(api))
     return rows(api, admin, query)
 
 
