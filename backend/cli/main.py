@@ -107,8 +107,9 @@ def _serve(engine: Engine) -> None:
         from backend.lab import commands
 
         if commands.is_asked_for(os.environ):
-            return commands.lab(engine.settings)
-    return development_server.serve(engine)
+            commands.lab(engine.settings)
+            return
+    development_server.serve(engine)
 
 
 def _lab_commands() -> dict[str, Command]:
