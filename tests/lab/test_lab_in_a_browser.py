@@ -1,39 +1,24 @@
 """The lab's page in a real Chromium on a real server: spans in order, code, storms, keyboard, colours, widths, axe."""
 
-import shutil
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from tests.chromium import MILLISECONDS, Visit, chromium, needs_chromium
 from tests.lab.conftest import lab_server
 from tests.lab.test_trace import TRANSFER
 
-CHROMIUM = shutil.which("chromium")
-MILLISECONDS = 120_000  # that a busy machine may take for one step
 SIZES = {"phone": {"width": 375, "height": 800}, "projector": {"width": 1920, "height": 1080}}
 GROUND = {"light": "rgb(251, 250, 247)", "dark": "rgb(20, 23, 28)"}
-REPORT_VIOLATIONS = (
-    "addEventListener('securitypolicyviolation', e => console.error('violated: ' + e.violatedDirective))"
-)
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium: apt-get install chromium")
+pytestmark = needs_chromium
 
 
-class Lab:
-    """One visit of the page. `complaints` are what the browser reports, `asked` the origins of its requests."""
-
+class Lab(Visit):
     def __init__(self, page: Page, url: str, part: str = "") -> None:
-        self.page = page
-        self.complaints: list[str] = []
-        self.asked: set[tuple[str, str]] = set()
-        page.set_default_timeout(MILLISECONDS)
-        page.add_init_script(REPORT_VIOLATIONS)
-        page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", lambda request: self.asked.add(urlsplit(request.url)[:2]))
-        page.goto(f"{url}/lab{part}")
+        super().__init__(page, f"{url}/lab{part}")
         page.locator("#as option", has_text="Grace").wait_for(state="attached")
         page.locator("article").first.wait_for(state="attached")
 
@@ -62,9 +47,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=MILLISECONDS)
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as launched:
+        yield launched
 
 
 def test_a_transfer_shows_its_spans_in_order_and_the_code_of_the_chosen_one(browser, url):

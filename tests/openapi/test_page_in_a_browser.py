@@ -1,40 +1,25 @@
 """`/docs` in a real Chromium on a real server: sign up, log in, try; and its colours, its accessibility, its width."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from tests.chromium import MILLISECONDS, Visit, chromium, needs_chromium
 from tests.cli.running import development_server
 
-CHROMIUM = shutil.which("chromium")
-MILLISECONDS = 120_000  # that a busy machine may take for one step
 HEADING = {"light": "rgb(59, 65, 81)", "dark": "rgb(228, 230, 230)"}  # the colour of Swagger UI's headings
 PHONE = {"width": 375, "height": 800}
-REPORT_VIOLATIONS = (
-    "addEventListener('securitypolicyviolation', e => console.error('violated: ' + e.violatedDirective))"
-)
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium: apt-get install chromium")
+pytestmark = needs_chromium
 
 
-class Docs:
-    """One visit of the page. `complaints` are what the browser reports, `asked` the origins of its requests."""
-
+class Docs(Visit):
     def __init__(self, page: Page, url: str) -> None:
-        self.page = page
-        self.complaints: list[str] = []
-        self.asked: set[tuple[str, str]] = set()
-        page.set_default_timeout(MILLISECONDS)
-        page.add_init_script(REPORT_VIOLATIONS)
-        page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", lambda request: self.asked.add(urlsplit(request.url)[:2]))
-        page.goto(f"{url}/docs")
+        super().__init__(page, f"{url}/docs")
         page.locator(".opblock").first.wait_for()
 
     def open(self, operation: str) -> None:
@@ -71,8 +56,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as launched:
+        yield launched
 
 
 def test_a_newcomer_signs_up_logs_in_and_tries(browser, url):
