@@ -1,4 +1,4 @@
-"""Users and tokens without passwords, for an operator who has the database file and its secret anyway.
+"""Users and tokens without passwords, for an operator with access to the database file and its secret.
 
 A login here takes the same path as one over HTTP (session row, events, token), except that no password is asked for.
 """
@@ -47,7 +47,7 @@ class Backstage:
         self.database = self._app.database
 
     def log_in(self, email: str) -> Login:
-        """A new session of the user. Raises NotFound unless there is such a user, who is active."""
+        """A new session of the user. Raises NotFound unless there is such an active user."""
         with self._app.database.read() as tx:
             found = users.credentials_by_email(tx, email)
         if found is None or not found.user.active:

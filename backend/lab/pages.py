@@ -81,7 +81,7 @@ class LabRoutes:
 
     @responds(200)
     def list_people(self, request: Request) -> Response:
-        """The users of the lab who can log in, each with a new token, and the ids that the examples name."""
+        """The active users of the lab, each with a new token, and the ids that the examples name."""
         return _json(tokens_and_ids(self._backstage))
 
     @responds(200, NotFound)

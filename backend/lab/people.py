@@ -38,7 +38,7 @@ def seed(app: App, backstage: Backstage) -> None:
 
 
 def tokens_and_ids(backstage: Backstage) -> dict[str, Any]:
-    """A new token for each user who is active, and the ids that the page's examples name."""
+    """A new token for each active user, and the ids that the page's examples name."""
     logins = _logins(backstage)
     tokens = {name: login.tokens.access_token for name, login in logins.items()}
     return {"tokens": tokens, "ids": _ids(backstage, logins)}

@@ -200,4 +200,4 @@ def _count(code: CodeType, policy: Policy, subject: str) -> Iterator[Callable[[R
 
 def _code(block: Any) -> CodeType:
     """The code of a context manager's generator."""
-    return block.__wrapped__.__code__  # type: ignore[no-any-return]
+    return block.__wrapped__.__code__  # type: ignore[no-any-return]  # contextlib's types hide the generator

@@ -123,7 +123,7 @@ def user_of(
     id_: str, email: str, name: str, roles: str, active: int, version: int, created_at: Timestamp, updated_at: Timestamp
 ) -> User:
     """The user of a row of COLUMNS."""
-    held = tuple(roles.split(","))  # a CHECK of the table allows no others
+    held = tuple(roles.split(","))  # a CHECK of the table allows no others, which mypy cannot know
     return User(id_, email, name, held, bool(active), version, created_at, updated_at)  # type: ignore[arg-type]
 
 

@@ -38,7 +38,7 @@ class RoundTrips:
                 both.register(one, selectors.EVENT_READ)
             while True:
                 for key, _ in both.select():
-                    one: socket.socket = key.fileobj  # type: ignore[assignment]
+                    one: socket.socket = key.fileobj  # type: ignore[assignment]  # a socket was registered
                     try:
                         data = one.recv(1 << 16)
                         self.count += one is client and last is server and bool(data)

@@ -74,7 +74,7 @@ def test_migrate_brings_the_schema_up_to_date(command, fresh_url):
 
 
 def test_serve_migrates_an_empty_database_shows_the_whole_tour_and_reloads_changed_code(
-    tmp_path, fresh_url, checkout  # noqa: F811
+    tmp_path, fresh_url, checkout  # noqa: F811 - the imported fixture
 ):  # fmt: skip
     """A new migration is applied, too; and no file of SQLite is made."""
     (folder := tmp_path / "here").mkdir()
