@@ -61,10 +61,10 @@ def serve(engine: Engine) -> None:
             # No KeyboardInterrupt, which can get lost where `threading` and `socketserver` handle errors.
             signal.signal(number, lambda number, _: signals.append(number))
         code = _versions()
+        log_start(settings)
         app.relay.start()
         threading.Thread(target=server.serve_forever, daemon=True).start()
         _tell(f"http://{f'[{host}]' if ':' in host else host}:{port}", settings)
-        log_start(settings)
         _wait(code, signals)
         server.shutdown()
         _finish_requests()

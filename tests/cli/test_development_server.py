@@ -137,7 +137,8 @@ def test_the_whole_contract_is_served(server):
     status, _, body = ask(server.port, "DELETE", "/api/v1/auth/sessions", None, token)
     assert (status, body) == (204, b"")
     assert ask(server.port, "GET", "/openapi.json")[0] == 200
-    _, *lines = [json.loads(line) for line in server.errors().splitlines()]  # the first is the start's
+    start, *lines = [json.loads(line) for line in server.errors().splitlines()]
+    assert start["message"].startswith("reference-backend ")
     assert [line["status"] for line in lines] == [200, 201, 200, 200, 304, 204, 200]
 
 
