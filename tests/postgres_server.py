@@ -136,6 +136,6 @@ def _eraser() -> "tuple[psycopg.Connection[Any], str]":
 
 def take_over(path: Path) -> None:
     """Copy the SQLite database at `path` into this process's database."""
-    from backend.postgres.move import move
+    from backend.cli.move import move
 
     move(path, database_url())

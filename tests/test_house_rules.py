@@ -39,8 +39,8 @@ MAY_IMPORT = {
 OF_INFRASTRUCTURE_FOR_REPOSITORIES = {"database", "ids"}
 # third-party module → the rooms that may import it
 KEPT_TO = {
-    "sqlite3": {"infrastructure", "production", "operations", "postgres"},
-    "psycopg": {"postgres"},
+    "sqlite3": {"infrastructure", "production", "operations", "cli"},
+    "psycopg": {"postgres", "cli"},
     "jwt": {"infrastructure"},
     "bcrypt": {"infrastructure"},
     "werkzeug": {"web", "cli", "lab"},
@@ -59,9 +59,10 @@ IMPORT_ALL = """
 import importlib, pkgutil, sys
 import prometheus_client  # not ours: it reads the time of boot from /proc
 try:
-    import psycopg  # it opens its own libraries
+    import psycopg, backend.postgres  # psycopg opens its own libraries
+    unusable = ()
 except ImportError:
-    psycopg = None
+    unusable = ("backend.postgres.", "backend.cli.move")
 def watch(event, arguments):
     if event == "open" and not str(arguments[0]).endswith((".py", ".pyc", ".so")) or event in WATCHED:
         raise SystemExit(f"importing {name}: {event} {arguments[:1]}")
@@ -70,7 +71,7 @@ name = "app"
 sys.addaudithook(watch)
 import app, backend
 for _, name, _ in pkgutil.walk_packages(backend.__path__, "backend."):
-    if psycopg or not name.startswith("backend.postgres."):
+    if not name.startswith(unusable):
         importlib.import_module(name)
 print(name)
 """

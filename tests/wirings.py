@@ -28,10 +28,13 @@ def database_class_of(wiring: str) -> type[Database]:
     return GroupCommitDatabase
 
 
-def _postgres_tools(*arguments: Any) -> Tools:
+def _postgres_tools(settings: Settings, *clock: Any) -> Tools:
+    """A test's thread does not close its connection where it has checked a password: there are few threads."""
     from backend.postgres.wiring import postgres_tools
+    from backend.production.passwords import SharedPasswords, shared_password_locks
 
-    return postgres_tools(*arguments)
+    passwords = SharedPasswords(settings.bcrypt_rounds, 2, shared_password_locks())
+    return replace(postgres_tools(settings, *clock), passwords=passwords)
 
 
 WIRINGS = {"core": core_tools} | ({"production": _production_tools} if find_spec("backend.production") else {})

@@ -54,7 +54,7 @@ def move(settings: Settings, file: Path) -> None:
     """Copy the SQLite database `file` into the empty PostgreSQL database, and say what it has. Raises AppError, too."""
     if settings.postgres_url is None:
         raise BackupError("DATABASE_URL is of SQLite; it must be the PostgreSQL database to move to")
-    from backend.postgres.move import move as move_to  # needs psycopg, an extra
+    from backend.cli.move import move as move_to  # needs psycopg, an extra
 
     if not file.is_file():
         raise BackupError(f"there is no database at {file}")

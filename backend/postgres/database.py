@@ -59,6 +59,7 @@ CLIENT: dict[str, Any] = {
 }  # fmt: skip
 SERVER = {
     "tcp_keepalives_idle": 5, "tcp_keepalives_interval": 2, "tcp_keepalives_count": 3, "tcp_user_timeout": 11_000,
+    "random_page_cost": 1.1,  # of memory or an SSD; the default, a spinning disk's, scans tables instead of indexes
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ each round: after a restart of the server the worker has another connection, and
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 
 from backend.operations.housekeeping import Housekeeping
 
@@ -18,13 +18,8 @@ class HostsHousekeeping(Housekeeping):
 
     @contextmanager
     def elected(self) -> Iterator[Callable[[], bool]]:
-        if not self.is_mine():
-            yield lambda: False
-            return
-        try:
+        with closing(self._database) if self.is_mine() else nullcontext():  # closing frees the lock
             yield self.is_mine
-        finally:
-            self._database.close()  # the server frees the lock
 
     def engine_batches(self) -> Iterator[tuple[str, int]]:
         """Nothing: caches keep no log here, and autovacuum does the rest."""

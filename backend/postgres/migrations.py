@@ -82,10 +82,9 @@ def _connected(url: str) -> Iterator[psycopg.Connection]:
 
 
 def _check_server(server: psycopg.ConnectionInfo) -> None:
-    encoding = server.parameter_status("server_encoding")
     if server.server_version < OLDEST:
         raise SettingsError("DATABASE_URL: the PostgreSQL server is older than version 14")
-    if encoding != "UTF8":
+    if (encoding := server.parameter_status("server_encoding")) != "UTF8":
         raise SettingsError(f"DATABASE_URL: the PostgreSQL database has the encoding {encoding}; it must be UTF8")
 
 

@@ -70,11 +70,9 @@ class Pipeline:
     def answers(self, seconds: float) -> bool:
         """Whether the server answers in time; else the connection is closed."""
         self.deadline = time.monotonic() + seconds
-        try:
-            self.run([("SELECT 1", {})])
-        except psycopg.OperationalError:
-            return False
-        return True
+        with suppress(psycopg.OperationalError):
+            return bool(self.run([("SELECT 1", {})]))
+        return False
 
     def roll_back(self) -> None:
         """Roll back an open transaction. If that fails, the connection is closed, which rolls back too."""

@@ -11,18 +11,16 @@ from functools import partial
 from app import App, Tools, core_tools
 from backend.infrastructure import logs
 from backend.infrastructure.cache import NoCache
-from backend.infrastructure.passwords import Passwords
+from backend.operations.in_time import InTime
 from backend.operations.wiring import with_operations
 from backend.postgres.database import PostgresDatabase
 from backend.postgres.housekeeping import HostsHousekeeping
-from backend.postgres.in_time import InTime
 from backend.postgres.migrations import check_schema, check_schema_of
 from backend.postgres.passwords import BriefPasswords
 from backend.postgres.rate_limiter import HostsRateLimiter
 from backend.production import log_queue
-from backend.production.byte_locks import ByteLocks
 from backend.production.error_responses import refused
-from backend.production.passwords import SharedPasswords, shared_password_locks
+from backend.production.passwords import shared_password_locks
 from backend.production.rate_limiter import shared_limiter
 from backend.settings import Settings, SettingsError
 
@@ -36,9 +34,7 @@ def create_app(settings: Settings | None = None) -> App:
     log_queue.configure(settings.log_level)
     with suppress(SettingsError):
         check_schema(settings.postgres_url or "")
-    database = _database(settings)
-    tools = _shared(core_tools(settings), BriefPasswords(database, *_bcrypt(settings)))
-    return App(settings, with_operations(settings, _on(database, tools), refused, HostsHousekeeping))
+    return App(settings, with_operations(settings, postgres_tools(settings), refused, HostsHousekeeping))
 
 
 def create_core_app(settings: Settings) -> App:
@@ -48,15 +44,19 @@ def create_core_app(settings: Settings) -> App:
     """
     logs.configure(settings.log_level, settings.development)
     check_schema(settings.postgres_url or "")
-    app = App(settings, _on(_database(settings), core_tools(settings)))
+    app = App(settings, _on(_database(settings, time.time), core_tools(settings)))
     atexit.register(app.close)
     return app
 
 
 def postgres_tools(settings: Settings, clock: Callable[[], float] = time.time) -> Tools:
-    """The tools of one worker, for threads that keep their connection also where they check passwords."""
-    tools = _shared(core_tools(settings, clock), SharedPasswords(*_bcrypt(settings)))
-    return _on(_database(settings, clock), tools)
+    """The tools of one worker: production's, as far as they know no SQLite."""
+    database = _database(settings, clock)
+    tools = replace(
+        core_tools(settings, clock), limiter=shared_limiter(), log_request=log_queue.standard_error().log_request,
+        passwords=BriefPasswords(database, settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks()),
+    )  # fmt: skip
+    return _on(database, tools)
 
 
 def _on(database: PostgresDatabase, tools: Tools) -> Tools:
@@ -68,15 +68,5 @@ def _on(database: PostgresDatabase, tools: Tools) -> Tools:
     )  # fmt: skip
 
 
-def _shared(tools: Tools, passwords: Passwords) -> Tools:
-    """These tools with production's in place of those that only one process may use."""
-    log_request = log_queue.standard_error().log_request
-    return replace(tools, limiter=shared_limiter(), passwords=passwords, log_request=log_request)
-
-
-def _database(settings: Settings, clock: Callable[[], float] = time.time) -> PostgresDatabase:
+def _database(settings: Settings, clock: Callable[[], float]) -> PostgresDatabase:
     return PostgresDatabase(settings.postgres_url or "", settings.busy_timeout_seconds, clock)
-
-
-def _bcrypt(settings: Settings) -> tuple[int, int, ByteLocks]:
-    return settings.bcrypt_rounds, os.cpu_count() or 1, shared_password_locks()

@@ -200,6 +200,20 @@ def test_parameters_of_the_url_hold_beside_those_of_the_service(url):
         assert [tx.row(f"SHOW {name}") for name in names] == [("mine",), ("host-7",), ("5s",)]
 
 
+def test_the_rows_of_twenty_orders_are_found_by_index_among_two_thousand(database, outsider):
+    """By the costs of a spinning disk, the server's default, it would read the whole table."""
+    outsider.execute("SET session_replication_role = replica")  # without foreign keys
+    outsider.execute("""INSERT INTO order_items (order_id, position, product_id, sku, name, quantity, unit_price)
+        SELECT 'order' || i / 3, i % 3, 'product' || i % 3, 'SKU', 'Name', 1, 1 FROM generate_series(0, 1999) AS i""")
+    outsider.execute("ANALYZE order_items")
+    with database.read() as tx:
+        [(first, *_), *_] = tx.rows_for(
+            "EXPLAIN SELECT name FROM order_items WHERE order_id IN (:ids) ORDER BY order_id, position",
+            [f"order{number}" for number in range(20)],
+        )
+    assert first.startswith("Index Scan using order_items_pkey")
+
+
 def test_a_lock_that_is_held_too_long_makes_it_unavailable(make_database, url):
     database = make_database(busy_timeout=0.2)
     with psycopg.connect(url) as holder:

@@ -5,8 +5,8 @@ from contextlib import closing
 
 import pytest
 
+from backend.cli.move import TABLES, move
 from backend.errors import Conflict
-from backend.postgres.move import TABLES, move
 
 
 @pytest.fixture

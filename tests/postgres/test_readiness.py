@@ -2,7 +2,7 @@
 
 import threading
 
-from backend.postgres.in_time import LATE, InTime
+from backend.operations.in_time import LATE, InTime
 from tests.waiting import wait_until
 
 

@@ -185,7 +185,7 @@ def fill(tx):
 @pytest.mark.parametrize("fault", [fill, lambda tx: tx.rows(FOR_EVER)], ids=["the disk is full", "it takes too long"])
 def test_a_fault_of_the_database_loses_the_group_and_no_more(make_database, written, fault):
     """All its members get Unavailable, and later writers form the next group."""
-    database = make_database(busy_timeout=0.5)
+    database = make_database(busy_timeout=2.0)
     crowd = Crowd(database)
     crowd.add("a")
     crowd.add("b", fault)

@@ -1,7 +1,7 @@
-"""`/readyz` answers within a second, although a check of a server behind a dead link takes ten times as long.
+"""`/readyz` answers within a second, although a check of a database behind a dead link takes ten times as long.
 
 The checks run in a thread of their own, one run at a time. A probe waits for the present run for CHECK_SECONDS, and
-then reports that the checks take too long. The run goes on, and ends as each wait for the server does (database.py).
+then reports that the checks take too long. The run goes on, and ends when the database's own limits end it.
 """
 
 from collections.abc import Callable
