@@ -37,7 +37,7 @@ from tests.bench.jobs import (
 )
 from tests.bench.measure import OURS
 from tests.bench.peers import shop
-from tests.bench.servers import GTHREAD, GUNICORN, PATIENCE, Server, running
+from tests.bench.servers import GTHREAD, GUNICORN, PATIENCE, Server, TwoHosts, running
 
 BARE, FLASK, FASTAPI, POCKETBASE = "bare WSGI", "Flask + SQLAlchemy", "FastAPI + SQLAlchemy", "PocketBase"
 CORE = "our core on gthread"
@@ -83,10 +83,30 @@ def ours(
     On SQLite, or in the empty database at the URL `postgres`.
     """
     tables = our_postgres(postgres) if postgres else our_database(folder / "app.db")
+    with _serving(tables, postgres or sqlite_url(folder / "app.db"), folder, bcrypt_rounds, command) as server:
+        yield server
+
+
+@contextmanager
+def two_hosts(folder: Path, postgres: str) -> Iterator[Server]:
+    """The same in production twice, as on two hosts, on the empty database at the URL `postgres`."""
+    tables = our_postgres(postgres)
+    with ExitStack() as stack:
+        hosts = []
+        for name in ("a", "b"):
+            (own := folder / name).mkdir()
+            hosts.append(stack.enter_context(_serving(tables, postgres, own)))
+        yield TwoHosts(*hosts)
+
+
+@contextmanager
+def _serving(
+    tables: Tables, url: str, folder: Path, bcrypt_rounds: int = 4, command: Sequence[object] = PRODUCTION
+) -> Iterator[Server]:
+    """On the database at `url`, which holds `tables`."""
     environment = {
-        "BIND": "127.0.0.1:{port}", "DATABASE_URL": postgres or sqlite_url(folder / "app.db"), "JWT_SECRETS": SECRET,
-        "WEB_CONCURRENCY": 2, "RATE_LIMIT_DEFAULT": "1000000/1", "RATE_LIMIT_AUTH": "1000000/1",
-        "BCRYPT_ROUNDS": bcrypt_rounds,
+        "BIND": "127.0.0.1:{port}", "DATABASE_URL": url, "JWT_SECRETS": SECRET, "WEB_CONCURRENCY": 2,
+        "RATE_LIMIT_DEFAULT": "1000000/1", "RATE_LIMIT_AUTH": "1000000/1", "BCRYPT_ROUNDS": bcrypt_rounds,
     }  # fmt: skip
     with running(command, folder, get("/healthz"), environment) as server:
         bodies = [{"email": user["email"], "password": PASSWORD} for user in tables["users"][:CALLERS]]

@@ -1,7 +1,7 @@
 """The load: clients on loopback, each of which waits for its answer before the next request (a closed loop).
 
-Two processes share the connections, so that the clients are never the bottleneck. The connections are already open
-and spread over the server's workers (`Server.connect`); otherwise one worker may accept them all.
+A process for each share of the connections, two in all, so that the clients are never the bottleneck. The connections
+are already open and spread over the server's workers (`Server.connect`); otherwise one worker may accept them all.
 """
 
 import gc
@@ -11,22 +11,23 @@ from collections.abc import Sequence
 from itertools import cycle
 from multiprocessing import get_context
 from multiprocessing.connection import Connection as Pipe
+from typing import TypeAlias
 
 from tests.bench.client import Clients, Outcome, WrongAnswer
 from tests.bench.jobs import Job
 
 PROCESSES = 2
+Share: TypeAlias = tuple[tuple[str, int], Sequence[socket.socket]]  # a server's address, and connections to it
 
 
-def run(address: tuple[str, int], connections: Sequence[socket.socket], job: Job, seconds: float) -> Outcome:
-    """Send requests on all connections for `seconds`, then close. Raises WrongAnswer, also if the server is gone."""
+def run(shares: Sequence[Share], job: Job, seconds: float) -> Outcome:
+    """Send requests on all connections for `seconds`, then close. Raises WrongAnswer, also if a server is gone."""
     context = get_context("fork")  # the connections go along
     clients = []
     try:
-        for number in range(min(PROCESSES, len(connections))):
+        for number, share in enumerate(shares):
             ours, theirs = context.Pipe()
-            share = (address, connections[number::PROCESSES], job, seconds, number, theirs)
-            process = context.Process(target=_client, args=share, daemon=True)
+            process = context.Process(target=_client, args=(*share, job, seconds, number, theirs), daemon=True)
             process.start()
             theirs.close()
             clients.append((process, ours))
@@ -38,12 +39,13 @@ def run(address: tuple[str, int], connections: Sequence[socket.socket], job: Job
             process.kill()
             process.join()
             pipe.close()
-        for connection in connections:
-            connection.close()
+        for _, connections in shares:
+            for connection in connections:
+                connection.close()
 
 
 def _client(
-    address: tuple[str, int], connections: list[socket.socket], job: Job, seconds: float, number: int, pipe: Pipe
+    address: tuple[str, int], connections: Sequence[socket.socket], job: Job, seconds: float, number: int, pipe: Pipe
 ) -> None:
     """The life of a client process."""
     gc.disable()  # a collection would pause all clients of the process

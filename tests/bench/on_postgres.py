@@ -1,7 +1,8 @@
 """The service on PostgreSQL beside itself on SQLite, and beside the peers on PostgreSQL: reads, transfers, orders.
 
 All use one server on this machine, which is durable as installed (`fsync`), each a database of its own. All orders pay
-one account, the shop's, so they show what a hot row costs.
+one account, the shop's, so they show what a hot row costs. The two hosts are two services with two workers each, on one
+database; they share this machine's cores with it, so they show what a second host costs, not what it brings.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import psycopg
 
 from tests.bench.client import Outcome
-from tests.bench.contenders import FASTAPI, FLASK, contenders, fastapi, flask, ours
+from tests.bench.contenders import FASTAPI, FLASK, contenders, fastapi, flask, ours, two_hosts
 from tests.bench.jobs import ORDER, READS, TRANSFER
 from tests.bench.measure import OURS, Figure, Size, interleaved
 from tests.bench.over_gunicorn import WARM_UP_SECONDS, values
@@ -22,6 +23,7 @@ from tests.postgres_server import DURABLE, available, server, url_of
 
 GROUP = "on PostgreSQL"
 OURS_THERE, FLASK_THERE, FASTAPI_THERE = (f"{name}, PostgreSQL" for name in (OURS, FLASK, FASTAPI))
+TWO_HOSTS = f"{OURS_THERE}, two hosts"
 MEASURES: dict[str, tuple[str, Callable[[Outcome], float]]] = {
     "requests/s": ("/s", lambda outcome: outcome.rate),
     "p50": ("ms", lambda outcome: outcome.percentile(0.5)),
@@ -37,14 +39,14 @@ def figures(size: Size) -> Iterator[Figure]:
         return
     with ExitStack() as stack:
         path, url = stack.enter_context(folder()), stack.enter_context(server(DURABLE))
-        starts = {OURS_THERE: ours, FLASK_THERE: flask, FASTAPI_THERE: fastapi}
+        starts = {OURS_THERE: ours, TWO_HOSTS: two_hosts, FLASK_THERE: flask, FASTAPI_THERE: fastapi}
         more = {
             name: _in_a_database(url, f"bench_{number}", start) for number, (name, start) in enumerate(starts.items())
         }
         servers = stack.enter_context(contenders(path, OURS, *more, more=more))
         for job, clients in (*((job, size.clients) for job in READS), *((TRANSFER, clients) for clients in CLIENTS)):
             yield from _compared(job, clients, size, servers)
-        yield from _compared(ORDER, 64, size, {name: servers[name] for name in (OURS, OURS_THERE)})
+        yield from _compared(ORDER, 64, size, {name: servers[name] for name in (OURS, OURS_THERE, TWO_HOSTS)})
 
 
 def _in_a_database(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.bench.client import Outcome, is_whole
 from tests.bench.jobs import Job
-from tests.bench.load import run
+from tests.bench.load import PROCESSES, Share, run
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 20.0
@@ -44,12 +44,17 @@ class Server:
         """A load on connections spread evenly over the workers. The server is stopped afterwards."""
         self.wake()
         try:
-            connections, before = self.connect(clients), self.cpu()
-            outcome = run(self.address, connections, self.jobs[job], seconds)
+            shares, before = self.shares(clients), self.cpu()
+            outcome = run(shares, self.jobs[job], seconds)
             return replace(outcome, cpu=self.cpu() - before, memory=self.memory())
         finally:
             time.sleep(LEAVE_SECONDS)
             self.pause()
+
+    def shares(self, clients: int) -> list[Share]:
+        """New connections, as many as there are clients, for the processes of the load."""
+        connections = self.connect(clients)
+        return [(self.address, connections[number::PROCESSES]) for number in range(min(PROCESSES, clients))]
 
     def connect(self, count: int) -> list[socket.socket]:
         """New connections, accepted by the workers in turn: the others are stopped until that worker has answered.
@@ -86,6 +91,29 @@ class Server:
         """Resident megabytes of a worker, on average."""
         pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.workers()]
         return sum(pages) * PAGE / len(pages) / 1e6
+
+
+class TwoHosts(Server):
+    """Two servers on one database, each with half of the clients. A single client uses the first."""
+
+    def __init__(self, first: Server, second: Server) -> None:
+        super().__init__(first.process, first.address[1], first.greeting)
+        self.jobs, self._hosts = first.jobs, (first, second)
+
+    def shares(self, clients: int) -> list[Share]:
+        counts = (clients - clients // 2, clients // 2)
+        return [(host.address, host.connect(count)) for host, count in zip(self._hosts, counts, strict=True) if count]
+
+    def pause(self) -> None:
+        for host in self._hosts:
+            host.pause()
+
+    def wake(self) -> None:
+        for host in self._hosts:
+            host.wake()
+
+    def cpu(self) -> float:
+        return sum(host.cpu() for host in self._hosts)
 
 
 @contextlib.contextmanager
