@@ -96,6 +96,8 @@ class Settings:
                 raise SettingsError(f"{name} was {shown}; it must be {meaning}") from None
         if isinstance(values.get("database_path"), str):
             values["postgres_url"] = values.pop("database_path")
+            # Each thread holds a connection, and after each statement it waits for the interpreter's lock.
+            values.setdefault("threads", THREADS_ON_POSTGRES)
         if "webhook_urls" in values and "webhook_secret" not in values:
             raise SettingsError(f"WEBHOOK_SECRET was empty; with WEBHOOK_URLS it must be {WHSEC}")
         return cls(**values)  # type: ignore[arg-type]  # the table pairs each attribute with its parser
@@ -278,6 +280,7 @@ def _level(text: str) -> str:
     return text
 
 
+THREADS_ON_POSTGRES = 4
 DATABASE_URL = "sqlite:///relative/file, sqlite:////absolute/file or, with the extra `postgres`, postgresql://…"
 SMTP_URL = "smtp://[user:password@]host:port or smtps://…, user and password percent-encoded ASCII"
 WHSEC = "whsec_ and base64 of 24 to 64 bytes"

@@ -315,3 +315,10 @@ def test_a_credential_that_cannot_be_read_stops_the_start_with_one_line(tmp_path
     path.write_bytes(content) if content else path.mkdir()
     with pytest.raises(SettingsError, match=r"JWT_SECRETS in CREDENTIALS_DIRECTORY cannot be read \([^\n\xff]+\)"):
         Settings.from_environment({"CREDENTIALS_DIRECTORY": str(tmp_path)})
+
+
+def test_on_postgresql_a_worker_has_four_threads_unless_the_operator_says_otherwise():
+    there = {"DATABASE_URL": "postgresql://db.example/app"}
+    assert Settings.from_environment(there).threads == 4
+    assert Settings.from_environment(there | {"THREADS": "8"}).threads == 8
+    assert Settings.from_environment({}).threads == 8
