@@ -59,7 +59,7 @@ test: setup  ## all tests, on SQLite and, if there is one, on PostgreSQL; one ar
 
 test-core: setup  ## the core's tests over the core's wiring, in two minutes
 	$(PYTEST) --wiring=core --ignore=tests/production --ignore=tests/operations --ignore=tests/lessons \
-	  --ignore=tests/lab --ignore=tests/bench
+	  --ignore=tests/lab --ignore=tests/bench --ignore=tests/conformance --ignore=tests/openapi/test_page_in_a_browser.py
 
 lessons: setup  ## break each pattern as a blog post writes it, then see the service hold; under three minutes
 	@$(BIN)/python -m tests.lessons

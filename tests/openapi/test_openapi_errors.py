@@ -141,7 +141,7 @@ def test_a_route_has_the_errors_of_its_own(api, world, document, special):
 
 def test_a_locked_database_is_a_documented_answer(make_api, world, document, outsider):
     """An outside writer holds the lock: every write is 503 with Retry-After, none is 500."""
-    api = make_api(busy_timeout_seconds=1)
+    api = make_api(busy_timeout_seconds=0.2)
     writes = [key for key in VALID if not key.startswith("GET")]
     with outsider.locked():
         for key in writes:
