@@ -20,7 +20,7 @@ from backend.cli import development_server
 from backend.cli.engine import engine_of
 from backend.errors import BadRequest
 from backend.infrastructure.migrations import check_database, write_gate
-from backend.lab.backstage import Backstage
+from backend.lab.logins import PasswordlessLogins
 from backend.lab.report import report, tree
 from backend.lab.tracing import Tracing
 from backend.lab.wiring import create_app, traced_app
@@ -75,10 +75,10 @@ def trace(settings: Settings, request: Namespace) -> None:
         ending.enter_context(write_gate(settings.database_path))  # a server may be running on the database
         headers = {}
         if email is not None:
-            backstage = Backstage(settings)
-            ending.callback(backstage.close)
-            login = backstage.log_in(email)
-            ending.callback(backstage.log_out, login)
+            logins = PasswordlessLogins(settings)
+            ending.callback(logins.close)
+            login = logins.log_in(email)
+            ending.callback(logins.log_out, login)
             headers = login.headers
         app = traced_app(settings, tracing)
         ending.callback(app.close)

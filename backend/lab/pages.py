@@ -1,4 +1,4 @@
-"""`/lab`: the page, its files, and what it asks for: people, traces, storms."""
+"""`/lab`: the page, its files, and what it asks for: users, traces, storms."""
 
 import json
 import threading
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from backend.errors import Conflict, NotFound, ValidationFailed
-from backend.lab.backstage import Backstage
-from backend.lab.people import tokens_and_ids
+from backend.lab.logins import PasswordlessLogins
 from backend.lab.report import report
+from backend.lab.seed import tokens_and_ids
 from backend.lab.storms import STORMS, Storm, run
 from backend.lab.targets import TARGETS, Targets
 from backend.lab.tracing import Tracing
@@ -37,8 +37,8 @@ class StormToRun:
 class LabRoutes:
     """Thread-safe. The URL table lists every file, so no part of a request's path reaches the file system."""
 
-    def __init__(self, tracing: Tracing, backstage: Backstage, targets: Targets, database_path: Path) -> None:
-        self._tracing, self._backstage, self._targets, self._path = tracing, backstage, targets, database_path
+    def __init__(self, tracing: Tracing, logins: PasswordlessLogins, targets: Targets, database_path: Path) -> None:
+        self._tracing, self._logins, self._targets, self._path = tracing, logins, targets, database_path
         self._one_storm = threading.Lock()  # storms of two browsers at once would disturb each other's figures
 
     def table(self) -> list[Route]:
@@ -48,7 +48,7 @@ class LabRoutes:
             Route("GET", "/lab/lab.js", self.get_lab_script, ANYONE),
             Route("GET", "/lab/xray.js", self.get_xray_script, ANYONE),
             Route("GET", "/lab/storms.js", self.get_storms_script, ANYONE),
-            Route("GET", "/lab/people", self.list_people, ANYONE),
+            Route("GET", "/lab/users", self.list_lab_users, ANYONE),
             Route("GET", "/lab/trace", self.get_trace, ANYONE),
             Route("GET", "/lab/storms", self.list_storms, ANYONE),
             Route("POST", "/lab/storms", self.run_storm, ANYONE),
@@ -80,9 +80,9 @@ class LabRoutes:
         return _file("storms.js", SCRIPT)
 
     @responds(200)
-    def list_people(self, request: Request) -> Response:
+    def list_lab_users(self, request: Request) -> Response:
         """The active users of the lab, each with a new token, and the ids that the examples name."""
-        return _json(tokens_and_ids(self._backstage))
+        return _json(tokens_and_ids(self._logins))
 
     @responds(200, NotFound)
     def get_trace(self, request: Request, query: TraceQuery) -> Response:
@@ -109,7 +109,7 @@ class LabRoutes:
             raise ValidationFailed({"target": "must be lab for this storm"})
         address = request.environ["SERVER_NAME"], int(request.environ["SERVER_PORT"])
         with self._one_storm:
-            return _json(run(body.storm, self._targets.arena(body.target, address)))
+            return _json(run(body.storm, self._targets.client(body.target, address)))
 
 
 def targets_of(storm: Storm) -> tuple[str, ...]:

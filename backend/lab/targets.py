@@ -21,8 +21,8 @@ from app import App, core_tools
 from backend.errors import Unavailable
 from backend.infrastructure import logs
 from backend.infrastructure.migrations import migrate
-from backend.lab.arena import Arena, worker_header
-from backend.lab.backstage import Backstage
+from backend.lab.load_client import LoadClient, worker_header
+from backend.lab.logins import PasswordlessLogins
 from backend.settings import VARIABLES, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -59,17 +59,17 @@ def production() -> App:
 
 
 class _Server(NamedTuple):
-    backstage: Backstage
+    logins: PasswordlessLogins
     address: tuple[str, int]
 
-    def arena(self) -> Arena:
-        return Arena(self.address, self.backstage, WORKERS)
+    def client(self) -> LoadClient:
+        return LoadClient(self.address, self.logins, WORKERS)
 
 
 class Targets:
     """Thread-safe. A part of `app.Tools.background`: `stop()` ends the servers."""
 
-    def __init__(self, own: Backstage) -> None:
+    def __init__(self, own: PasswordlessLogins) -> None:
         self._own = own
         self._lock = threading.Lock()  # guards what follows
         self._running: dict[str, _Server] = {}
@@ -83,14 +83,14 @@ class Targets:
             self._running.clear()
             self._ending.close()
 
-    def arena(self, name: str, own_address: tuple[str, int]) -> Arena:
+    def client(self, name: str, own_address: tuple[str, int]) -> LoadClient:
         """The lab at its address for `lab`; else the workers of this name, which are started if they do not run."""
         if name == "lab":
-            return Arena(own_address, self._own)
+            return LoadClient(own_address, self._own)
         with self._lock:
             if name not in self._running:
                 self._running[name] = self._ending.enter_context(_running(COMMANDS[name]))
-            return self._running[name].arena()
+            return self._running[name].client()
 
 
 @contextmanager
@@ -105,13 +105,13 @@ def _running(command: list[str]) -> Iterator[_Server]:
         settings = SETTINGS | {"DATABASE_URL": f"sqlite:///{database}", "BIND": f"{HOST}:0"}
         with log.open("wb") as errors:
             process = subprocess.Popen([*command, *OPTIONS], cwd=ROOT, env=others | settings, stderr=errors)
-        backstage = Backstage(Settings(database))
+        logins = PasswordlessLogins(Settings(database))
         try:
-            server = _Server(backstage, (HOST, _port(process, log)))
-            server.arena().read_by_each_worker("/healthz")
+            server = _Server(logins, (HOST, _port(process, log)))
+            server.client().read_by_each_worker("/healthz")
             yield server
         finally:
-            backstage.close()
+            logins.close()
             _end(process)
 
 

@@ -6,11 +6,11 @@ from app import App, Tools, core_tools
 from backend.infrastructure import logs
 from backend.infrastructure.cache import LruCache, NoCache
 from backend.infrastructure.migrations import check_database
-from backend.lab.backstage import Backstage
 from backend.lab.guard import loopback_only
+from backend.lab.logins import PasswordlessLogins
 from backend.lab.pages import LabRoutes
-from backend.lab.people import seed
 from backend.lab.seams import TracedCache, TracedDatabase, TracedLimiter
+from backend.lab.seed import seed
 from backend.lab.targets import Targets
 from backend.lab.tracing import Tracing
 from backend.settings import Settings
@@ -20,13 +20,13 @@ def create_app(settings: Settings) -> App:
     """The lab: the core's application, traced, with `/lab`. Raises SchemaMismatch for a database not migrated."""
     logs.configure(settings.log_level, settings.development)
     check_database(settings.database_path)
-    tracing, backstage = Tracing(own="/lab"), Backstage(settings)
-    targets = Targets(backstage)
+    tracing, logins = Tracing(own="/lab"), PasswordlessLogins(settings)
+    targets = Targets(logins)
     tools = traced_tools(settings, tracing)
-    routes = LabRoutes(tracing, backstage, targets, settings.database_path).table()
+    routes = LabRoutes(tracing, logins, targets, settings.database_path).table()
     middleware = [loopback_only, *tools.middleware]
     app = App(settings, replace(tools, routes=routes, middleware=middleware, background=[targets]))
-    seed(app, backstage)
+    seed(app, logins)
     return app
 
 

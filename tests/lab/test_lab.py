@@ -14,7 +14,7 @@ from tests.conftest import PASSWORD
 from tests.lab.conftest import lab_server
 from tests.wirings import make_app
 
-PATHS = ["/lab", "/lab/people", "/lab/trace?request=x", "/lab/storms", "/lab/xray.js", "/api/v1/products", "/nowhere"]
+PATHS = ["/lab", "/lab/users", "/lab/trace?request=x", "/lab/storms", "/lab/xray.js", "/api/v1/products", "/nowhere"]
 OWN = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "127.0.0.1:8000"}
 
 
@@ -88,7 +88,7 @@ def test_serve_is_the_lab_if_the_environment_asks_for_it(tmp_path):
 
 
 def test_the_lab_has_a_database_of_its_own(tmp_path):
-    """A second start finds the people that the first one has made."""
+    """A second start finds the users that the first one has made."""
     for _ in range(2):
         with lab_server(tmp_path):
             assert not (tmp_path / "app.db").exists() and (tmp_path / "lab" / "app.db").exists()
@@ -97,8 +97,8 @@ def test_the_lab_has_a_database_of_its_own(tmp_path):
 def test_a_user_who_was_deactivated_in_the_lab_is_left_out_and_the_lab_starts_again(settings, no_wait_for_the_disk):
     for tokens in (["Root", "Ada", "Grace"], ["Root", "Ada"]):
         app = create_app(settings)
-        people = Client(app).get("/lab/people", environ_overrides=OWN).json["data"]
-        assert ([*people["tokens"]], {"tea", "cup", "adaAccount"} - set(people["ids"])) == (tokens, set())
+        shown = Client(app).get("/lab/users", environ_overrides=OWN).json["data"]
+        assert ([*shown["tokens"]], {"tea", "cup", "adaAccount"} - set(shown["ids"])) == (tokens, set())
         app.users.set_active("grace@example.com", False)
         app.close()
 
@@ -108,9 +108,9 @@ def test_a_first_start_that_was_interrupted_is_completed_by_the_next(settings, n
     first.users.create_admin("root@example.com", PASSWORD, "Root")
     first.close()
     app = create_app(settings)
-    people = Client(app).get("/lab/people", environ_overrides=OWN).json["data"]
-    assert people["tokens"].keys() == {"Root", "Ada", "Grace"}
-    assert people["ids"].keys() == {"tea", "cup", "adaAccount", "graceAccount"}
+    shown = Client(app).get("/lab/users", environ_overrides=OWN).json["data"]
+    assert shown["tokens"].keys() == {"Root", "Ada", "Grace"}
+    assert shown["ids"].keys() == {"tea", "cup", "adaAccount", "graceAccount"}
     app.close()
 
 

@@ -10,8 +10,8 @@ from functools import partial
 import pytest
 
 from backend.errors import Unavailable
-from backend.lab.arena import Arena
-from backend.lab.backstage import Backstage
+from backend.lab.load_client import LoadClient
+from backend.lab.logins import PasswordlessLogins
 from backend.lab.storms import STORMS, run
 from backend.lab.targets import TARGETS
 from tests.at_once import at_once
@@ -93,9 +93,9 @@ def test_a_burst_without_a_limit_says_so(tmp_path):
 
 def test_a_server_that_has_ended_is_told_of(settings):
     """Instead of an outcome."""
-    backstage = Backstage(settings)
+    logins = PasswordlessLogins(settings)
     with socket.create_server(("127.0.0.1", 0)) as ended:
         address = ended.getsockname()
     with pytest.raises(Unavailable, match="POST /api/v1/accounts got no answer"):
-        run("retries", Arena(address, backstage))
-    backstage.close()
+        run("retries", LoadClient(address, logins))
+    logins.close()

@@ -2,7 +2,7 @@
 
 import { ask, element, milliseconds } from "./lab.js";
 
-// `{name}` stands for an id of the lab's people and things.
+// `{name}` stands for the id of a product or an account.
 const EXAMPLES = [
   { title: "Read a product; again: a hit", path: "/api/v1/products/{tea}" },
   { title: "Read a product that does not exist", path: "/api/v1/products/0198c0de-0000-7000-8000-000000000000" },
@@ -58,7 +58,7 @@ export async function startXray() {
 }
 
 async function renewTokens() {
-  ({ tokens, ids } = await ask("/lab/people"));
+  ({ tokens, ids } = await ask("/lab/users"));
 }
 
 function fillForm() {

@@ -38,8 +38,8 @@ class Login:
         return {"Authorization": f"Bearer {self.tokens.access_token}"}
 
 
-class Backstage:
-    """The application on a database, to make users and logins. Starts no threads. Thread-safe."""
+class PasswordlessLogins:
+    """The application on a database, with logins that ask for no password. Starts no threads. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self._path = settings.database_path

@@ -1,8 +1,8 @@
-"""Sends real requests over TCP to a running server, many at the same moment, and keeps what came back.
+"""Sends real requests over TCP to a running server, many at the same moment, and keeps the answers.
 
 Each request has a connection of its own, so the operating system gives it to any of the server's workers. Each answer
-names its worker (`worker_header`). A storm that needs every worker sends until each has answered, so what it shows does
-not depend on which worker was faster.
+names its worker (`worker_header`). A storm that needs every worker sends until each has answered, so its outcome does
+not depend on which worker is faster.
 """
 
 import http.client
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from backend.errors import Unavailable
-from backend.lab.backstage import Backstage, Login
+from backend.lab.logins import Login, PasswordlessLogins
 from backend.web.middleware import Handle
 from backend.web.request import Request
 from backend.web.response import Response
@@ -38,8 +38,8 @@ def worker_header(next_handler: Handle) -> Handle:
     return handle
 
 
-class Ask(NamedTuple):
-    """A request; `label` says whose it is, where a storm has several parties."""
+class HttpRequest(NamedTuple):
+    """A request; `label` says which party of a storm sends it, if there are several."""
 
     method: str
     path: str
@@ -53,7 +53,7 @@ class Ask(NamedTuple):
 class Answer:
     """`began` and `ended` are seconds of `time.monotonic`. The status is 0 if the connection failed."""
 
-    ask: Ask
+    request: HttpRequest
     status: int
     headers: dict[str, str]  # names in lower case
     data: Any  # the envelope's
@@ -65,42 +65,42 @@ class Answer:
         return self.headers.get(WORKER.lower(), "")
 
 
-class Arena:
-    """A running server, for one storm. `drawn` are the answers that the page draws."""
+class LoadClient:
+    """The client of a running server, for one storm. `drawn` are the answers that the page draws."""
 
-    def __init__(self, address: tuple[str, int], backstage: Backstage, workers: int = 1) -> None:
+    def __init__(self, address: tuple[str, int], logins: PasswordlessLogins, workers: int = 1) -> None:
         self.drawn: list[Answer] = []
-        self.backstage = backstage
+        self.logins = logins
         self._address, self._count = address, workers
 
-    def ask(self, *request: Any, **rest: Any) -> Answer:
+    def request(self, *request: Any, **rest: Any) -> Answer:
         """One request that prepares a storm or looks at its outcome; it is not drawn.
 
         Raises Unavailable if it gets no answer or a 5xx.
         """
-        answer = self._send(Ask(*request, **rest))
+        answer = self._send(HttpRequest(*request, **rest))
         if answer.status == 0 or answer.status >= 500:
             outcome = answer.status or "no answer"
-            raise Unavailable(f"Before or after the storm, {answer.ask.method} {answer.ask.path} got {outcome}.")
+            raise Unavailable(
+                f"Before or after the storm, {answer.request.method} {answer.request.path} got {outcome}."
+            )
         return answer
 
-    def storm(self, asks: Sequence[Ask], lanes: int | None = None) -> list[Answer]:
-        """The answers in the order of `asks`. All are sent at once; or by so many `lanes`, each one after the other."""
-        count = min(len(asks), lanes or len(asks))
-        ready = threading.Barrier(count)
+    def send_at_once(self, requests: Sequence[HttpRequest]) -> list[Answer]:
+        """The answers, in the order of `requests`, all of which are sent at the same moment."""
+        ready = threading.Barrier(len(requests))
 
-        def run(lane: int) -> list[Answer]:
+        def send(request: HttpRequest) -> Answer:
             ready.wait(ANSWER_SECONDS)
-            return [self._send(ask) for ask in asks[lane::count]]
+            return self._send(request)
 
-        with ThreadPoolExecutor(count) as threads:
-            answers = list(threads.map(run, range(count)))
-        in_order = [answers[number % count][number // count] for number in range(len(asks))]
-        self.drawn += in_order
-        return in_order
+        with ThreadPoolExecutor(len(requests)) as threads:
+            answers = list(threads.map(send, requests))
+        self.drawn += answers
+        return answers
 
-    def until_each_worker(self, asks: Callable[[], Sequence[Ask]], status: int = 200) -> list[Answer]:
-        """Send what `asks` returns, again and again, until each worker has answered with this status.
+    def until_each_worker(self, batch: Callable[[], Sequence[HttpRequest]], status: int = 200) -> list[Answer]:
+        """Send what `batch` returns, again and again, until each worker has answered with this status.
 
         Raises Unavailable if that takes over two minutes.
         """
@@ -109,20 +109,21 @@ class Arena:
         while len({answer.worker for answer in answers if answer.status == status}) < self._count:
             if time.monotonic() > end:
                 raise Unavailable(f"Not each of the {self._count} workers answered with {status}.")
-            answers += self.storm(asks())
+            answers += self.send_at_once(batch())
         return answers
 
     def read_by_each_worker(self, path: str, label: str = "") -> list[Answer]:
         """Answers to GET of `path` from each worker. Each batch is another user's, so no rate limit is reached."""
-        return self.until_each_worker(lambda: [Ask("GET", path, self.backstage.new_user(), label=label)] * BATCH)
+        return self.until_each_worker(lambda: [HttpRequest("GET", path, self.logins.new_user(), label=label)] * BATCH)
 
-    def _send(self, ask: Ask) -> Answer:
-        headers = {**ask.headers, **(ask.by.headers if ask.by else {})}
-        headers |= {"Content-Type": "application/json"} if ask.body is not None else {}
+    def _send(self, request: HttpRequest) -> Answer:
+        headers = {**request.headers, **(request.by.headers if request.by else {})}
+        headers |= {"Content-Type": "application/json"} if request.body is not None else {}
         connection = http.client.HTTPConnection(*self._address, timeout=ANSWER_SECONDS)
         began = time.monotonic()
         try:
-            connection.request(ask.method, ask.path, None if ask.body is None else json.dumps(ask.body), headers)
+            body = None if request.body is None else json.dumps(request.body)
+            connection.request(request.method, request.path, body, headers)
             response = connection.getresponse()
             text = response.read()
             status, received = response.status, {name.lower(): value for name, value in response.getheaders()}
@@ -131,4 +132,4 @@ class Arena:
         finally:
             connection.close()
         data = json.loads(text).get("data") if text.startswith(b"{") else None
-        return Answer(ask, status, received, data, began, time.monotonic())
+        return Answer(request, status, received, data, began, time.monotonic())
