@@ -1,4 +1,4 @@
-"""A tour of the API: three users of a server of their own, whose database is deleted at the end.
+"""A tour of the API: three users on a server of its own, whose database is deleted at the end.
 
 Each request and its answer are printed in short. The tour ends at the first answer that is not the expected one.
 """
@@ -21,18 +21,15 @@ from backend.settings import VARIABLES
 PASSWORD = secrets.token_urlsafe(16)
 
 
-class Guide:
+class Client:
     """Makes the requests and prints them; exits at an answer that is not the expected one."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self.answers = 0
 
-    def say(self, text: str) -> None:
-        print(f"\n— {text}")
-
     def ask(
-        self, user: str, method: str, path: str, expected: int, body: Any = None, headers: dict[str, str] | None = None
+        self, name: str, method: str, path: str, expected: int, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[Any, dict[str, str]]:
         """One request; the answer's `data` or `error`, and its headers."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
@@ -43,18 +40,18 @@ class Guide:
         connection.close()
         content = json.loads(text) if text else {}
         shown = content.get("data", content.get("error", content if "openapi" not in content else "the whole contract"))
-        print(f"  {user:6} {method:6} {path[:60]:60} → {answer.status} {_short(shown)}")
+        print(f"  {name:6} {method:6} {path[:60]:60} → {answer.status} {_short(shown)}")
         if answer.status != expected:
             sys.exit(f"expected {expected}, got {answer.status}: {text}")
         self.answers += 1
         return shown, dict(answer.getheaders())
 
 
-class Visitor:
+class User:
     """A user; requests carry the token once the user has logged in."""
 
-    def __init__(self, guide: Guide, name: str) -> None:
-        self._guide = guide
+    def __init__(self, client: Client, name: str) -> None:
+        self._client = client
         self.name = name
         self.email = f"{name.lower()}@example.com"
         self.tokens: dict[str, str] = {}
@@ -64,7 +61,7 @@ class Visitor:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.tokens:
             sent["Authorization"] = f"Bearer {self.tokens['accessToken']}"
-        data, self.headers = self._guide.ask(self.name, method, f"/api/v1{path}", expected, body, sent)
+        data, self.headers = self._client.ask(self.name, method, f"/api/v1{path}", expected, body, sent)
         return data
 
     def log_in(self) -> None:
@@ -75,44 +72,44 @@ class Visitor:
 def run() -> None:
     """Run the tour. Exits with 1 and one line if an answer is not the expected one."""
     with tempfile.TemporaryDirectory() as folder, _server(Path(folder)) as port:
-        guide = Guide(port)
-        root, ada, grace = (Visitor(guide, name) for name in ("Root", "Ada", "Grace"))
-        _people(guide, root, ada, grace)
-        product = _shop(guide, root)
-        account = _money(guide, root, ada, grace)
-        _orders(guide, root, ada, account, product)
-        _sessions(guide, ada)
-        _refusals(guide, ada, grace, account)
-        print(f"\nAll {guide.answers} answers were the expected ones.")
+        client = Client(port)
+        root, ada, grace = (User(client, name) for name in ("Root", "Ada", "Grace"))
+        _users(client, root, ada, grace)
+        product = _shop(client, root)
+        account = _money(root, ada, grace)
+        _orders(root, ada, account, product)
+        _sessions(ada)
+        _refusals(ada, grace, account)
+        print(f"\nAll {client.answers} answers were the expected ones.")
 
 
-def _people(guide: Guide, root: Visitor, ada: Visitor, grace: Visitor) -> None:
-    guide.say("The service answers, and describes itself.")
-    guide.ask("", "GET", "/healthz", 200)
-    guide.ask("", "GET", "/openapi.json", 200)
-    guide.say("Ada and Grace sign up and log in. The command line has made Root, an admin.")
-    for person in (ada, grace):
-        person("POST", "/users", 201, {"email": person.email, "password": PASSWORD, "name": person.name})
-        person.log_in()
+def _users(client: Client, root: User, ada: User, grace: User) -> None:
+    _say("The service answers, and describes itself.")
+    client.ask("", "GET", "/healthz", 200)
+    client.ask("", "GET", "/openapi.json", 200)
+    _say("Ada and Grace sign up and log in. The command line has made Root, an admin.")
+    for user in (ada, grace):
+        user("POST", "/users", 201, {"email": user.email, "password": PASSWORD, "name": user.name})
+        user.log_in()
     root.log_in()
     me = ada("PATCH", "/users/me", 200, {"name": "Ada Lovelace"})
     ada("GET", f"/users/{me['id']}", 304, If_None_Match=ada.headers["ETag"])
     root("GET", "/users?q=lovelace&include=orders", 200)
 
 
-def _shop(guide: Guide, root: Visitor) -> str:
-    guide.say("Root adds a product, which is public.")
+def _shop(client: Client, root: User) -> str:
+    _say("Root adds a product, which is public.")
     product = {"sku": "TEA-1", "name": "Tea", "unitPrice": 250, "currency": "EUR", "stock": 10}
     made = root("POST", "/products", 201, product)
     root("POST", "/products", 409, product)
     root("PATCH", f"/products/{made['id']}", 200, {"stock": 12}, If_Match='"1"')
     root("PATCH", f"/products/{made['id']}", 412, {"stock": 5}, If_Match='"1"')
-    guide.ask("", "GET", "/api/v1/products?limit=5", 200)
+    client.ask("", "GET", "/api/v1/products?limit=5", 200)
     return str(made["id"])
 
 
-def _money(guide: Guide, root: Visitor, ada: Visitor, grace: Visitor) -> str:
-    guide.say("A deposit brings money in, a transfer moves it. A request with an idempotency key takes effect once.")
+def _money(root: User, ada: User, grace: User) -> str:
+    _say("A deposit brings money in, a transfer moves it. A request with an idempotency key takes effect once.")
     hers = str(ada("POST", "/accounts", 201, {"currency": "EUR"})["id"])
     other = grace("POST", "/accounts", 201, {"currency": "EUR"})["id"]
     root("POST", f"/accounts/{hers}/deposits", 201, {"amount": 2000, "memo": "cash"}, Idempotency_Key="cash-1")
@@ -128,8 +125,8 @@ def _money(guide: Guide, root: Visitor, ada: Visitor, grace: Visitor) -> str:
     return hers
 
 
-def _orders(guide: Guide, root: Visitor, ada: Visitor, account: str, product: str) -> None:
-    guide.say("Ada orders: stock and payment in one transaction. Cancelling returns both.")
+def _orders(root: User, ada: User, account: str, product: str) -> None:
+    _say("Ada orders: stock and payment in one transaction. Cancelling returns both.")
     order = {"accountId": account, "items": [{"productId": product, "quantity": 2}]}
     first = ada("POST", "/orders", 201, order)
     ada("POST", "/orders", 409, {**order, "items": [{"productId": product, "quantity": 11}]})
@@ -141,8 +138,8 @@ def _orders(guide: Guide, root: Visitor, ada: Visitor, account: str, product: st
     ada("GET", "/orders?status=fulfilled", 200)
 
 
-def _sessions(guide: Guide, ada: Visitor) -> None:
-    guide.say("Ada's refresh token changes at each use. For ten seconds a repeated request gets the same answer.")
+def _sessions(ada: User) -> None:
+    _say("Ada's refresh token changes at each use. For ten seconds a repeated request gets the same answer.")
     old = ada.tokens["refreshToken"]
     again = [ada("POST", "/auth/refresh", 200, {"refreshToken": old})["refreshToken"] for _ in range(2)]
     if again[0] != again[1]:
@@ -153,8 +150,8 @@ def _sessions(guide: Guide, ada: Visitor) -> None:
     ada.log_in()
 
 
-def _refusals(guide: Guide, ada: Visitor, grace: Visitor, account: str) -> None:
-    guide.say("Refusals: every wrong field is named, and other users' resources are 404.")
+def _refusals(ada: User, grace: User, account: str) -> None:
+    _say("Refusals: every wrong field is named, and other users' resources are 404.")
     ada("POST", "/users", 422, {"email": "no-address", "password": "short", "roles": ["admin"]})
     grace("GET", f"/accounts/{account}", 404)
     grace("GET", "/users", 403)
@@ -187,6 +184,10 @@ def _server(folder: Path) -> Iterator[int]:
         finally:
             server.terminate()
             server.wait()  # before its folder is deleted
+
+
+def _say(text: str) -> None:
+    print(f"\n— {text}")
 
 
 def _short(value: Any) -> str:
