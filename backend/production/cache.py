@@ -63,7 +63,8 @@ class CoherentCache(LruCache):
     def _apply_news(self) -> None:
         """Apply the log. Several threads may do so at once: each entry up to `_applied` is applied once or more."""
         applied = self._applied
-        first, end, tags = self._log.only_row(NEWS, applied=applied)
+        with self._log.read() as tx:
+            ((first, end, tags),) = tx.rows(NEWS, applied=applied)
         if not first - 1 <= applied <= end:
             self.clear()
         elif tags:

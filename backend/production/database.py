@@ -39,7 +39,7 @@ from weakref import WeakMethod
 
 from backend.errors import Unavailable
 from backend.infrastructure import database as core
-from backend.infrastructure.database import Database, PerThread, Row, Tx
+from backend.infrastructure.database import Database, PerThread, Tx
 from backend.production.write_gate import WriteGate
 
 OPEN_SECONDS = 0.03  # for which a group admits members; then other processes have their turn
@@ -79,11 +79,6 @@ class GroupCommitDatabase(Database):
         except sqlite3.Error as error:
             self._check_fault(error)
             raise
-
-    def only_row(self, sql: str, **parameters: object) -> Row:
-        """The one row of a statement that needs no transaction around it. Raises Unavailable, sqlite3.Error."""
-        with self._block():
-            return self._connection(query_only=True).execute(sql, parameters).fetchall()[0]
 
     def dedicate_thread(self) -> None:
         """The calling thread serves no reads, so its transactions always wait for the whole `busy_timeout`."""

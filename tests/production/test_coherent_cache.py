@@ -152,15 +152,12 @@ def test_a_log_that_could_not_be_read_is_read_at_the_next_lookup(worker, outside
     worker.put("a", 1)
     worker.stock("a")
     outsider.execute(PUT, {"id": "a", "stock": 2})
-    only_row = worker.database.only_row
 
-    def unreadable(sql, **parameters):
-        if "cache_invalidations" in sql:
-            raise Unavailable("on purpose")
-        return only_row(sql, **parameters)
+    def unreadable():
+        raise Unavailable("on purpose")
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker.database, "only_row", unreadable)
+        patch.setattr(worker.database, "read", unreadable)
         with pytest.raises(Unavailable):
             worker.stock("a")
     assert worker.stock("a") == 2

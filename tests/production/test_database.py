@@ -62,8 +62,8 @@ def test_the_version_is_refused_inside_a_block(database, outer):
 
 def test_a_single_statement_that_is_wrong_raises_its_own_error(database):
     """It is not Unavailable: a retry would fail too."""
-    with pytest.raises(sqlite3.OperationalError, match="no such table"):
-        database.only_row("SELECT * FROM nowhere")
+    with pytest.raises(sqlite3.OperationalError, match="no such table"), database.read() as tx:
+        tx.rows("SELECT * FROM nowhere")
 
 
 def test_a_connection_of_single_statements_is_replaced_after_a_fault(database, notes_path):
@@ -71,9 +71,9 @@ def test_a_connection_of_single_statements_is_replaced_after_a_fault(database, n
     before = database.version()
     write_from_outside(notes_path, "a")
     break_descriptors_of(notes_path)
-    with pytest.raises(Unavailable):
-        database.only_row("SELECT count(*) FROM notes")
-    assert database.only_row("SELECT count(*) FROM notes") == (1,)
+    with pytest.raises(Unavailable), database.read() as tx:
+        tx.rows("SELECT count(*) FROM notes")
+    assert count(database) == 1
     assert database.version()[0] is not before[0]
 
 
@@ -101,9 +101,9 @@ def test_a_deadline_holds_for_its_own_block_alone(make_database):
 def test_a_reader_has_no_deadline(make_database):
     """It blocks no writer."""
     database = make_database(busy_timeout=0.0)
-    with database.snapshot() as tx:
-        assert tx.row(MANY_STEPS) == (200_000,)
-    assert database.only_row(MANY_STEPS) == (200_000,)
+    for block in (database.snapshot, database.read):
+        with block() as tx:
+            assert tx.row(MANY_STEPS) == (200_000,)
 
 
 def test_a_checkpoint_comes_every_16_megabytes(database):
