@@ -1,4 +1,4 @@
-"""The readiness check for disk space."""
+"""The readiness check for disk space, and the size of a file."""
 
 import shutil
 from pathlib import Path
@@ -14,3 +14,11 @@ def check_disk_space(path: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < LEAST:
         raise Unavailable(f"{free // 2**20} MB are free, {LEAST // 2**20} needed.")
+
+
+def size_of(file: Path) -> int:
+    """In bytes; 0 if there is no such file."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0

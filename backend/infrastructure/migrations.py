@@ -62,7 +62,7 @@ def check_schema(path: Path, directory: Path = DIRECTORY) -> None:
         raise SchemaMismatch(f"the schema of {path} is newer than the code: deploy the newer code")
 
 
-def schema_version(directory: Path = DIRECTORY) -> int:
+def schema_version(directory: Path) -> int:
     """The version of the newest file of `directory`, which `check_schema` demands. Raises SchemaMismatch if none is."""
     return max(migration_files(directory))
 

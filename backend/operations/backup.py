@@ -51,9 +51,7 @@ class Backup(NamedTuple):
     transactions: int
 
 
-def backup(
-    database: Path, file: Path, progress: Callable[[int, int], None], clock: Callable[[], float] = time.time
-) -> Backup:
+def backup(database: Path, file: Path, progress: Callable[[int, int], None]) -> Backup:
     """Copy the database to `file`; a backup of that name is replaced. Raises BackupError, with nothing changed.
 
     `progress` is called after each step with the number of pages that remain and of all pages.
@@ -62,7 +60,7 @@ def backup(
     _check_target(database, file)
     if not database.exists():
         raise BackupError(f"there is no database at {database}")
-    moment = Timestamp(int(clock() * 1000))  # before the snapshot, which then has all that was answered by now
+    moment = Timestamp(int(time.time() * 1000))  # before the snapshot, which then has all that was answered by now
     with _snapshot(database) as source, _draft(file) as draft:
         users, transactions = _copy(source, draft, progress)
         seal(draft, moment)

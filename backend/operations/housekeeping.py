@@ -48,6 +48,7 @@ from pathlib import Path
 
 from backend.errors import Unavailable
 from backend.infrastructure.database import WAL_LIMIT, Database, Tx
+from backend.infrastructure.disk_space import size_of
 from backend.infrastructure.migrations import locked
 from backend.repositories import cache_invalidations, idempotency_keys, oldest, outbox, sessions
 from backend.services.credentials import RESET_LIFETIME
@@ -193,8 +194,3 @@ def delete_files(folder: Path, until: int) -> int:
     for mail in old:
         mail.unlink(missing_ok=True)
     return len(old)
-
-
-def size_of(path: Path) -> int:
-    """In bytes; 0 if there is no such file."""
-    return path.stat().st_size if path.exists() else 0

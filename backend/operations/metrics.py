@@ -36,6 +36,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from app import Tools
 from backend.errors import AppError, RateLimited, Unauthorized
 from backend.infrastructure.cache import LruCache
+from backend.infrastructure.disk_space import size_of
 from backend.infrastructure.recent import Recent
 from backend.operations.in_flight import InFlight
 from backend.operations.metrics_families import Families, Tally
@@ -66,8 +67,8 @@ class AllWorkers:
         self._folder = folder
 
     def collect(self) -> Iterable[Metric]:
-        """Leaves out a file that is still empty, since a worker has just made it: the library fails on it."""
-        files = [str(file) for file in self._folder.glob("*.db") if _size(file)]
+        """Leaves out files that are gone, and empty ones, which a worker has just made: the library fails on them."""
+        files = [str(file) for file in self._folder.glob("*.db") if size_of(file)]
         merged: Iterable[Metric] = MultiProcessCollector.merge(files)
         return merged
 
@@ -198,11 +199,3 @@ class Metrics:
 def _taken(queue: "deque[T]") -> list[T]:
     """Take out what is in the queue now; others may append meanwhile."""
     return [queue.popleft() for _ in range(len(queue))]
-
-
-def _size(file: Path) -> int:
-    """In bytes; 0 for a file that was removed meanwhile, since its worker is dead."""
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
-        return 0

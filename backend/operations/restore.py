@@ -31,7 +31,7 @@ import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, lockf
 from pathlib import Path
@@ -54,7 +54,7 @@ VERSIONED = """SELECT tables.name FROM sqlite_schema AS tables JOIN pragma_table
     WHERE tables.type = 'table' AND columns.name = 'version' AND tables.name <> 'schema_migrations'"""
 
 
-def restore(file: Path, database: Path, clock: Callable[[], float] = time.time) -> Path | None:
+def restore(file: Path, database: Path) -> Path | None:
     """Replace the database by the backup, migrated to the code's schema. Returns where the old one is, None if absent.
 
     Raises BackupError, and Unavailable or SettingsError of the migrations, with the database unchanged: the backup is
@@ -67,12 +67,12 @@ def restore(file: Path, database: Path, clock: Callable[[], float] = time.time) 
         make_folder(database.parent)
         with write_gate(gate_beside), _folder(database) as folder:
             draft = folder / database.name
-            _prepare(file, draft, clock)
+            _prepare(file, draft)
             for path in (draft, gate_of(gate_beside)):
                 _give_to_owner_of_folder(path, database.parent)
             _fold(database)
             with _locked(database):
-                aside = _swap(draft, database, _file_name_of(clock()))
+                aside = _swap(draft, database, _file_name_of(time.time()))
         check_schema(database)
     return aside
 
@@ -119,13 +119,13 @@ def _folder(database: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _prepare(file: Path, draft: Path, clock: Callable[[], float]) -> None:
+def _prepare(file: Path, draft: Path) -> None:
     """Make the new database of the backup, on disk, in one file. Raises BackupError if it is not good."""
     draft.touch(FILE)
     shutil.copyfile(file, draft)
     os.truncate(draft, draft.stat().st_size - LENGTH)
     migrate(draft)
-    _make_safe_for_clients(Database(draft, clock=clock))
+    _make_safe_for_clients(Database(draft))
     with closing(connect(draft, query_only=True)) as connection:
         _require_none(problems_of(connection), file)
     sync(draft)

@@ -5,7 +5,6 @@ end the connection, since it is not known where the next request would begin.
 """
 
 import logging
-import re
 import secrets
 import threading
 from collections import Counter
@@ -16,9 +15,8 @@ from backend.infrastructure.logs import path_of, request_id, trace_id, trace_id_
 from backend.production.request_reader import REQUEST_LINE
 from backend.production.wsgi import render
 from backend.web.cross_origin import EXPOSED
+from backend.web.request import REQUEST_ID
 from backend.web.response import STATUS_LINES, error_response
-
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 
 refused: Counter[int] = Counter()  # how many answers this process has made here, by status
 _lock = threading.Lock()  # guards it
@@ -35,8 +33,8 @@ def refusal(
     """
     with _lock:
         refused[error.status] += 1
-    sent_id = header(head, b"x-request-id")
-    identifier = sent_id.decode() if REQUEST_ID.fullmatch(sent_id) else secrets.token_hex(16)
+    sent_id = header(head, b"x-request-id").decode("latin-1")
+    identifier = sent_id if REQUEST_ID.fullmatch(sent_id) else secrets.token_hex(16)
     ids = request_id.set(identifier), trace_id.set(trace_id_of(header(head, b"traceparent").decode("latin-1")))
     level = logging.ERROR if error.status >= 500 else logging.INFO
     log.log(level, "refused %s: %d %s%s", peer or "unix", error.status, error.code, _asked(head), exc_info=cause)

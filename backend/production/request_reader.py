@@ -22,12 +22,12 @@ from backend.errors import (
     UriTooLong,
 )
 from backend.production.wsgi import WholeRequest
+from backend.web.request import MAX_BODY
 
 MAX_EMPTY_LINES = 4  # before a request
 MAX_LINE = 8190  # bytes of the request line and of each header line, without the line end
 MAX_HEADERS = 100
 MAX_HEAD = 64 * 1024  # bytes from the request line to the empty line that ends the head, with all line ends
-MAX_BODY = 64 * 1024
 
 METHOD = rb"[!$%&'*+.^_`|~0-9A-Z-]{3,20}"  # case-sensitive (RFC 9110), and every registered one is in upper case
 TARGET = rb"(?:[A-Za-z][A-Za-z0-9+.-]*://|/)[!-~]*"

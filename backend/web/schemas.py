@@ -133,6 +133,6 @@ def _field(attribute: str, hint: Any, default: Any) -> Field:
     return Field(attribute, camel_case(attribute), rules[0], required, nullable, None if required else default)
 
 
-def list_of(schema: type[Any], low: int, high: int, unique: str = "") -> ListOf:
+def list_of(schema: type[Any], low: int, high: int, unique: str) -> ListOf:
     """The rule of a list of objects of `schema`."""
     return ListOf(Nested(schema), low, high, unique)

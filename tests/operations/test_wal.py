@@ -6,6 +6,7 @@ from contextlib import closing
 
 import pytest
 
+from backend.infrastructure.disk_space import size_of
 from backend.operations import housekeeping as module
 from backend.operations.housekeeping import Housekeeping
 from backend.production.database import GroupCommitDatabase
@@ -30,7 +31,7 @@ def housekeeping(api, settings, monkeypatch):
 def fill(api, wal):
     """Write until the `-wal` is above its limit."""
     api.app.relay.stop()  # which would write, too
-    while module.size_of(wal) <= LIMIT:
+    while size_of(wal) <= LIMIT:
         with api.app.database.transaction() as tx:
             tx.run("INSERT INTO reset_requests VALUES (hex(randomblob(16)), hex(zeroblob(50000)), :now)", now=tx.now)
 
