@@ -47,7 +47,7 @@ migrate: setup  ## bring the schema of DATABASE_URL up to date
 serve: migrate  ## gunicorn as in production
 	exec $(BIN)/gunicorn -c python:backend.gunicorn_conf
 
-demo: setup  ## a told tour of the API against a throw-away server
+demo: setup  ## a tour of the API against a temporary server
 	$(BIN)/python app.py demo
 
 lab: setup  ## see a request from inside, and storms against the service, on BIND (127.0.0.1:8000)
@@ -82,7 +82,7 @@ check: setup  ## style, types, house rules
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_house_rules.py
 
-audit: setup  ## look the packages in .venv up among the known vulnerabilities; needs the network
+audit: setup  ## check the packages in .venv for known vulnerabilities; needs the network
 	$(BIN)/python -m backend.operations.audit
 
 $(CONTRACT_INSTALLED): $(INSTALLED)

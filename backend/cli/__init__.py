@@ -1,4 +1,4 @@
 """The command line: `python app.py COMMAND`, or `reference-backend COMMAND` where it is installed.
 
-May import everything but production. Read first: main.py.
+May import every room but production and delivery. Read first: main.py.
 """

@@ -1,8 +1,8 @@
-"""Take over an SQLite database of this service into an empty PostgreSQL database of the same schema.
+"""Move an SQLite database of this service into an empty PostgreSQL database of the same schema.
 
 The source is read under its write lock, so no write is missed while the block runs. COPY writes all tables in one
-transaction, in which PostgreSQL checks every foreign key and constraint, and which ends in an error if a table has
-another number of rows or the ledger does not add up. A failed move has written nothing.
+transaction, in which PostgreSQL checks every foreign key and constraint. It is rolled back if a table has another
+number of rows or the ledger does not add up. A failed move has written nothing.
 """
 
 import sqlite3
@@ -26,7 +26,7 @@ TABLES = (  # each after those that its rows refer to
     "users", "sessions", "refresh_tokens", "password_resets", "reset_requests", "products", "accounts", "transactions",
     "entries", "orders", "order_items", "idempotency_keys", "outbox", "deliveries", "audit", "mails",
 )  # fmt: skip
-GO_ON = "SELECT setval(pg_get_serial_sequence('outbox', 'seq'), coalesce(max(seq), 0) + 1, false) FROM outbox"
+SET_SEQUENCE = "SELECT setval(pg_get_serial_sequence('outbox', 'seq'), coalesce(max(seq), 0) + 1, false) FROM outbox"
 
 
 def move(source: Path, url: str, progress: Callable[[str], None] = lambda _: None) -> dict[str, int]:
@@ -43,7 +43,7 @@ def move(source: Path, url: str, progress: Callable[[str], None] = lambda _: Non
             if _rows(new, "users") or _rows(new, "outbox"):
                 raise Conflict("The PostgreSQL database is not empty.")
             moved = {table: _copy(table, old, new, progress) for table in TABLES}
-            new.execute(GO_ON)
+            new.execute(SET_SEQUENCE)
             _check(moved, new)
     except psycopg.Error as error:
         raise Conflict(f"PostgreSQL has refused the move: {first_line(error)}") from error
@@ -63,8 +63,9 @@ def _copy(table: str, old: sqlite3.Connection, new: psycopg.Connection[Any], pro
 
 
 def _check(moved: dict[str, int], new: psycopg.Connection[Any]) -> None:
-    differing = [f"{table} has {_rows(new, table)} rows, not {rows}" for table, rows in moved.items()
-                 if _rows(new, table) != rows]  # fmt: skip
+    differing = [
+        f"{table} has {found} rows, not {rows}" for table, rows in moved.items() if (found := _rows(new, table)) != rows
+    ]
     if problems := differing + transactions.unbalanced(PostgresTx(Pipeline(new), Timestamp(0))):
         raise Conflict("; ".join(problems))
 

@@ -1,6 +1,6 @@
 """Mail to users about their account: reset tokens, and notices of changes.
 
-Mails go to the server at SMTP_URL, encrypted by TLS or STARTTLS; only a server on this machine may be used without.
+Mails go to the server at SMTP_URL, encrypted by TLS or STARTTLS; only to a server on this machine unencrypted, too.
 If SMTP_URL is not set, development writes them to files in the folder `outbox` beside the database. The log has
 the kind of each mail and the user's id, but not the text. A mail may be sent twice, because the relay delivers at least
 once: both have the same Message-ID, and a file is overwritten.

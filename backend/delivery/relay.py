@@ -161,7 +161,7 @@ class Relay:
             outbox.set_delivered(tx, subscriber.name, [delivery.seq for delivery in due])
 
     def _deliver(self, subscriber: Subscriber) -> bool:
-        """Claim, deliver and settle a batch. Returns whether more may be due and the subscriber takes any of it."""
+        """Claim, deliver and settle a batch. Returns whether more may be due, and not every delivery failed."""
         with self._database.transaction() as tx:
             until = Timestamp(tx.now + CLAIM)
             end = self._clock() + BATCH_SECONDS

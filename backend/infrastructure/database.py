@@ -11,8 +11,8 @@ for the commit: `tx.after_commit`.
 
 Each thread has its own connections, opened on first use and closed when the thread ends. The writers of one process
 wait for a lock. Between processes SQLite's busy handler sleeps and tries again, which is right, but slow and unfair
-when many write. Not promised: a fair order of writers, or use in a forked child. In production the writers of
-all processes form a queue and share commits (production/database.py).
+when many write. Not promised: a fair order of writers, or use in a forked child. In production the writers of all
+processes form a queue and share commits (production/database.py).
 """
 
 import logging
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 Row: TypeAlias = Any  # one row as a tuple; the SQL decides what its columns hold
 STATEMENTS = 512  # prepared statements that a connection keeps; the service has fewer
-WAL_LIMIT = 64 * 2**20  # bytes to which SQLite cuts the `-wal` when it begins it anew
+WAL_LIMIT = 64 * 2**20  # bytes to which SQLite truncates the `-wal` when it restarts it
 PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "trusted_schema = OFF", f"journal_size_limit = {WAL_LIMIT}")
 UNIQUE = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY}
 # Faults become Unavailable; all other errors are the statement's. A transient fault leaves the connection open: closing
@@ -170,7 +170,7 @@ class Database:
             tx.run("PRAGMA incremental_vacuum")  # changes nothing, but fails in a read-only database
 
     def empty_wal(self) -> None:
-        """Copy the `-wal` into the database and cut it to nothing, unless a writer works or a reader needs it.
+        """Copy the `-wal` into the database and truncate it, unless a writer works or a reader needs it.
 
         Waits for no lock, but writers wait while it copies: 1 s for some 500 MB. Raises Unavailable.
         """
@@ -182,7 +182,7 @@ class Database:
                     self._write_lock.release()
 
     def dedicate_thread(self) -> None:
-        """The calling thread serves no reads. Here nothing follows from that; in production it may always wait."""
+        """Mark the calling thread as one that serves no reads. Production lets its writes wait longer."""
 
     def close(self) -> None:
         """Close this thread's connections; the next use opens others."""
@@ -279,7 +279,7 @@ def file_at(path: Path) -> tuple[int, int] | None:
 
 
 def connect(path: Path, query_only: bool) -> sqlite3.Connection:
-    """A connection to the file at `path`, which it creates in no case (`mode=rw`).
+    """A connection to the file at `path`, which must exist (`mode=rw`).
 
     In WAL mode the connection keeps SQLite's shared lock from its first read on, so a program that takes the exclusive
     lock before it replaces the file cannot replace it under an open connection. Raises Unavailable if the file was

@@ -1,8 +1,8 @@
 """Logs: the standard library's `logging`, one JSON object a line on standard error.
 
 Modules log as usual: `log = logging.getLogger(__name__)`. `configure` decides once, at the start, where records go and
-how they look: as JSON, for a log collector, or as coloured lines on a developer's terminal. Every line has the id
-of the request in which it was logged, and the id of its trace if the client or a proxy sent one. The line of a request
+how they look: as JSON, for a log collector, or as coloured lines on a developer's terminal. Every line has the id of
+the request in which it was logged, and the id of its trace if the client or a proxy sent one. The line of a request
 itself (`log_request`) is a record of a logger of its own, whose argument is a dict of fields.
 
 Promised: a record is one line without control characters, so nothing that a client sent can control a terminal. JSON
@@ -77,7 +77,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TerminalFormatter(logging.Formatter):
-    """A record as a line for people: time, what happened, ids. A traceback follows on lines of its own."""
+    """A record as a readable line: time, what happened, ids. A traceback follows on lines of its own."""
 
     def __init__(self, colour: bool) -> None:
         """`colour=False` leaves out the escape sequences (https://no-color.org)."""

@@ -8,12 +8,12 @@ Every failed check costs the same time, so the time does not tell whether a user
 compared with a decoy hash, and a hash of a lower cost than today's is topped up with further runs.
 
 A run occupies one core for a quarter of a second, so at most `slots` run at once. At most `max_waiting` more calls
-wait, each for `patience` seconds at most, roughly in order of arrival. A call beyond that gets `Unavailable` at once; a
-call that has waited in vain gets it too. A waiting call occupies its thread, so a storm of
-logins can occupy all threads of a server.
+wait, each for `patience` seconds at most, roughly in order of arrival. A call beyond that gets `Unavailable` at once,
+one that gets no slot, after `patience`. A waiting call occupies its thread, so a storm of logins can occupy all threads
+of a server.
 
-The slots are those of one process: N workers run N times as many at once. Production has one queue for the
-machine (production/passwords.py).
+The slots are those of one process: N workers run N times as many at once. Production has one queue for the machine
+(production/passwords.py).
 """
 
 import base64
@@ -66,8 +66,8 @@ class Passwords:
         """True if `hashed` is of `password`. Raises Unavailable, and RateLimited if `wrong` is full.
 
         `wrong` counts passwords that do not match. False takes as long as one run at today's cost, also for None or a
-        text that is no hash (an unknown or deleted user), and for a hash of a lower cost. A hash of a higher
-        cost takes its own time.
+        text that is no hash (an unknown or deleted user), and for a hash of a lower cost. A hash of a higher cost takes
+        its own time.
         """
         with self.turn():
             return self._counted(password, hashed, wrong)

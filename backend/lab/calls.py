@@ -79,7 +79,7 @@ class _Profile:
 
 @cache
 def point_of(code: CodeType) -> Point | None:
-    """Where the function with this code stands in the layers; None if it is no span."""
+    """The layer and the shown name of the function with this code; None if it is no span."""
     file, name = code.co_filename.removeprefix(BACKEND).removesuffix(".py"), code.co_qualname
     if code.co_flags & inspect.CO_GENERATOR:
         return None

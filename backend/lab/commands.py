@@ -88,8 +88,8 @@ def trace(settings: Settings, request: Namespace) -> None:
             path, method=method.upper(), headers=headers, data=body, content_type=kind,
             environ_overrides={"REMOTE_ADDR": "127.0.0.1"},
         )  # fmt: skip
-        told = report(tracing.traces[answer.headers["X-Request-ID"]], settings.database_path)
-        print("\n".join(tree(told)))
+        shown = report(tracing.traces[answer.headers["X-Request-ID"]], settings.database_path)
+        print("\n".join(tree(shown)))
         print(f"\n{answer.status}")
         if answer.status_code >= 400 and answer.is_json and answer.data:  # HEAD has no body
             error = (answer.json or {})["error"]

@@ -74,8 +74,8 @@ def tree(report: dict[str, Any]) -> Iterator[str]:
     """The spans as lines: milliseconds, layer, and the name indented by its depth, with its outcome."""
     for span in report["spans"]:
         detail, indent = span["detail"], "  " * span["depth"]
-        said = [f"→ {detail['outcome']}"] if "outcome" in detail else []
-        said += [f"({detail[count]} {count})" for count in ("rows", "changed", "times") if count in detail]
-        said += ["✗"] if span["failed"] else []
-        yield f"{span['ms']:9.3f}  {span['layer']:12}  {indent}{span['name']}  {'  '.join(said)}".rstrip()
+        notes = [f"→ {detail['outcome']}"] if "outcome" in detail else []
+        notes += [f"({detail[count]} {count})" for count in ("rows", "changed", "times") if count in detail]
+        notes += ["✗"] if span["failed"] else []
+        yield f"{span['ms']:9.3f}  {span['layer']:12}  {indent}{span['name']}  {'  '.join(notes)}".rstrip()
         yield from (f"{'':9}  {'':12}  {indent}  · {step}" for step in detail.get("plan", ()))

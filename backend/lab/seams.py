@@ -171,7 +171,7 @@ class TracedCache:
 
 
 class TracedLimiter(RateLimiter):
-    """A RateLimiter with a span for each count, which tells the state after it."""
+    """A RateLimiter with a span for each count, which has the state after it."""
 
     def hit(self, policy: Policy, subject: str) -> RateLimitResult:
         with _count(RateLimiter.hit.__code__, policy, subject) as tell:

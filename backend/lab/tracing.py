@@ -1,7 +1,7 @@
 """Middleware that traces each request, and adds the result to its answer as `Server-Timing`.
 
 A request with the header `X-Lab-Slow-Load` has loads into the cache that take so many seconds more: a row of SQLite
-loads in 0.05 ms, so hardly two concurrent requests would meet in one load.
+loads in 0.05 ms, so concurrent requests would hardly ever meet in one load.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""`make audit`: looks the installed packages up among the known vulnerabilities, with `pip-audit`.
+"""`make audit`: checks the installed packages for known vulnerabilities, with `pip-audit`.
 
 Behind a mirror that has no advisories, pip-audit alone skips every package, reports "No known vulnerabilities found"
 and exits with 0. Without a network it ends in a traceback and the exit code of a vulnerability. Here an audit passes

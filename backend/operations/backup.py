@@ -1,6 +1,6 @@
 """Back up: copy one moment of the database into one file, while the service writes.
 
-A plain copy loses data in silence. The newest writes are in the `-wal`: `cp var/app.db` under a running server brought
+A plain copy loses data silently. The newest writes are in the `-wal`: `cp var/app.db` under a running server brought
 0 of 3 users back. SQLite's online backup, used plainly, begins again after each commit of another process: under load
 97,599 of 98,099 pages were left after 15 s. `VACUUM INTO` ends, but shows no progress and takes half as long again.
 

@@ -59,7 +59,7 @@ from backend.settings import Settings
 
 ROUND_SECONDS = 60.0
 LOOK_SECONDS = 2.0  # between two tries to become the one that works
-BATCH = 50  # rows; of the dearest table, sessions, 25 take 1.4 ms of CPU
+BATCH = 50  # rows; of the most expensive table, sessions, 25 take 1.4 ms of CPU
 PAUSE_SECONDS = 0.02  # between two batches, for other writers
 STOP_SECONDS = 1.0
 DAY = 86_400_000  # milliseconds

@@ -1,6 +1,6 @@
 """Restore: put a backup in the place of the database.
 
-Done by hand, this goes wrong in silence. A `-wal` that a killed server has left is replayed into the restored file and
+Done by hand, this fails silently. A `-wal` that a killed server has left is replayed into the restored file and
 damages it; a server that still runs writes into a file without a name; and clients keep what they got after the
 backup's moment.
 

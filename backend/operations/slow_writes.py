@@ -28,7 +28,7 @@ class SlowWrites:
     def __init__(self, in_flight: InFlight) -> None:
         self._in_flight = in_flight
 
-    def heed(self, waited: float, held: float) -> None:
+    def log_if_long(self, waited: float, held: float) -> None:
         """A listener of `Database.on_write`, in seconds. Raises nothing."""
         if held >= LONG_SECONDS:
             log.warning("held the write lock for %.2f s: %s", held, self._holder())

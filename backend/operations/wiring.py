@@ -21,7 +21,7 @@ def with_operations(
     `refused` is kept by the server: how many requests it has refused before the application saw them, by status.
     """
     in_flight = InFlight()
-    tools.database.on_write.append(SlowWrites(in_flight).heed)
+    tools.database.on_write.append(SlowWrites(in_flight).log_if_long)
     routes: list[Route] = []
     middleware: list[Middleware] = [in_flight.middleware]
     background: list[Background] = [housekeeping(settings, tools.database)]

@@ -9,7 +9,7 @@ Each thread has one connection, opened on first use and closed when the thread e
 read). A connection that the server has closed meanwhile, or that was idle for IDLE_SECONDS and is lost, is replaced
 before its next use, so it costs no request.
 
-A network loses packets without a word, and a server may hang. So each wait is bounded:
+A network loses packets silently, and a server may hang. So each wait is bounded:
 
     a block           `busy_timeout` + WORK_SECONDS, of which each wait for a lock may take `busy_timeout`
     a dead link       CLIENT: the kernel gives a connection up if the server's answers to its packets stay away for 3 s
@@ -115,7 +115,7 @@ class PostgresTx(Tx):
 
 
 class PostgresDatabase(Database):
-    """Thread-safe. `busy_timeout`, in seconds, bounds each wait for a lock; the docstring above tells the other bounds.
+    """Thread-safe. `busy_timeout`, in seconds, bounds each wait for a lock; the module's docstring lists the others.
 
     Parameters of `url` come before those that this class sets. `clock` returns Unix time in seconds.
     """

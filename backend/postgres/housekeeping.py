@@ -1,7 +1,7 @@
-"""Housekeeping over hosts: one worker of all works, the one whose connection holds an advisory lock.
+"""Housekeeping over hosts: of all workers, the one whose connection holds an advisory lock does the work.
 
-The lock on a file, as on SQLite, would make one worker of each host work: hosts would delete the same rows, and wait
-for each other's locks. The server frees the advisory lock when the connection ends. So it is asked for again before
+The lock on a file, as on SQLite, would admit one worker of each host: they would delete the same rows, and wait for
+each other's locks. The server frees the advisory lock when the connection ends. So it is asked for again before
 each round: after a restart of the server the worker has another connection, and another worker may have the lock.
 """
 

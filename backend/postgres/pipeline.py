@@ -86,8 +86,8 @@ class Pipeline:
     def run(self, statements: Iterable[Statement]) -> list[PGresult]:
         """Run all in one round trip. Raises psycopg.Error: that of the first statement that fails.
 
-        Raises OperationalError if the connection is lost, or no answer comes in time; then it is unknown
-        which of them have run.
+        Raises OperationalError if the connection is lost, or no answer comes in time; then it is unknown which of them
+        have run.
         """
         dumped = [self._dumped(*statement) for statement in statements]  # may raise: not every text can be sent
         if not dumped:

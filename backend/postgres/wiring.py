@@ -60,7 +60,7 @@ def postgres_tools(settings: Settings, clock: Callable[[], float] = time.time) -
 
 
 def _on(database: PostgresDatabase, tools: Tools) -> Tools:
-    """These tools on PostgreSQL. Nothing is cached: asking for news costs more than the reads that it would save."""
+    """These tools on PostgreSQL. Nothing is cached: asking what has changed costs more than it would save."""
     cache, limiter = NoCache(database), HostsRateLimiter(tools.limiter, database)
     return replace(
         tools, database=database, cache=cache, identities=cache, limiter=limiter,

@@ -1,7 +1,7 @@
 """Passwords with one line for the whole machine.
 
 The textbook version (`infrastructure/passwords.py`) has as many slots in each worker as the machine has cores. With
-four workers on two cores, eight runs go on at once: each takes three times as long as with two at once, and another
+four workers on two cores, eight run at once: each takes three times as long as with two at once, and another
 busy process gets half as much done (measured). Up to 4 × 64 calls wait, of which the machine can serve 80 in ten
 seconds. The semaphore also lets a new call overtake a waiting one.
 

@@ -10,7 +10,7 @@ Table = Literal["sessions", "password_resets", "reset_requests", "audit"]
 def prune(tx: Tx, table: Table, until: int, batch: int) -> int:
     """Of the `batch` oldest rows, delete those that were created at or before `until`. Returns their number.
 
-    Reads no other rows. After the clock was set back, ids may be younger than `created_at`: such rows go late.
+    Reads no other rows. After the clock was set back, ids may be younger than `created_at`: such rows are deleted late.
     """
     return tx.run(
         f"""DELETE FROM {table} WHERE id IN (SELECT id FROM

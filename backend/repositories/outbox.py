@@ -172,7 +172,7 @@ def others_owed(tx: Tx, subscribers: Collection[str]) -> Sequence[str]:
 
 
 def backlog(tx: Tx, most: int) -> Backlog:
-    """What is owed to all subscribers. Each count ends at `most` for a subscriber, as does that of dead letters."""
+    """What is owed to all subscribers. Counts stop at `most`: of dead letters in all, of others for each subscriber."""
     names = others_owed(tx, ())
     due = [_count(tx, name, "due_at BETWEEN 0 AND :now", most) for name in names]
     later = [_count(tx, name, "due_at < 0", most) + _count(tx, name, "due_at > :now", most) for name in names]
@@ -220,7 +220,7 @@ def _count(tx: Tx, subscriber: str, which: str, most: int) -> int:
 
 
 def _due_since(tx: Tx, subscriber: str, first: int) -> Sequence[Timestamp]:
-    """Since when the first delivery has been due that is due at `first` or later; empty if none is due."""
+    """Since when the oldest of the due deliveries with `due_at` >= `first` could have been delivered; empty if none."""
     rows = tx.rows(
         """SELECT CASE WHEN due_at > created_at THEN due_at ELSE created_at END
            FROM deliveries AS owed CROSS JOIN outbox WHERE outbox.seq = owed.seq

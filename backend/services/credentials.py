@@ -81,7 +81,7 @@ class UserCredentials:
             self._publish(tx, "password.reset_requested", found.user, cause=event)
 
     def open_token(self, user_id: str, email: str) -> str | None:
-        """The token of the user's open reset; None if there is none, or if `email` is not the user's any more.
+        """The token of the user's open reset; None if there is none, or if `email` is no longer the user's.
 
         It is derived from the reset's id and stored nowhere. Webhooks get the event, so not even that id is in it.
         """

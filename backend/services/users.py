@@ -118,7 +118,7 @@ class Users:
             self._erase_origins(user_id)
 
     def _erase_origins(self, user_id: str) -> None:
-        """The rest of a deletion that is committed: rights are not checked again, a lost race repeats only this."""
+        """Finish a committed deletion: rights are not checked again, and a lost race repeats only the last batch."""
         more = True
         while more:
             with suppress(Contention):

@@ -104,7 +104,7 @@ def is_validated(route: Route) -> bool:
 def endpoint(route: Route, encode: Encode = to_json) -> Endpoint:
     """Wrap the route's handler; `encode` makes JSON text of the envelope around what it returns.
 
-    Raises TypeError, at start-up, for a route that does not say all it must.
+    Raises TypeError, at start-up, if the route's declarations are incomplete or contradict each other.
     """
     _check_declarations(route)
     contract, takes, validated = contract_of(route), signature_of(route), is_validated(route)

@@ -18,7 +18,7 @@ from backend.web.request import Request
 from backend.web.response import Response, error_response
 from backend.web.router import Router
 
-RUNS = 4  # of a request whose transactions lose races with others
+RUNS = 4  # at most, of a request whose transactions lose races
 
 Handle = Callable[[Request], Response]
 Middleware = Callable[[Handle], Handle]
@@ -158,7 +158,7 @@ def authentication(identify: Callable[[str], Caller]) -> Middleware:
 
 
 def dispatch(request: Request) -> Response:
-    """The last handler of the chain: call the endpoint. A request that lost a race is run again, RUNS times in all.
+    """The last handler of the chain: call the endpoint, at most RUNS times if the request loses races.
 
     That is safe: the effects of a request are in its transaction, or follow the commit.
     """

@@ -55,7 +55,7 @@ class Cursors:
         self._keyring = keyring
 
     def page(self, request: Request, query: CursorQuery, fetch: Callable[[str | None, int], Sequence[T]]) -> Page[T]:
-        """A page of what `fetch(before, limit)` returns. One row more tells whether a page follows."""
+        """A page of what `fetch(before, limit)` returns. It fetches one row more, to see whether a page follows."""
         scope = _scope(request, query)
         rows = fetch(self._read(query.cursor, scope), query.limit + 1)
         items: Sequence[Any] = rows[: query.limit]

@@ -40,7 +40,7 @@ class Request(WerkzeugRequest):
         self.path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
         raw_path = environ.get("RAW_URI", "").partition("?")[0]
         if raw_path.startswith("//") or "%2F" in raw_path.upper():
-            self.path = f"//{self.path}"  # servers drop slashes and decode %2F; no path matches a route because of that
+            self.path = f"//{self.path}"  # servers drop slashes and decode %2F; so no such path matches a route
         given = environ.get("HTTP_X_REQUEST_ID", "")
         self.id = given if REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"  # unique; no secret
         self.client = ""  # address, by client_addresses

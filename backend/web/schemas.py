@@ -1,8 +1,8 @@
-"""Schemas: dataclasses whose annotations say what a client may send, read into checks and into JSON Schema.
+"""Schemas: dataclasses whose annotations say what a client may send, as checks and as JSON Schema.
 
 A field with a default may be left out; `Annotated[X | None, …]` may be null. All wrong fields are reported at once. A
-schema with rules between fields has a static method `conflicts(values) -> {name: error}`. If the examples of its fields
-make no good request, it has an `example`, with which `/docs` fills its form. `read_body` and `read_query` are
+schema with rules between fields has a static method `conflicts(values) -> {name: error}`. If its fields' examples
+together are no valid request, it has an `example`, with which `/docs` fills its form. `read_body` and `read_query` are
 thread-safe and raise ValidationFailed.
 """
 
