@@ -95,6 +95,7 @@ class Tools:
     check_schema: Callable[[], None]  # raises SchemaMismatch
     log_request: Callable[[Mapping[str, object]], None] = logs.log_request
     to_json: Callable[[dict[str, Any]], str] = to_json  # of envelopes
+    clock_skew: float = 0.0  # seconds by which the clocks of several hosts may differ
     in_time: Callable[[FindProblems], FindProblems] = lambda find: find  # bounds how long the checks of /readyz take
     # What optional rooms add to the application.
     routes: Sequence[Route] = ()
@@ -108,7 +109,8 @@ class App:
     def __init__(self, settings: Settings, tools: Tools) -> None:
         self.database, self.cache, passwords, clock = tools.database, tools.cache, tools.passwords, tools.clock
         keyring = Keyring(signing_secrets(settings))
-        tokens = Tokens(keyring, settings.access_token_seconds, settings.refresh_token_seconds, clock)
+        lifetimes = settings.access_token_seconds, settings.refresh_token_seconds
+        tokens = Tokens(keyring, *lifetimes, clock, tools.clock_skew)
         cursors = Cursors(keyring)
 
         # Services.

@@ -2,7 +2,7 @@
 
 A token is accepted only if this service could have issued it: algorithm, type, issuer, audience and key must match,
 every claim must be present with the right type, and the lifetime must not exceed the configured one. Times have no
-leeway, since all workers share the clock of one machine.
+leeway, since the workers of a machine share its clock. Over several hosts, `iat` may be ahead by `clock_skew` seconds.
 """
 
 import hashlib
@@ -32,11 +32,12 @@ class Tokens:
     """Issues and verifies tokens. Thread-safe: single operations on the dict of verified tokens are atomic."""
 
     def __init__(
-        self, keyring: Keyring, access_seconds: int, refresh_seconds: int, clock: Callable[[], float] = time.time
-    ) -> None:
+        self, keyring: Keyring, access_seconds: int, refresh_seconds: int, clock: Callable[[], float] = time.time,
+        clock_skew: float = 0.0,
+    ) -> None:  # fmt: skip
         self._keyring = keyring
         self._lifetimes = {"access": access_seconds, "refresh": refresh_seconds}
-        self._clock = clock
+        self._clock, self._clock_skew = clock, clock_skew
         self._verified: dict[bytes, Claims] = {}
 
     def issue(self, type: TokenType, claims: Claims, key_id: str | None = None) -> str:
@@ -58,7 +59,7 @@ class Tokens:
                 self._verified.clear()
             self._verified[digest] = claims
         now = self._clock()
-        if claims["iat"] > now:
+        if claims["iat"] > now + self._clock_skew:
             raise Unauthorized("invalid")
         if claims["exp"] <= now:
             raise Unauthorized("expired")

@@ -24,6 +24,8 @@ from backend.production.passwords import shared_password_locks
 from backend.production.rate_limiter import shared_limiter
 from backend.settings import Settings, SettingsError
 
+CLOCK_SKEW_SECONDS = 5.0  # NTP keeps hosts within milliseconds
+
 
 def create_app(settings: Settings | None = None) -> App:
     """The application of one worker. Raises SchemaMismatch for a database that is not migrated.
@@ -64,7 +66,7 @@ def _on(database: PostgresDatabase, tools: Tools) -> Tools:
     cache, limiter = NoCache(database), HostsRateLimiter(tools.limiter, database)
     return replace(
         tools, database=database, cache=cache, identities=cache, limiter=limiter,
-        check_schema=partial(check_schema_of, database), in_time=InTime,
+        check_schema=partial(check_schema_of, database), in_time=InTime, clock_skew=CLOCK_SKEW_SECONDS,
     )  # fmt: skip
 
 
