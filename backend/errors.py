@@ -162,7 +162,7 @@ class InternalError(AppError):
 
 
 class Unavailable(AppError):
-    """The service is overloaded or not ready. Nothing was written; retry after `Retry-After` seconds."""
+    """Overloaded or not ready. Nothing was written, unless the message says otherwise; retry after `Retry-After`."""
 
     status, code, message = 503, "SERVICE_UNAVAILABLE", "The service is temporarily unavailable."
 

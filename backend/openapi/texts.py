@@ -37,8 +37,9 @@ alone. Every counted response carries `RateLimit-Policy` and `RateLimit`; of sev
 the count nearest its end. `/healthz`, `/readyz` and `/metrics` are not counted, nor are requests that the server
 refuses itself (408, 411, 413, 414, 431, and 400 for the framing), which closes the connection.
 
-**Retries.** After a 503, nothing was written. A request with an `Idempotency-Key` may be repeated for 24 h: the first
-response is replayed, with `Idempotency-Replayed: true`; a failed attempt stores no key.
+**Retries.** After a 503, nothing was written, unless its message says otherwise. A request with an `Idempotency-Key`
+may be repeated for 24 h: the first response is replayed, with `Idempotency-Replayed: true`; a failed attempt stores no
+key.
 
 **Lists** are newest first. A cursor is opaque and valid for its own list and filter; `Link` has the next page.
 

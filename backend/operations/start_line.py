@@ -1,8 +1,8 @@
 """The start line: which program runs with which settings, once in the log at each start.
 
 Without it a log does not say which version answered a request, nor with which settings. The master of gunicorn logs it
-after its checks and before the first worker, the development server before its first request. So it is the first line
-of a log, and a start that is refused has none.
+after its checks and before the first worker, the development server before its first request. A start that is refused
+has none.
 
 Promised: no secret is in it. A setting that may hold one is shown as `set`. Not promised: options of gunicorn's own
 command line, such as `--workers`; a line for SIGHUP, since environment and master stay the same.
