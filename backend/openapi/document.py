@@ -15,7 +15,7 @@ from backend.infrastructure.json_encoder import camel_case
 from backend.openapi.response_schemas import ERROR, META, NUMBER, STRING, named, object_of, reference, schema_of
 from backend.openapi.texts import HEADERS, INFO, PARAMETERS, TAGS
 from backend.web.constraints import Schema
-from backend.web.handler import Contract, Empty, Signature, contract_of, is_validated, signature_of
+from backend.web.handler import Contract, Empty, Signature, contract_of, is_revalidated, signature_of
 from backend.web.pagination import OffsetQuery, Page
 from backend.web.rate_limits import UNLIMITED
 from backend.web.response import JSON, Response
@@ -102,7 +102,7 @@ def _operation(route: Route) -> dict[str, Any]:
     }
     if takes.body is not Empty:
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": Nested(takes.body).schema()}}}
-    if is_validated(route) and route.method == "GET":
+    if is_revalidated(route) and route.method == "GET":
         operation["responses"]["304"] = {"description": "Not modified.", "headers": _headers("ETag", *_limits(route))}
     for group in _errors_by_status(route):
         operation["responses"][str(group[0].status)] = reference("responses", _name(group))
@@ -110,12 +110,13 @@ def _operation(route: Route) -> dict[str, Any]:
 
 
 def _parameters(route: Route, contract: Contract, takes: Signature) -> list[dict[str, Any]]:
+    conditional = errors.PreconditionFailed in contract.errors
     shared = {
         "id": "{id}" in route.path,
         "X-Request-ID": True,
         "Idempotency-Key": "idempotent" in takes.parameters,
-        "If-None-Match": is_validated(route) or ("{id}" in route.path and errors.PreconditionFailed in contract.errors),
-        "If-Match": errors.PreconditionFailed in contract.errors,
+        "If-None-Match": is_revalidated(route) or ("{id}" in route.path and conditional),
+        "If-Match": conditional,
     }
     own = [
         {"name": field.name, "in": "query", "required": field.required, "schema": field_schema(field)}

@@ -1,4 +1,4 @@
 """What an operator needs: backup, verify and restore, metrics, housekeeping, deployment recipes.
 
-The package imports the core; the core never imports it. `cli` and `production` put it to use. Read README.md first.
+The package imports the core, never the reverse; `cli`, `production` and `postgres` use it. Read README.md first.
 """

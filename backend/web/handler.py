@@ -91,7 +91,7 @@ def _signature(handler: Handler) -> Signature:
     return Signature(parameters, hints.get("query", Empty), hints.get("body", Empty), hints.get("return"))
 
 
-def is_validated(route: Route) -> bool:
+def is_revalidated(route: Route) -> bool:
     """Whether a client may keep the route's answer and revalidate it with `If-None-Match`.
 
     An ETag is a version: it identifies a state of one resource. Without `{id}`, and unless it is public, the URL may
@@ -107,7 +107,7 @@ def endpoint(route: Route, encode: Encode = to_json) -> Endpoint:
     Raises TypeError, at start-up, if the route's declarations are incomplete or contradict each other.
     """
     _check_declarations(route)
-    contract, takes, validated = contract_of(route), signature_of(route), is_validated(route)
+    contract, takes, revalidated = contract_of(route), signature_of(route), is_revalidated(route)
     writes, no_query = route.method != "GET", takes.query()
 
     def call(request: Request) -> Response:
@@ -123,7 +123,7 @@ def endpoint(route: Route, encode: Encode = to_json) -> Endpoint:
         if writes:
             given["body"] = read_body(takes.body, sent)
         result = route.handler(**{name: given[name] for name in takes.parameters})
-        return _answer(request, contract, validated, encode, result)
+        return _answer(request, contract, revalidated, encode, result)
 
     return Endpoint(route, call)
 
@@ -180,17 +180,17 @@ def _idempotent(request: Request) -> IdempotentRequest:
     return IdempotentRequest(request.idempotency_key(), what.digest())
 
 
-def _answer(request: Request, contract: Contract, validated: bool, encode: Encode, result: Any) -> Response:
+def _answer(request: Request, contract: Contract, revalidated: bool, encode: Encode, result: Any) -> Response:
     """The response for the handler's result, with the headers that its contract promises."""
     if isinstance(result, Response):
         return result
     if contract.status == 204:
         return Response(204)
-    unchanged = validated and request.method in ("GET", "HEAD") and request.is_known_version(result.version)
+    unchanged = revalidated and request.method in ("GET", "HEAD") and request.is_known_version(result.version)
     response = Response(304) if unchanged else _enveloped(request, contract, encode, result)
     if contract.etag:
         response.headers.append(("ETag", f'"{result.version}"'))
-    if validated:
+    if revalidated:
         response.cache_control = "private, no-cache"
     if contract.public:
         response.cache_control = "no-cache"

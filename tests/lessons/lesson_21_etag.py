@@ -8,7 +8,7 @@ compares 1 with 1 and says 304, and the browser shows what it has: Ada's name an
 
 Bitten: https://github.com/Kinto/kinto/issues/635, where the second user of a browser got the data of the first.
 
-Read: `backend/web/handler.py`, `is_validated`: the handler compares tags only where the URL has an `{id}` or all
+Read: `backend/web/handler.py`, `is_revalidated`: the handler compares tags only where the URL has an `{id}` or all
 callers see the same. `/users/me` is `no-store`, and its ETag is for `If-Match` alone.
 
 Exercise: Let `me` make the tag of the user's id and the version. Which profile does the browser show Grace now? Which
