@@ -108,13 +108,7 @@ def crossing(client: LoadClient) -> Outcome:
     admin = client.logins.new_user(admin=True)
     ada, grace = (_rich_user(client, admin) for _ in range(2))
     transfers = [
-        HttpRequest(
-            "POST",
-            f"{API}/transfers",
-            by,
-            {"fromAccountId": source, "toAccountId": target, "amount": 100 + number},
-            label=label,
-        )
+        _transfer(by, source, target, 100 + number, label=label)
         for number in range(25)
         for (by, source), (_, target), label in ((ada, grace, "A → B"), (grace, ada, "B → A"))
     ]
@@ -151,10 +145,8 @@ def retries(client: LoadClient) -> Outcome:
     """The account is read afterwards."""
     admin = client.logins.new_user(admin=True)
     (by, source), (_, target) = (_rich_user(client, admin) for _ in range(2))
-    body = {"fromAccountId": source, "toAccountId": target, "amount": 500}
-    answers = client.send_at_once(
-        [HttpRequest("POST", f"{API}/transfers", by, body, {"Idempotency-Key": "lunch-1"})] * 20
-    )
+    transfer = _transfer(by, source, target, 500, headers={"Idempotency-Key": "lunch-1"})
+    answers = client.send_at_once([transfer] * 20)
     made = {answer.data["id"] for answer in answers if answer.status == 201}
     replayed = sum("idempotency-replayed" in answer.headers for answer in answers)
     paid = EUROS - _balance(client, by, source)
@@ -215,6 +207,11 @@ def run(name: str, client: LoadClient) -> dict[str, Any]:
 def _refresh(client: LoadClient, token: str) -> HttpRequest:
     """A refresh that another user sends: without a user it would count for the address, which storms share."""
     return HttpRequest("POST", f"{API}/auth/refresh", client.logins.new_user(), {"refreshToken": token})
+
+
+def _transfer(by: Login, source: str, target: str, amount: int, **rest: Any) -> HttpRequest:
+    body = {"fromAccountId": source, "toAccountId": target, "amount": amount}
+    return HttpRequest("POST", f"{API}/transfers", by, body, **rest)
 
 
 def _product(client: LoadClient, stock: int) -> str:

@@ -15,7 +15,7 @@ from backend.infrastructure.json_encoder import camel_case
 from backend.openapi.response_schemas import ERROR, META, NUMBER, STRING, named, object_of, reference, schema_of
 from backend.openapi.texts import HEADERS, INFO, PARAMETERS, TAGS
 from backend.web.constraints import Schema
-from backend.web.handler import Contract, Empty, Signature, contract_of, is_revalidated, signature_of
+from backend.web.handler import Contract, Empty, contract_of, is_revalidated
 from backend.web.pagination import OffsetQuery, Page
 from backend.web.rate_limits import UNLIMITED
 from backend.web.response import JSON, Response
@@ -90,18 +90,18 @@ def _tag(route: Route) -> str:
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    contract, takes = contract_of(route), signature_of(route)
+    contract = contract_of(route)
     operation: dict[str, Any] = {
         "operationId": camel_case(route.handler.__name__),
         "tags": [_tag(route)],
         "summary": route.handler.__doc__,
         "description": f"Access: {route.access.value}.",
         "security": [{}, {"bearer": []}] if route.access is Access.ANYONE else [{"bearer": []}],
-        "parameters": _parameters(route, contract, takes),
-        "responses": {str(contract.status): _success(route, contract, takes)},
+        "parameters": _parameters(route, contract),
+        "responses": {str(contract.status): _success(route, contract)},
     }
-    if takes.body is not Empty:
-        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": Nested(takes.body).schema()}}}
+    if (body := contract.takes.body) is not Empty:
+        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": Nested(body).schema()}}}
     if is_revalidated(route) and route.method == "GET":
         operation["responses"]["304"] = {"description": "Not modified.", "headers": _headers("ETag", *_limits(route))}
     for group in _errors_by_status(route):
@@ -109,38 +109,38 @@ def _operation(route: Route) -> dict[str, Any]:
     return operation
 
 
-def _parameters(route: Route, contract: Contract, takes: Signature) -> list[dict[str, Any]]:
+def _parameters(route: Route, contract: Contract) -> list[dict[str, Any]]:
     conditional = errors.PreconditionFailed in contract.errors
     shared = {
         "id": "{id}" in route.path,
         "X-Request-ID": True,
-        "Idempotency-Key": "idempotent" in takes.parameters,
+        "Idempotency-Key": "idempotent" in contract.takes.parameters,
         "If-None-Match": is_revalidated(route) or ("{id}" in route.path and conditional),
         "If-Match": conditional,
     }
     own = [
         {"name": field.name, "in": "query", "required": field.required, "schema": field_schema(field)}
-        for field in fields_of(takes.query)
+        for field in fields_of(contract.takes.query)
     ]
     return [reference("parameters", name) for name, wanted in shared.items() if wanted] + own
 
 
-def _success(route: Route, contract: Contract, takes: Signature) -> dict[str, Any]:
-    paged = get_origin(takes.returns) is Page
+def _success(route: Route, contract: Contract) -> dict[str, Any]:
+    returns, paged = contract.takes.returns, get_origin(contract.takes.returns) is Page
     special = {
         "ETag": contract.etag,
         "Location": contract.location,
         "Link": paged,
-        "Idempotency-Replayed": "idempotent" in takes.parameters,
+        "Idempotency-Replayed": "idempotent" in contract.takes.parameters,
     }
     headers = _headers(*(name for name, wanted in special.items() if wanted), *_limits(route))
     answer: dict[str, Any] = {"description": HTTPStatus(contract.status).phrase, "headers": headers}
     if contract.status == 204:
         return answer
-    if takes.returns is Response:
+    if returns is Response:
         schema: Schema = {"type": "object"} if contract.media == JSON else STRING
     else:
-        schema = object_of({"data": schema_of(takes.returns), "meta": _page_meta(takes.query) if paged else META})
+        schema = object_of({"data": schema_of(returns), "meta": _page_meta(contract.takes.query) if paged else META})
     return {**answer, "content": {contract.media: {"schema": schema}}}
 
 

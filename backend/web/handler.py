@@ -33,18 +33,6 @@ PARAMETERS = {"request", "resource", "idempotent", "query", "body"}  # that a ha
 
 
 @dataclass(frozen=True)
-class Contract:
-    """What a handler answers on success, and which errors of its own it may raise."""
-
-    status: int
-    errors: tuple[type[AppError], ...]
-    location: str  # the collection that a created resource belongs to
-    etag: bool
-    public: bool  # shared caches may keep the answer, and must revalidate it
-    media: str  # the content type
-
-
-@dataclass(frozen=True)
 class Empty:
     """The schema of an empty body and of an empty query."""
 
@@ -59,6 +47,19 @@ class Signature:
     returns: Any
 
 
+@dataclass(frozen=True)
+class Contract:
+    """What a handler takes, what it answers on success, and which errors of its own it may raise."""
+
+    takes: Signature
+    status: int
+    errors: tuple[type[AppError], ...]
+    location: str  # the collection that a created resource belongs to
+    etag: bool
+    public: bool  # shared caches may keep the answer, and must revalidate it
+    media: str  # the content type
+
+
 def responds(
     status: int,
     *errors: type[AppError],
@@ -70,8 +71,8 @@ def responds(
     """Mark a handler with its contract."""
 
     def mark(handler: Handler) -> Handler:
-        handler.contract = Contract(status, errors, location, etag, public, media)  # type: ignore[attr-defined]  # for contract_of
-        handler.signature = _signature(handler)  # type: ignore[attr-defined]  # for signature_of
+        contract = Contract(_signature(handler), status, errors, location, etag, public, media)
+        handler.contract = contract  # type: ignore[attr-defined]  # for contract_of
         return handler
 
     return mark
@@ -79,10 +80,6 @@ def responds(
 
 def contract_of(route: Route) -> Contract:
     return route.handler.contract  # type: ignore[attr-defined, no-any-return]  # set by @responds
-
-
-def signature_of(route: Route) -> Signature:
-    return route.handler.signature  # type: ignore[attr-defined, no-any-return]  # set by @responds
 
 
 def _signature(handler: Handler) -> Signature:
@@ -107,7 +104,8 @@ def endpoint(route: Route, encode: Encode = to_json) -> Endpoint:
     Raises TypeError, at start-up, if the route's declarations are incomplete or contradict each other.
     """
     _check_declarations(route)
-    contract, takes, revalidated = contract_of(route), signature_of(route), is_revalidated(route)
+    contract, revalidated = contract_of(route), is_revalidated(route)
+    takes = contract.takes
     writes, no_query = route.method != "GET", takes.query()
 
     def call(request: Request) -> Response:
@@ -134,7 +132,7 @@ def _check_declarations(route: Route) -> None:
         raise TypeError(f"{where}: declare its access, such as ANYONE or USER")
     if not hasattr(route.handler, "contract"):
         raise TypeError(f"{where}: mark its handler with @responds")
-    parameters = signature_of(route).parameters
+    parameters = contract_of(route).takes.parameters
     if others := parameters - PARAMETERS:
         raise TypeError(f"{where}: its handler may take {', '.join(sorted(PARAMETERS))}, not {', '.join(others)}")
     if not (PARAMETER in route.path) == ("resource" in parameters) == (route.find is not None):

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from backend.web.handler import contract_of, signature_of
+from backend.web.handler import contract_of
 from backend.web.router import Access
 from backend.web.schemas import read_body
 from tests.conftest import Api
@@ -121,7 +121,7 @@ def test_a_viewer_can_fill_each_form_with_a_body_that_is_accepted(api, document)
     for key, route in routes_of(api.app).items():
         if documented := document.operation(key).get("requestBody"):
             body = filled(document, documented["content"]["application/json"]["schema"])
-            assert read_body(signature_of(route).body, body), key
+            assert read_body(contract_of(route).takes.body, body), key
 
 
 def test_every_example_is_valid_by_its_schema(document):
