@@ -240,12 +240,6 @@ def _webhook_urls(text: str) -> tuple[str, ...]:
     return tuple(_web_url(url) for url in _entries(text))
 
 
-def _mailbox(text: str) -> str:
-    if not MAILBOX.fullmatch(text):
-        raise ValueError
-    return text
-
-
 def _reset_url(text: str) -> str:
     if text.count("{token}") != 1 or "{" in urlsplit(text).netloc or len(text) > MAX_LINK:
         raise ValueError
@@ -274,10 +268,13 @@ def _addresses(text: str) -> tuple[str, ...]:
     return addresses
 
 
-def _level(text: str) -> str:
-    if text not in LEVELS:
-        raise ValueError
-    return text
+def _matching(pattern: str | re.Pattern[str]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError
+        return text
+
+    return parse
 
 
 THREADS_ON_POSTGRES = 4
@@ -299,11 +296,11 @@ VARIABLES: dict[str, tuple[str, Callable[[str], object], str]] = {
     "RATE_LIMIT_AUTH": ("rate_limit_auth", _limit, "REQUESTS/SECONDS, such as 10/60, or off"),
     "TRUSTED_PROXIES": ("trusted_proxies", Networks, "a comma list of CIDR networks, and `unix`"),
     "CORS_ORIGINS": ("cors_origins", _origins, "a comma list of origins as browsers write them: https://example.org"),
-    "LOG_LEVEL": ("log_level", _level, " or ".join(LEVELS)),
+    "LOG_LEVEL": ("log_level", _matching("|".join(LEVELS)), " or ".join(LEVELS)),
     "CACHE_SIZE": ("cache_size", _whole(0, 10**7), "a whole number from 0 to 10000000"),
     "CACHE_TTL_SECONDS": ("cache_ttl_seconds", _seconds(0, 86_400), "a number from 0 to 86400"),
     "SMTP_URL": ("smtp_url", _smtp_url, SMTP_URL),
-    "MAIL_FROM": ("mail_from", _mailbox, "an address such as no-reply@example.org"),
+    "MAIL_FROM": ("mail_from", _matching(MAILBOX), "an address such as no-reply@example.org"),
     "PASSWORD_RESET_URL": ("password_reset_url", _reset_url, "http:// or https://…, with {token} once, after the host"),
     "WEBHOOK_URLS": ("webhook_urls", _webhook_urls, "a comma list of http:// or https:// addresses"),
     "WEBHOOK_SECRET": ("webhook_secret", _webhook_secret, WHSEC),

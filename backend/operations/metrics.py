@@ -133,8 +133,6 @@ class Metrics:
         if self._thread.ident is not None:
             self._thread.join(STOP_SECONDS)
 
-    # How it counts.
-
     def _count_refusal(self, request: Request, error: AppError) -> None:
         if isinstance(error, Unauthorized):
             self._refusals.append((self._families.auth_refusals, error.details["reason"]))

@@ -6,8 +6,7 @@ gets an answer. Here 300 such clients delay an answer by 10 ms at most.
 
 The main thread runs a loop that never blocks (`connection_loop.py`). It reads until head and body are whole. A thread
 of a pool then runs the application, sends what the kernel takes at once, and is free. The loop sends the rest. Short
-requests run on the loop itself, since a change of threads costs more than most reads: one user over HTTP takes 117 µs
-of CPU on the loop and 205 in the pool. (An empty application on gthread takes 142.)
+requests run on the loop itself, since a change of threads costs more than most reads (`lanes.py`).
 
 Promised: a request is whole within REQUEST_TIMEOUT_SECONDS of its first byte, or refused with 408; a client that sends
 nothing is closed after the same time; an answer that is not taken within the same time is cut off by a reset. An
@@ -15,8 +14,8 @@ address holds at most 100 connections on the machine, TRUSTED_PROXIES excepted. 
 connection that has waited longest for its client to make room for a new one. Every refusal is the envelope. SIGTERM and
 SIGHUP lose no request. A worker that cannot start a thread answers 503, and goes on.
 
-Not promised: TLS and HTTP/2, which a proxy adds; a limit on how long the application runs; an answer to the
-requests that a killed worker was running.
+Not promised: TLS and HTTP/2, which a proxy adds; a limit on how long the application runs; an answer to the requests
+that a killed worker was running.
 
 It uses gunicorn's master and, of the base class of workers, `alive`, `cfg`, `max_requests`, `notify`, `nr`, `ppid`,
 `sockets`, `wsgi`, the signal handlers, and `PIPE`, to which signals write. Tried on 26.1.0 to 27.0.1.
