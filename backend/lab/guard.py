@@ -15,14 +15,14 @@ import ipaddress
 import re
 
 from backend.errors import Forbidden
-from backend.web.middleware import Handle
+from backend.web.middleware import Handler
 from backend.web.request import Request
 from backend.web.response import Response, error_response
 
 OWN_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?", re.IGNORECASE)
 
 
-def loopback_only(next_handler: Handle) -> Handle:
+def loopback_only(next_handler: Handler) -> Handler:
     """Answer 403 to every request that is not from this machine and for this machine."""
 
     def handle(request: Request) -> Response:

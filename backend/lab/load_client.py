@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from backend.errors import Unavailable
 from backend.lab.logins import Login, PasswordlessLogins
-from backend.web.middleware import Handle
+from backend.web.middleware import Handler
 from backend.web.request import Request
 from backend.web.response import Response
 
@@ -27,7 +27,7 @@ EACH_WORKER_SECONDS = 120.0  # within which each worker must have answered
 BATCH = 8  # requests at once while waiting for each worker
 
 
-def worker_header(next_handler: Handle) -> Handle:
+def worker_header(next_handler: Handler) -> Handler:
     """Middleware that names the process in every response."""
 
     def handle(request: Request) -> Response:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from backend.lab.calls import recorded
 from backend.lab.report import server_timing
 from backend.lab.trace import Trace, traced
-from backend.web.middleware import Handle
+from backend.web.middleware import Handler
 from backend.web.request import Request
 from backend.web.response import Response
 
@@ -29,7 +29,7 @@ class Tracing:
         self._own = own
         self.traces: OrderedDict[str, Trace] = OrderedDict()
 
-    def middleware(self, next_handler: Handle) -> Handle:
+    def middleware(self, next_handler: Handler) -> Handler:
         def handle(request: Request) -> Response:
             if self._own and f"{request.path}/".startswith(f"{self._own}/"):
                 return next_handler(request)

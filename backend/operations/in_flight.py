@@ -6,7 +6,7 @@ so one dict by thread is both, for a third of that.
 
 from threading import get_ident
 
-from backend.web.middleware import Handle
+from backend.web.middleware import Handler
 from backend.web.request import Request
 from backend.web.response import Response
 
@@ -24,7 +24,7 @@ class InFlight:
         """The request that the calling thread answers; None in a thread beside the requests."""
         return self._requests.get(get_ident())
 
-    def middleware(self, next_handler: Handle) -> Handle:
+    def middleware(self, next_handler: Handler) -> Handler:
         """Remember each request until it is answered."""
         requests = self._requests
 

@@ -44,7 +44,7 @@ from backend.operations.metrics_folder import metrics_folder
 from backend.operations.metrics_samples import Samples
 from backend.settings import Settings
 from backend.web.handler import responds
-from backend.web.middleware import Handle
+from backend.web.middleware import Handler
 from backend.web.request import Request
 from backend.web.response import Response
 from backend.web.router import Endpoint
@@ -95,7 +95,7 @@ class Metrics:
 
     # What the application calls.
 
-    def middleware(self, next_handler: Handle) -> Handle:
+    def middleware(self, next_handler: Handler) -> Handler:
         """Count each request."""
         answered = self._answered.append
 

@@ -1,6 +1,6 @@
 """CORS (the Fetch standard): exact origins, no credentials, headers on error responses too."""
 
-from backend.web.middleware import Handle, Middleware
+from backend.web.middleware import Handler, Middleware
 from backend.web.request import Request
 from backend.web.response import Response
 
@@ -13,12 +13,12 @@ PREFLIGHT_SECONDS = "600"
 def cross_origin(origins: frozenset[str]) -> Middleware:
     """Add the CORS headers to responses for `origins`. With no origins it does nothing."""
 
-    def middleware(next_handler: Handle) -> Handle:
+    def middleware(next_handler: Handler) -> Handler:
         if not origins:
             return next_handler
 
         def handle(request: Request) -> Response:
-            headers, environ = request.answer_headers, request.environ
+            headers, environ = request.response_headers, request.environ
             headers.append(("Vary", "Origin"))
             if environ.get("HTTP_ORIGIN") in origins:
                 headers.append(("Access-Control-Allow-Origin", environ["HTTP_ORIGIN"]))

@@ -1,7 +1,7 @@
 """The middleware chain. Each middleware takes the next handler and returns a handler; `app.py` lists them in order.
 
-A middleware stores its results as attributes of the request, and adds to `request.answer_headers` the headers of every
-response, error responses included. It refuses a request by raising an AppError, which `error_answers` renders.
+A middleware stores its results as attributes of the request, and adds the headers of every response, error responses
+included, to `request.response_headers`. It refuses a request by raising an AppError, which `error_responses` renders.
 """
 
 import logging
@@ -20,20 +20,20 @@ from backend.web.router import Router
 
 RUNS = 4  # at most, of a request whose transactions lose races
 
-Handle = Callable[[Request], Response]
-Middleware = Callable[[Handle], Handle]
+Handler = Callable[[Request], Response]
+Middleware = Callable[[Handler], Handler]
 
 log = logging.getLogger(__name__)
 
 
-def chain(middleware: Sequence[Middleware], last: Handle) -> Handle:
+def chain(middleware: Sequence[Middleware], last: Handler) -> Handler:
     """One handler of all `middleware`, the first outermost, around the handler `last`."""
     for wrap in reversed(middleware):
         last = wrap(last)
     return last
 
 
-def request_ids(next_handler: Handle) -> Handle:
+def request_ids(next_handler: Handler) -> Handler:
     """Put the request's id on every response and log line, and its trace id on log lines."""
 
     def handle(request: Request) -> Response:
@@ -43,7 +43,7 @@ def request_ids(next_handler: Handle) -> Handle:
         finally:
             request_id.reset(ids[0])
             trace_id.reset(ids[1])
-        response.headers += [*request.answer_headers, ("X-Request-ID", request.id)]
+        response.headers += [*request.response_headers, ("X-Request-ID", request.id)]
         return response
 
     return handle
@@ -52,7 +52,7 @@ def request_ids(next_handler: Handle) -> Handle:
 def access_log(log_request: Callable[[Mapping[str, object]], None]) -> Middleware:
     """One log line a request. No header, body or query is in it, so no secret."""
 
-    def middleware(next_handler: Handle) -> Handle:
+    def middleware(next_handler: Handler) -> Handler:
         def handle(request: Request) -> Response:
             began = time.perf_counter()
             response = next_handler(request)
@@ -76,7 +76,7 @@ def access_log(log_request: Callable[[Mapping[str, object]], None]) -> Middlewar
     return middleware
 
 
-def error_answers(next_handler: Handle) -> Handle:
+def error_responses(next_handler: Handler) -> Handler:
     """Render errors as envelopes. Unexpected exceptions get a fixed message; only the log has the traceback."""
 
     def handle(request: Request) -> Response:
@@ -95,7 +95,7 @@ def error_answers(next_handler: Handle) -> Handle:
 def client_addresses(trusted: Networks) -> Middleware:
     """Set the client's address: the peer's, or the one that trusted proxies name."""
 
-    def middleware(next_handler: Handle) -> Handle:
+    def middleware(next_handler: Handler) -> Handler:
         def handle(request: Request) -> Response:
             environ = request.environ
             peer = environ.get("REMOTE_ADDR") or ""
@@ -107,7 +107,7 @@ def client_addresses(trusted: Networks) -> Middleware:
     return middleware
 
 
-def framing(next_handler: Handle) -> Handle:
+def framing(next_handler: Handler) -> Handler:
     """Refuse a body of unknown or excessive length, in case the server has not."""
 
     def handle(request: Request) -> Response:
@@ -120,11 +120,11 @@ def framing(next_handler: Handle) -> Handle:
 def routing(router: Router) -> Middleware:
     """Find the endpoint. A 404 or 405 is kept for `dispatch`, so that the rate limits count such requests too."""
 
-    def middleware(next_handler: Handle) -> Handle:
+    def middleware(next_handler: Handler) -> Handler:
         def handle(request: Request) -> Response:
             try:
                 if request.method == "OPTIONS":
-                    request.answer_headers.append(("Allow", router.allowed(request.path)))
+                    request.response_headers.append(("Allow", router.allowed(request.path)))
                 else:
                     request.endpoint, request.path_id = router.find(request.method, request.path)
             except AppError as error:
@@ -139,7 +139,7 @@ def routing(router: Router) -> Middleware:
 def authentication(identify: Callable[[str], Caller]) -> Middleware:
     """Identify the caller by `Authorization: Bearer …`. A 401 is kept for later: 404 and 405 come before it."""
 
-    def middleware(next_handler: Handle) -> Handle:
+    def middleware(next_handler: Handler) -> Handler:
         def handle(request: Request) -> Response:
             header = request.environ.get("HTTP_AUTHORIZATION")
             if header:

@@ -16,7 +16,7 @@ from backend.domain import fold, network_of
 from backend.infrastructure.rate_limiter import Policy, RateLimiter, RateLimitResult
 from backend.settings import Limit
 from backend.web.counts import Count
-from backend.web.middleware import Handle
+from backend.web.middleware import Handler
 from backend.web.request import Request
 from backend.web.response import Response
 
@@ -34,7 +34,7 @@ class RateLimits:
         self._auth = Policy("auth", auth.quota, auth.window) if auth else None
         self._is_known = is_known
 
-    def middleware(self, next_handler: Handle) -> Handle:
+    def middleware(self, next_handler: Handler) -> Handler:
         """Count a request before any other work is done for it."""
 
         def handle(request: Request) -> Response:
@@ -48,7 +48,7 @@ class RateLimits:
                     self.count_try(request)
                 return next_handler(request)
             finally:
-                request.answer_headers += _headers(request.counts)
+                request.response_headers += _headers(request.counts)
 
         return handle
 

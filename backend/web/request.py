@@ -50,9 +50,9 @@ class Request(WerkzeugRequest):
         self.caller: Caller | None = None  # by authentication
         self.auth_error: AppError | None = None  # the 401 for a bad token, by authentication
         self.counts: list[Count] = []  # that the request has made, by rate_limits
-        self.error: AppError | None = None  # that the response renders, by error_answers
+        self.error: AppError | None = None  # that the response renders, by error_responses
         self._body: bytes | None = None  # until it is read
-        self.answer_headers: list[tuple[str, str]] = []  # of every response, by any middleware
+        self.response_headers: list[tuple[str, str]] = []  # of every response, by any middleware
 
     @property
     def user(self) -> Caller:

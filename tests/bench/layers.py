@@ -14,7 +14,7 @@ from backend.infrastructure.json_encoder import to_json
 from backend.infrastructure.keyring import Keyring
 from backend.infrastructure.tokens import Tokens
 from backend.web.handler import endpoint
-from backend.web.middleware import Handle, Middleware, chain
+from backend.web.middleware import Handler, Middleware, chain
 from backend.web.request import Request
 from backend.web.response import Response, envelope
 from tests.bench.measure import OURS, Figure, Size, microseconds
@@ -24,7 +24,7 @@ from tests.conftest import Person
 CALLS, TURNS = 1000, 8  # as in in_process.py: a turn includes the work of the log's thread
 LINKS = {  # the layer of each function in `App.middleware`
     "request_ids": "request id", "client_addresses": "client address", "access_log": "log",
-    "cross_origin": "cross origin", "error_answers": "errors", "framing": "framing", "routing": "route",
+    "cross_origin": "cross origin", "error_responses": "errors", "framing": "framing", "routing": "route",
     "authentication": "authentication", "RateLimits": "limit",
 }  # fmt: skip
 Rounds = Mapping[str, Sequence[float]]
@@ -67,7 +67,7 @@ def chains_of(app: App, ada: Person) -> dict[str, Callable[[], object]]:
     return {name: partial(ask, application, request) for name, application in chains.items()}
 
 
-def linked(links: Sequence[Middleware], last: Handle) -> Application:
+def linked(links: Sequence[Middleware], last: Handler) -> Application:
     handle = chain(links, last)
     return lambda environ, start_response: handle(Request(environ))(environ, start_response)
 

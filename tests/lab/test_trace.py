@@ -22,7 +22,7 @@ from tests.every_route import VALID, allowed_caller, send
 from tests.wirings import make_app
 
 TRANSFER = [
-    "POST /api/v1/transfers", "request_ids", "client_addresses", "access_log", "error_answers", "framing", "routing",
+    "POST /api/v1/transfers", "request_ids", "client_addresses", "access_log", "error_responses", "framing", "routing",
     "Router.find", "authentication", "Logins.identify", "Tokens.verify", "get identity", "read", "sessions.identity",
     "SELECT sessions.id", "RateLimits.middleware", "hit default: user", "dispatch", "endpoint", "read_body",
     "TransactionRoutes.create_transfer", "Ledger.transfer", "transaction", "wait for the write lock, BEGIN IMMEDIATE",
@@ -69,7 +69,7 @@ def test_a_refused_transfer_is_rolled_back_and_the_spans_that_it_left_by_an_erro
     assert "ROLLBACK" in names(told) and "COMMIT" not in names(told)
     failed = {span["name"] for span in told["spans"] if span["failed"]}
     assert {"Ledger.move", "Ledger.transfer", "transaction", "TransactionRoutes.create_transfer"} <= failed
-    assert not {"accounts.by_ids", "error_answers", "access_log", "Logins.identify"} & failed
+    assert not {"accounts.by_ids", "error_responses", "access_log", "Logins.identify"} & failed
 
 
 def test_a_span_lies_within_the_span_around_it(api, ada, rich, seen):
