@@ -71,7 +71,7 @@ class Relay:
         self._start = threading.Lock()  # guards _threads
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
-        self._bells = {subscriber.name: threading.Event() for subscriber in subscribers}
+        self._wakeups = {subscriber.name: threading.Event() for subscriber in subscribers}
 
     def start(self) -> None:
         """Start delivering. Idempotent. If the system refuses a thread, the next call asks for it again."""
@@ -91,13 +91,13 @@ class Relay:
         """Look for deliveries now, for the subscribers that want the event."""
         for subscriber in self._subscribers:
             if subscriber.is_owed(event):
-                self._bells[subscriber.name].set()
+                self._wakeups[subscriber.name].set()
 
     def stop(self) -> None:
         """Begin no more deliveries. Those that end within STOP_SECONDS are settled, and their claims given back."""
         self._stopping.set()
-        for bell in self._bells.values():
-            bell.set()
+        for wakeup in self._wakeups.values():
+            wakeup.set()
         end = time.monotonic() + STOP_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
@@ -111,8 +111,8 @@ class Relay:
         for _ in range(LAG_LOOKS):
             if not any(self._is_late(subscriber) for subscriber in self._subscribers):
                 return
-            for bell in self._bells.values():
-                bell.set()
+            for wakeup in self._wakeups.values():
+                wakeup.set()
             time.sleep(LAG_LOOK_SECONDS)
         raise Unavailable(f"Events have been due for more than {LAG // 1000} s.")
 
@@ -136,11 +136,11 @@ class Relay:
         self._database.close()
 
     def _serve(self, subscriber: Subscriber) -> None:
-        """Look once. Handle a batch if something is due, then pause; else wait for the bell."""
+        """Look once. Handle a batch if something is due, then pause; else wait to be woken."""
         if not self._due(subscriber, 1):
-            bell = self._bells[subscriber.name]
-            bell.wait(POLL_SECONDS)
-            bell.clear()
+            wakeup = self._wakeups[subscriber.name]
+            wakeup.wait(POLL_SECONDS)
+            wakeup.clear()
         elif subscriber.record:
             self._record(subscriber, subscriber.record)
             self._stopping.wait(PAUSE_SECONDS)
@@ -205,7 +205,7 @@ class Relay:
     def _give_up(self) -> None:
         """Give up a batch of what is owed to a subscriber that is no longer configured; pause."""
         with self._database.snapshot() as tx:
-            gone = outbox.others_owed(tx, self._bells)
+            gone = outbox.others_owed(tx, self._wakeups)
         if gone:
             with self._database.transaction() as tx:
                 outbox.give_up(tx, gone[0], BATCH)

@@ -8,8 +8,8 @@ Every failed check costs the same time, so the time does not tell whether a user
 compared with a decoy hash, and a hash of a lower cost than today's is topped up with further runs.
 
 A run occupies one core for a quarter of a second, so at most `slots` run at once. At most `max_waiting` more calls
-wait, each for `patience` seconds at most, roughly in order of arrival. A call beyond that gets `Unavailable` at once,
-one that gets no slot, after `patience`. A waiting call occupies its thread, so a storm of logins can occupy all threads
+wait, each for `timeout` seconds at most, roughly in order of arrival. A call beyond that gets `Unavailable` at once,
+one that gets no slot, after `timeout`. A waiting call occupies its thread, so a storm of logins can occupy all threads
 of a server.
 
 The slots are those of one process: N workers run N times as many at once. Production has one queue for the machine
@@ -31,7 +31,7 @@ from backend.errors import Unavailable
 
 CONTEXT = b"reference-backend password v1"
 MAX_WAITING = 64
-PATIENCE_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 
 
 class FailureCount(Protocol):
@@ -48,11 +48,11 @@ class Passwords:
     """Thread-safe. Passwords must be NFC-normalised. A call waits once, even if it makes two runs."""
 
     def __init__(
-        self, rounds: int, slots: int = 1, max_waiting: int = MAX_WAITING, patience: float = PATIENCE_SECONDS
+        self, rounds: int, slots: int = 1, max_waiting: int = MAX_WAITING, timeout: float = TIMEOUT_SECONDS
     ) -> None:
         self._rounds = rounds
         self._slots, self._places = slots, slots + max_waiting
-        self._patience = patience
+        self._timeout = timeout
         self._lock = threading.Lock()  # guards _calls
         self._calls = 0  # that run or wait
         self._free_slots = threading.Semaphore(slots)
@@ -104,7 +104,7 @@ class Passwords:
                 raise self._unavailable()
             self._calls += 1
         try:
-            if not self._free_slots.acquire(timeout=self._patience):
+            if not self._free_slots.acquire(timeout=self._timeout):
                 raise self._unavailable()
             try:
                 yield
@@ -119,7 +119,7 @@ class Passwords:
 
     def _unavailable(self) -> Unavailable:
         """After `Retry-After`, every call that waits now has been served or refused."""
-        return Unavailable("Too many passwords are being checked just now.", retry_after=math.ceil(self._patience))
+        return Unavailable("Too many passwords are being checked just now.", retry_after=math.ceil(self._timeout))
 
     def _hash(self, password: str) -> str:
         return bcrypt.hashpw(_prehashed(password), bcrypt.gensalt(self._rounds)).decode()

@@ -83,13 +83,13 @@ class Connection:
             if rest:
                 self.unsent.appendleft(rest)
 
-    def limit_kernel(self, patience: float) -> None:
-        """On TCP: limit the kernel's unsent bytes, and drop a connection that acknowledges none for `patience` seconds.
+    def limit_kernel(self, timeout: float) -> None:
+        """On TCP: limit the kernel's unsent bytes, and drop a connection that acknowledges none for `timeout` seconds.
 
         Without this, a client that never reads costs 3 MB: the size to which the kernel's send buffer grows.
         """
         self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)
-        self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))
+        self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout * 1000))
 
     def reset(self) -> None:
         """Make `close` drop unsent bytes and send a reset, which tells the client that its answer is not whole."""

@@ -30,7 +30,7 @@ class ConnectionLoop:
     """The life of each connection: begin → (receive → dispatch → run → answer → send)* → linger → drain.
 
     `run` gets each request once it is whole; `answer` must be called for it later. `closed` gets each connection that
-    is closed. A request must arrive, and an answer be taken, within `patience` seconds; the next request must begin
+    is closed. A request must arrive, and an answer be taken, within `timeout` seconds; the next request must begin
     within `keepalive` seconds. One thread only.
     """
 
@@ -39,12 +39,12 @@ class ConnectionLoop:
         poller: selectors.BaseSelector,
         run: Callable[[Connection, WholeRequest], None],
         closed: Callable[[Connection], None],
-        patience: float,
+        timeout: float,
         keepalive: float,
         origins: frozenset[str],
     ) -> None:
         self._poller, self._run, self._closed = poller, run, closed
-        self._patience, self._keepalive, self._origins = patience, keepalive, origins
+        self._timeout, self._keepalive, self._origins = timeout, keepalive, origins
         self._waiting: set[Connection] = set()  # for their client; every other connection belongs to a running step
 
     def begin(self, conn: Connection) -> None:
@@ -54,7 +54,7 @@ class ConnectionLoop:
     def answer(self, conn: Connection, keep: bool) -> None:
         """Send the answer that has been put into the connection; then await the next request, or close."""
         conn.keep = keep
-        conn.allow(self._patience)
+        conn.allow(self._timeout)
         self._advance(conn, self._send)
 
     def forget(self, conn: Connection) -> None:
@@ -88,8 +88,8 @@ class ConnectionLoop:
 
     def _await_first_request(self, conn: Connection) -> None:
         if conn.address:
-            conn.limit_kernel(self._patience)
-        conn.allow(self._patience)
+            conn.limit_kernel(self._timeout)
+        conn.allow(self._timeout)
         self._dispatch(conn)
 
     def _receive(self, conn: Connection) -> None:
@@ -100,7 +100,7 @@ class ConnectionLoop:
         if not data:
             return self._close(conn)
         if not begun:
-            conn.allow(self._patience)
+            conn.allow(self._timeout)
         conn.reader.feed(data)
         return self._dispatch(conn)
 
@@ -135,7 +135,7 @@ class ConnectionLoop:
             self._wait(conn, WRITE, self._send)
         elif conn.keep:
             # Bytes of the next request may have come during the answer; its time begins now all the same.
-            conn.allow(self._patience if conn.reader.begun else self._keepalive)
+            conn.allow(self._timeout if conn.reader.begun else self._keepalive)
             self._dispatch(conn)
         else:
             self._linger(conn)

@@ -89,10 +89,10 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def run(self) -> None:
         """The worker's life, from its first connection to its last."""
-        patience, origins = self.settings.request_timeout_seconds, self.settings.cors_origins
+        timeout, origins = self.settings.request_timeout_seconds, self.settings.cors_origins
         self.poller = selectors.DefaultSelector()
         self.poller.register(self.PIPE[0], selectors.EVENT_READ, self.finish_requests)
-        self.loop = ConnectionLoop(self.poller, self.run_request, self.forget, patience, self.cfg.keepalive, origins)
+        self.loop = ConnectionLoop(self.poller, self.run_request, self.forget, timeout, self.cfg.keepalive, origins)
         with (
             ThreadPoolExecutor(self.cfg.threads) as self.pool,  # starts a thread only when none is idle
             ThreadPoolExecutor(PASSWORD_THREADS, initializer=self.dedicate_thread) as self.password_pool,

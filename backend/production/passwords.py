@@ -21,11 +21,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from backend.infrastructure.passwords import MAX_WAITING, PATIENCE_SECONDS, Passwords
+from backend.infrastructure.passwords import MAX_WAITING, TIMEOUT_SECONDS, Passwords
 from backend.production.byte_locks import ByteLocks, OwnLocks
 
-NAP_SECONDS = 0.01  # between two looks for a slot, for each run that has to end first
-DOOR, FIRST_PLACE = 0, 1  # bytes: locked while a thread joins the line; the lowest of the line
+POLL_SECONDS = 0.01  # between two looks for a slot, for each run that has to end first
+JOINING, FIRST_PLACE = 0, 1  # bytes: locked while a thread joins the line; the lowest of the line
 
 
 class SharedPasswords(Passwords):
@@ -33,14 +33,14 @@ class SharedPasswords(Passwords):
 
     def __init__(
         self, rounds: int, slots: int, locks: ByteLocks, max_waiting: int = MAX_WAITING,
-        patience: float = PATIENCE_SECONDS,
+        timeout: float = TIMEOUT_SECONDS,
     ) -> None:  # fmt: skip
-        super().__init__(rounds, slots, max_waiting, patience)
+        super().__init__(rounds, slots, max_waiting, timeout)
         self._locks = locks
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        own, end = self._own_locks(), time.monotonic() + self._patience
+        own, end = self._own_locks(), time.monotonic() + self._timeout
         place = self._join(own)
         try:
             self._wait_for_slot(own, place, end)
@@ -59,8 +59,8 @@ class SharedPasswords(Passwords):
             raise self._unavailable() from error
 
     def _join(self, own: OwnLocks) -> int:
-        """Lock a place behind all others. The door ensures that places are locked in the order of their numbers."""
-        own.lock(DOOR)
+        """Lock a place behind all others. JOINING keeps the locks in the order of their numbers."""
+        own.lock(JOINING)
         try:
             place = time.monotonic_ns()
             if own.count_others(FIRST_PLACE, place) >= self._places:
@@ -68,14 +68,14 @@ class SharedPasswords(Passwords):
             own.lock(place)
             return place
         finally:
-            own.unlock(DOOR)
+            own.unlock(JOINING)
 
     def _wait_for_slot(self, own: OwnLocks, place: int, end: float) -> None:
         while (ahead := own.count_others(FIRST_PLACE, place)) >= self._slots:
             left = end - time.monotonic()
             if left <= 0:
                 raise self._unavailable()
-            time.sleep(min(left, NAP_SECONDS * (ahead - self._slots + 1)))
+            time.sleep(min(left, POLL_SECONDS * (ahead - self._slots + 1)))
 
 
 @cache

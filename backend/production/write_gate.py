@@ -6,8 +6,8 @@ gate and group commit the longest wait is 30 to 50 ms, and all threads get about
 
 The queue between processes is `flock` on a file beside the database: the kernel wakes waiters in order of arrival, and
 frees the lock of a killed process. But `flock` has no time-out. So the threads of a process wait in a line, each with
-its own time-out. While there is a line, one more thread, the porter, waits in `flock` and passes the lock to the head
-of the line. A holder can also pass the lock to the head of the line without unlocking it.
+its own time-out. While there is a line, one more thread (the lock thread) waits in `flock` and passes the lock to the
+head of the line. A holder can also pass the lock to the head of the line without unlocking it.
 
 Promised: two threads of one process never hold the gate together, whatever happens to the file. A failed system call
 fails the threads in line; the next thread tries again.
@@ -40,22 +40,22 @@ class WriteGate:
 
     def __init__(self, database: Path) -> None:
         self._path = gate_of(database)
-        self._mutex = threading.Lock()  # guards the line and the porter
+        self._mutex = threading.Lock()  # guards the line and the lock thread
         self._line: deque[_Turn] = deque()
-        self._porter_waits = False
+        self._lock_thread_runs = False
         self._inside = threading.Lock()  # held with the gate: threads exclude each other even without the file
         self._descriptor = -1  # of the file that is locked
 
     def acquire(self, seconds: float) -> bool:
         """Whether the gate was acquired within `seconds`. Raises OSError; RuntimeError if no thread can start."""
         with self._mutex:
-            if not self._porter_waits and self._acquired_at_once():
+            if not self._lock_thread_runs and self._acquired_at_once():
                 return True
             if seconds <= 0:
                 return False
-            if not self._porter_waits:
+            if not self._lock_thread_runs:
                 threading.Thread(target=self._wait_for_kernel, daemon=True).start()
-                self._porter_waits = True
+                self._lock_thread_runs = True
             turn = _Turn()
             self._line.append(turn)
         try:
@@ -106,7 +106,7 @@ class WriteGate:
         return True
 
     def _wait_for_kernel(self) -> None:
-        """The porter. It also waits while its process holds the gate, and so keeps a place in the kernel's queue."""
+        """The lock thread. It also waits while its process holds the gate, to keep a place in the kernel's queue."""
         try:
             while True:
                 descriptor = self._locked(LOCK_EX)
@@ -115,12 +115,12 @@ class WriteGate:
                 if not self.pass_on():
                     self.release()
                 with self._mutex:
-                    self._porter_waits = bool(self._line)
-                    if not self._porter_waits:
+                    self._lock_thread_runs = bool(self._line)
+                    if not self._lock_thread_runs:
                         return
         except BaseException as error:  # also on MemoryError: otherwise this process could never write again
             with self._mutex:
-                self._porter_waits = False
+                self._lock_thread_runs = False
                 while self._line:
                     turn = self._line.popleft()
                     turn.error = error

@@ -169,7 +169,7 @@ def assert_unavailable(asked):
 @pytest.mark.parametrize(("slots", "max_waiting"), [(1, 0), (1, 4), (2, 6), (4, 12), (2, 64)])
 def test_a_full_queue_refuses_the_next_call_at_once_and_no_waiting_one(kind, held, threads, slots, max_waiting):
     """The one call too many is refused while the others wait or run; once they end, there is room again."""
-    passwords = kind(4, slots, max_waiting=max_waiting, patience=PATIENCE)
+    passwords = kind(4, slots, max_waiting=max_waiting, timeout=PATIENCE)
     asked = {threads.submit(passwords.matches, "x", None) for _ in range(slots + max_waiting + 1)}
     (refused,), others = wait(asked, 30, FIRST_COMPLETED)
     assert assert_unavailable(refused) == PATIENCE
@@ -195,14 +195,14 @@ def test_of_many_concurrent_calls_no_more_run_than_there_are_slots(kind, monkeyp
     """Short runs, which end while other calls join the line."""
     runs = HeldBcrypt(seconds=0.001)
     monkeypatch.setattr(bcrypt, "checkpw", runs)
-    passwords = kind(4, 2, patience=PATIENCE)
+    passwords = kind(4, 2, timeout=PATIENCE)
     assert at_once([lambda: passwords.matches("x", None)] * 40) == [False] * 40
     assert runs.most == 2
 
 
 def test_a_call_that_waits_too_long_leaves_the_queue(kind, held, threads):
     """It raises Unavailable, and not before its time; its place becomes free, and the run goes on."""
-    passwords = kind(4, 1, max_waiting=1, patience=0.3)
+    passwords = kind(4, 1, max_waiting=1, timeout=0.3)
     running = threads.submit(passwords.matches, "x", None)
     assert held.one_runs.wait(30)
     for _ in range(2):
@@ -215,7 +215,7 @@ def test_a_call_that_waits_too_long_leaves_the_queue(kind, held, threads):
 
 
 def test_a_run_may_take_longer_than_a_call_may_wait(kind, held, threads):
-    asked = threads.submit(kind(4, 1, patience=0.01).matches, "x", None)
+    asked = threads.submit(kind(4, 1, timeout=0.01).matches, "x", None)
     assert wait([asked], 0.05).done == set()
     held.may_end.set()
     assert asked.result(30) is False
@@ -232,7 +232,7 @@ def test_a_call_waits_once_for_its_two_runs(kind, passwords, monkeypatch, call, 
 
 
 def test_a_waiting_call_counts_nothing_and_one_that_runs_counts_until_it_has_succeeded(kind, held, threads, wrong):
-    passwords = kind(4, 1, max_waiting=2, patience=PATIENCE)
+    passwords = kind(4, 1, max_waiting=2, timeout=PATIENCE)
     asked = {threads.submit(passwords.matches, "x", None, wrong) for _ in range(4)}
     (refused,), others = wait(asked, 30, FIRST_COMPLETED)
     assert_unavailable(refused)

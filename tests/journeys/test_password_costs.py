@@ -124,7 +124,7 @@ def test_a_login_at_a_new_cost_does_not_disturb_a_password_change(make_api, ada,
 @pytest.fixture
 def patient_api(settings, clock, wiring, no_wait_for_the_disk):
     """Its logins wait for their turn as long as a test needs, however busy the machine is."""
-    passwords = passwords_class(wiring)(settings.bcrypt_rounds, os.cpu_count() or 1, patience=60)
+    passwords = passwords_class(wiring)(settings.bcrypt_rounds, os.cpu_count() or 1, timeout=60)
     app = make_app(replace(settings, busy_timeout_seconds=300), clock, wiring=wiring, passwords=passwords)
     yield Api(app)
     app.close()

@@ -39,5 +39,5 @@ def create_app() -> App:
         return marking
 
     bcrypt.checkpw, bcrypt.hashpw = marked(bcrypt.checkpw), marked(bcrypt.hashpw)
-    wiring.SharedPasswords = partial(SharedPasswords, patience=60)
+    wiring.SharedPasswords = partial(SharedPasswords, timeout=60)
     return wiring.create_app()

@@ -83,7 +83,7 @@ def test_a_full_line_refuses_the_next_call_at_once_and_serves_the_waiting_ones(h
 def test_calls_are_served_in_the_order_in_which_they_came_through_all_workers(line, monkeypatch):
     served, may_end = [], threading.Event()
     monkeypatch.setattr(bcrypt, "checkpw", lambda password, salt: (may_end.wait(30), served.append(password)))
-    workers = [SharedPasswords(4, 1, line.locks, patience=PATIENCE) for _ in range(2)]
+    workers = [SharedPasswords(4, 1, line.locks, timeout=PATIENCE) for _ in range(2)]
     names = [f"password {number}" for number in range(12)]
     for number, name in enumerate(names):
         line.join(workers[number // 2 % 2], name)  # two through one worker, two through the other, and so on
@@ -95,7 +95,7 @@ def test_calls_are_served_in_the_order_in_which_they_came_through_all_workers(li
 
 def test_a_call_that_has_waited_long_enough_leaves_the_line(line):
     """It gets Unavailable once its patience is over. Calls behind it stay, and the next one finds a place."""
-    impatient, patient = (SharedPasswords(4, 1, line.locks, 2, patience) for patience in (2, PATIENCE))
+    impatient, patient = (SharedPasswords(4, 1, line.locks, 2, timeout) for timeout in (2, PATIENCE))
     running = line.join(patient)
     began = time.monotonic()
     waits, behind = line.join(impatient), line.join(patient)
@@ -121,7 +121,7 @@ def test_a_change_waits_once_for_its_two_runs(held, line, monkeypatch):
 def test_workers_share_the_slots_of_the_machine(held):
     """Two workers with two slots: never more than two runs at once, and all calls are served."""
     locks = ByteLocks()
-    workers = [SharedPasswords(4, 2, locks, patience=PATIENCE) for _ in range(2)]
+    workers = [SharedPasswords(4, 2, locks, timeout=PATIENCE) for _ in range(2)]
     with ThreadPoolExecutor(8) as threads:
         asked = [threads.submit(worker.matches, "x", None) for worker in workers * 4]
         assert held.two_run.wait(30)
@@ -135,7 +135,7 @@ def test_of_many_simultaneous_calls_no_more_run_than_there_are_slots(monkeypatch
     runs = HeldBcrypt(seconds=0.001)
     monkeypatch.setattr(bcrypt, "checkpw", runs)
     locks = ByteLocks()
-    workers = [SharedPasswords(4, 2, locks, patience=PATIENCE) for _ in range(2)]
+    workers = [SharedPasswords(4, 2, locks, timeout=PATIENCE) for _ in range(2)]
     assert at_once([lambda worker=worker: worker.matches("x", None) for worker in workers * 20]) == [False] * 40
     assert runs.most == 2
 
@@ -152,7 +152,7 @@ def test_a_thread_that_is_delayed_while_it_joins_does_not_run_beside_a_later_one
         return now
 
     monkeypatch.setattr(time, "monotonic_ns", held_up)
-    passwords = SharedPasswords(4, 1, line.locks, patience=PATIENCE)
+    passwords = SharedPasswords(4, 1, line.locks, timeout=PATIENCE)
     line.threads.submit(passwords.matches, "x", None)
     assert came.wait(30)
     line.threads.submit(passwords.matches, "x", None)

@@ -74,7 +74,7 @@ def test_a_wait_ends_with_its_time(gate: WriteGate, path: Path) -> None:
 
 
 def test_a_thread_that_does_not_wait_is_not_in_line(gate: WriteGate, path: Path) -> None:
-    """No porter waits for it, and the gate cannot be passed on to it."""
+    """No lock thread waits for it, and the gate cannot be passed on to it."""
     leave, before = Signal(), threading.active_count()
     child = held_by_a_child(path, leave)
     assert not gate.acquire(0)
@@ -87,7 +87,7 @@ def test_a_thread_that_does_not_wait_is_not_in_line(gate: WriteGate, path: Path)
 
 
 def test_a_thread_that_has_left_the_line_is_passed_nothing(gate: WriteGate, path: Path) -> None:
-    """The porter releases the gate that it gets too late: this process and others can acquire it."""
+    """The lock thread releases the gate that it gets too late: this process and others can acquire it."""
     leave = Signal()
     child = held_by_a_child(path, leave)
     assert not gate.acquire(0.01)
@@ -117,7 +117,7 @@ def test_a_thread_that_is_interrupted_in_line_is_passed_nothing(gate: WriteGate,
     assert gate.acquire(30)
 
 
-@pytest.mark.parametrize("held_by", ["a thread", "the porter"])
+@pytest.mark.parametrize("held_by", ["a thread", "the lock thread"])
 def test_it_is_free_once_released_although_a_forked_child_shares_the_descriptor(
     gate: WriteGate, path: Path, held_by: str
 ) -> None:
@@ -137,7 +137,7 @@ def test_it_is_free_once_released_although_a_forked_child_shares_the_descriptor(
     idle.result()
 
 
-def test_a_thread_that_comes_while_the_porter_waits_for_others_that_have_left_is_served(
+def test_a_thread_that_comes_while_the_lock_thread_waits_for_others_that_have_left_is_served(
     gate: WriteGate, path: Path
 ) -> None:
     leave, got = Signal(), []
