@@ -84,8 +84,8 @@ def on_starting(server: Any) -> None:
     """In the master, before the first fork: make what all workers share, and check addresses, database and secrets."""
     shared_limiter()
     shared_password_locks()
-    for danger in secret_warnings(settings) if settings.postgres_url else sqlite_warnings():
-        server.log.warning(danger)
+    for warning in secret_warnings(settings) if settings.postgres_url else sqlite_warnings():
+        server.log.warning(warning)
     try:
         require_own_worker(server.worker_class)
         if not server.master_pid and not handed_over():  # otherwise it inherits its listeners and does not read BIND

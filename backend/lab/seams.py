@@ -3,8 +3,8 @@
 Each has the interface of the tool that it stands for, so `App` takes it in that tool's place. The core knows nothing of
 it, and an application without the lab pays nothing.
 
-Of a transaction one sees the wait for the write lock with BEGIN IMMEDIATE, each statement, COMMIT or ROLLBACK, and what
-follows the commit. Of a lookup in a cache one sees which of these it was:
+A transaction shows the wait for the write lock with BEGIN IMMEDIATE, each statement, COMMIT or ROLLBACK, and what
+follows the commit. A lookup in a cache shows its outcome:
 
   hit        the value was stored
   miss       this request loaded it, and stored it; `absent` if there is no such row

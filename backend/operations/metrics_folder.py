@@ -10,7 +10,8 @@ a dead worker to a new one, which counts on in the same files. So there are as m
 
 All processes of the service hold a lock on the folder. A master that ends removes it if no other holds the lock: after
 an upgrade (SIGUSR2) old and new master share the folder. The kernel frees the lock of a killed master, and the next
-master to start, of any service, removes the folder that it left. It never counts: each start makes a folder of its own.
+master to start, of any service, removes the folder that it left. Its counts are never used: each start makes a folder
+of its own.
 
 Not promised: counts after the last master has ended, or with /dev/shm full, where a new worker cannot start.
 """

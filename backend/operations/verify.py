@@ -1,8 +1,8 @@
-"""Verify: what a backup is worth before it is needed.
+"""Verify: whether a backup is good, before it is needed.
 
-A backup that was never read back is a hope. This reads all of it: first the seal (`seal.py`), which shows a truncated
-or damaged file and a plain copy of a live database; then, read-only, what SQLite and the ledger can check. 400 MB
-take 4 s of CPU.
+A backup that was never read back may be worthless. This reads all of it: first the seal (`seal.py`), which shows a
+truncated or damaged file and a plain copy of a live database; then, read-only, what SQLite and the ledger can check.
+400 MB take 4 s of CPU.
 
 An intact backup of a database that was wrong has problems, one line each. It is what there is, so it is reported and
 not refused; `restore` refuses it.

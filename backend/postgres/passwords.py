@@ -14,7 +14,7 @@ from backend.production.passwords import SharedPasswords
 
 
 class BriefPasswords(SharedPasswords):
-    """As SharedPasswords; keep threads that call it apart from those of other requests."""
+    """SharedPasswords for threads that serve no other requests: they keep no connection."""
 
     def __init__(self, database: PostgresDatabase, *arguments: Any) -> None:
         super().__init__(*arguments)

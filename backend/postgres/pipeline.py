@@ -40,7 +40,7 @@ LONGEST_WAIT = 3600.0  # seconds, if there is no deadline
 
 
 class Pipeline:
-    """A connection that has no other user meanwhile. Used by one thread.
+    """A connection that nothing else uses. Used by one thread.
 
     No wait for an answer goes beyond `deadline` (monotonic seconds).
     """
@@ -48,7 +48,7 @@ class Pipeline:
     deadline = math.inf
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        connection.adapters.register_dumper(int, Int8Dumper)  # a type by size would make the server plan each anew
+        connection.adapters.register_dumper(int, Int8Dumper)  # types by size would make the server plan each one again
         self._connection, self._libpq = connection, connection.pgconn
         self._values = Transformer(connection)
         self._prepared: set[bytes] = set()  # names of statements

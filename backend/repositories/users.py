@@ -90,7 +90,7 @@ def credentials_by_id(tx: Tx, user_id: str) -> Credentials | None:
 
 
 def count_other_active_admins(tx: Tx, user_id: str) -> int:
-    """The lock makes transactions that ask this take turns. Otherwise each of two could count on the other's admin."""
+    """Takes a lock: otherwise each of two transactions could count the admin that the other one removes."""
     tx.lock("active admins")
     sql = "SELECT count(*) FROM users WHERE active = 1 AND roles <> 'user' AND id <> :id"
     ((count,),) = tx.rows(sql, id=user_id)
