@@ -83,7 +83,7 @@ check: setup  ## style, types, house rules
 	$(BIN)/python -m pytest tests/test_house_rules.py
 
 audit: setup  ## check the packages in .venv for known vulnerabilities; needs the network
-	$(BIN)/python -m backend.operations.audit
+	$(BIN)/python -m backend.operations.package_audit
 
 $(CONTRACT_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[contract]'

@@ -69,7 +69,7 @@ def audit(tmp_path: Path, certificate_of: Any) -> Callable[[Advisories], "subpro
 
 def audit_by(proxy: str, cache: Path, **settings: str) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"https_proxy": proxy, "no_proxy": "", "PIP_CACHE_DIR": str(cache)} | settings
-    command = [sys.executable, "-m", "backend.operations.audit"]
+    command = [sys.executable, "-m", "backend.operations.package_audit"]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
