@@ -20,7 +20,7 @@ DUMP = 'pg_dump -Fc --file={} "$DATABASE_URL"'
 RESTORE = 'pg_restore --single-transaction --no-owner --dbname="$DATABASE_URL" {}, into an empty database'
 
 
-def back_up(settings: Settings, file: Path) -> None:
+def run_backup(settings: Settings, file: Path) -> None:
     """Copy the database to `file`, with a line of progress on a terminal, and say what the copy has."""
     _require_sqlite(settings, DUMP, file)
     _clean_up_on_sigterm()
@@ -29,7 +29,7 @@ def back_up(settings: Settings, file: Path) -> None:
     print(f"{file}: {made.size / MB:.1f} MB, the database of {made.moment}: {counts}")
 
 
-def check(file: Path) -> None:
+def run_verify(file: Path) -> None:
     """Say what the backup has. Exits with 1 and a line for each problem if it is intact and the database was wrong."""
     found = verify(file)
     older = ", older than the code's: `restore` migrates it" if found.is_older else ""
@@ -41,7 +41,7 @@ def check(file: Path) -> None:
     print("integrity, foreign keys, ledger: good")
 
 
-def put_back(settings: Settings, file: Path) -> None:
+def run_restore(settings: Settings, file: Path) -> None:
     """Replace the database by the backup, and say where the old one is."""
     _require_sqlite(settings, RESTORE, file)
     _clean_up_on_sigterm()
@@ -50,11 +50,11 @@ def put_back(settings: Settings, file: Path) -> None:
     print(f"the database from before is {aside}" if aside else "there was no database before")
 
 
-def move(settings: Settings, file: Path) -> None:
+def run_move(settings: Settings, file: Path) -> None:
     """Copy the SQLite database `file` into the empty PostgreSQL database, and say what it has. Raises AppError, too."""
     if settings.postgres_url is None:
         raise BackupError("DATABASE_URL is of SQLite; it must be the PostgreSQL database to move to")
-    from backend.cli.move import move as move_to  # needs psycopg, an extra
+    from backend.cli.move import move  # needs psycopg, an extra
 
     if not file.is_file():
         raise BackupError(f"there is no database at {file}")
@@ -63,7 +63,7 @@ def move(settings: Settings, file: Path) -> None:
             check_schema(file)
         except SettingsError:
             raise BackupError(f"{file} is a database of another application") from None
-        moved = move_to(file, settings.postgres_url, lambda table: _show(f"copying {table}\n"))
+        moved = move(file, settings.postgres_url, lambda table: _show(f"copying {table}\n"))
     print(f"moved {file}: {', '.join(f'{table} {count}' for table, count in moved.items())}")
     print("every row has arrived; the ledger adds up")
 

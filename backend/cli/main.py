@@ -75,25 +75,25 @@ def main(create_app: CreateApp, unopened_app: CreateApp) -> None:
 def _backup_commands() -> dict[str, Command]:
     return {
         "backup": Command(
-            lambda arguments, engine: backups.back_up(engine.settings, arguments.file),
+            lambda arguments, engine: backups.run_backup(engine.settings, arguments.file),
             "copy the database to FILE while the service runs; a backup of that name is replaced",
             _add_file,
             failure=2,
         ),
         "verify": Command(
-            lambda arguments, _: backups.check(arguments.file),
+            lambda arguments, _: backups.run_verify(arguments.file),
             "read the whole backup FILE; exit status 1 if the database in it is wrong, 2 if FILE is no whole backup",
             _add_file,
             failure=2,
         ),
         "restore": Command(
-            lambda arguments, engine: backups.put_back(engine.settings, arguments.file),
+            lambda arguments, engine: backups.run_restore(engine.settings, arguments.file),
             "replace the database, which no server may use, by the backup FILE; every login ends",
             _add_file,
             failure=2,
         ),
         "move": Command(
-            lambda arguments, engine: backups.move(engine.settings, arguments.file),
+            lambda arguments, engine: backups.run_move(engine.settings, arguments.file),
             "copy the SQLite database FILE, which no server may use, into the empty PostgreSQL of DATABASE_URL",
             _add_file,
             failure=2,
