@@ -36,6 +36,7 @@ Row: TypeAlias = Any  # one row as a tuple; the SQL decides what its columns hol
 STATEMENTS = 512  # prepared statements that a connection keeps; the service has fewer
 WAL_LIMIT = 64 * 2**20  # bytes to which SQLite truncates the `-wal` when it restarts it
 PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "trusted_schema = OFF", f"journal_size_limit = {WAL_LIMIT}")
+UNAVAILABLE = "The database cannot do this just now."
 UNIQUE = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY}
 # Faults become Unavailable; all other errors are the statement's. A transient fault leaves the connection open: closing
 # the last connection deletes the `-shm` file, and on a full disk a new connection could not create it again.
@@ -241,7 +242,7 @@ class Database:
             self._thread.connections.close()
         if is_fault(error):
             log.warning("database fault: %s (%s)", error, getattr(error, "sqlite_errorname", ""))
-            raise Unavailable("The database cannot do this just now.") from error
+            raise Unavailable(UNAVAILABLE) from error
 
     def _connection(self, query_only: bool) -> sqlite3.Connection:
         """This thread's connection, opened on first use."""

@@ -38,7 +38,7 @@ from psycopg.pq.abc import PGresult
 
 from backend.domain import Timestamp
 from backend.errors import Contention, Unavailable
-from backend.infrastructure.database import Database, Duplicate, Row, Tx
+from backend.infrastructure.database import UNAVAILABLE, Database, Duplicate, Row, Tx
 from backend.postgres.pipeline import Pipeline, Statement
 
 log = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ class PostgresDatabase(Database):
         if isinstance(error, FAULTS):
             self.close()
             log.warning("database fault: %s", type(error).__name__)
-            raise Unavailable("The database cannot do this just now.") from error
+            raise Unavailable(UNAVAILABLE) from error
 
     def _block_connection(self) -> Pipeline:
         """This thread's connection, for the block that begins now; a new one if there is none, or it is lost."""

@@ -44,7 +44,6 @@ from backend.production.write_gate import WriteGate
 
 OPEN_SECONDS = 0.03  # for which a group admits members; then other processes have their turn
 STEPS = 10_000  # of SQLite's virtual machine, about 0.2 ms, between two looks at the deadline
-UNAVAILABLE = "The database cannot do this just now."
 INHERITED: list[object] = []  # in a forked child: its parent's connections, which it must neither use nor close
 
 
@@ -135,7 +134,7 @@ class GroupCommitDatabase(Database):
             return self._group
         except (OSError, RuntimeError) as error:  # no descriptor, no thread, or no room for the gate's file
             core.log.warning("the write gate cannot be used: %s", error)
-            raise Unavailable(UNAVAILABLE) from error
+            raise Unavailable(core.UNAVAILABLE) from error
         finally:
             if has_place:
                 self._places.release()
@@ -259,6 +258,6 @@ class _Group:
         with self.settled:
             pass
         if self.lost is not None and self.members > 1:
-            raise Unavailable(UNAVAILABLE) from self.lost
+            raise Unavailable(core.UNAVAILABLE) from self.lost
         if self.lost is not None:
             raise self.lost
