@@ -40,7 +40,7 @@ class Client:
         connection.close()
         content = json.loads(text) if text else {}
         shown = content.get("data", content.get("error", content if "openapi" not in content else "the whole contract"))
-        print(f"  {name:6} {method:6} {path[:60]:60} → {answer.status} {_short(shown)}")
+        print(f"  {name:6} {method:6} {path[:60]:60} → {answer.status} {_short(shown)}", flush=True)
         if answer.status != expected:
             sys.exit(f"expected {expected}, got {answer.status}: {text}")
         self.answers += 1

@@ -16,11 +16,15 @@ def test_every_answer_of_the_demo_is_the_expected_one(tmp_path):
 
 
 def test_the_demo_can_be_interrupted(tmp_path):
-    """By Ctrl-C, which its server gets as well. Nothing is left behind."""
+    """By Ctrl-C, which its server gets as well. Nothing is left behind.
+
+    The whole tour does not fit into the pipe, so the demo cannot end before the signal.
+    """
     settings = environment(tmp_path / "untouched.db", TMPDIR=str(tmp_path))
     with subprocess.Popen(
-        [*COMMAND, "demo"], env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    ) as process:
+        [*COMMAND, "demo"], env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        bufsize=0, pipesize=4096,
+    ) as process:  # fmt: skip
         while "→ 201" not in process.stdout.readline().decode():
             assert process.poll() is None
         os.killpg(process.pid, signal.SIGINT)
