@@ -81,6 +81,10 @@ class DevelopmentServer:
         """What it has written to standard error."""
         return self._errors.read_text(encoding="utf-8")
 
+    def await_reload(self) -> None:
+        """Return once changed code serves: it prints its first line again."""
+        assert self.first_line in iter(self.process.stdout.readline, "")
+
     def end(self, signal: int) -> tuple[int, str]:
         """Send this signal; the exit status and the rest of the output."""
         self.process.send_signal(signal)

@@ -21,6 +21,7 @@ from tests.waiting import wait_until
 from tests.webhook_receiver import receiving, webhooks
 
 JSON = {"Content-Type": "application/json"}
+RELOAD_SECONDS = 180  # two processes start, one after the other, and then the new code
 ADA = json.dumps({"email": "ada@example.com", "password": PASSWORD, "name": "Ada"})
 
 
@@ -35,11 +36,13 @@ def ask(port, method, path, body=None, headers=None):
         connection.close()
 
 
-def exchange(port, *parts):
-    """Send raw bytes and keep the connection open. Returns what arrives until the server closes it."""
+def exchange(port, request):
+    """Send raw bytes and keep the connection open. Returns what arrives until the server closes it.
+
+    All are sent at once: Werkzeug closes a connection 10 ms after the last bytes that it does not need.
+    """
     with socket.create_connection(("127.0.0.1", port), timeout=30) as stream:
-        for part in parts:
-            stream.sendall(part)
+        stream.sendall(request)
         stream.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: stream.recv(65536), b""))
 
@@ -55,6 +58,31 @@ def shared(tmp_path_factory):
     """A server for tests that leave nothing behind."""
     with development_server(tmp_path_factory.mktemp("shared") / "app.db") as server:
         yield server
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the code, to be changed. Its server waits as long for what is under way as a busy machine may take."""
+    folder = tmp_path / "checkout"
+    for name in ("backend", "sql"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "app.py", folder)
+    change(folder / "backend/cli/development_server.py", "FINISH_SECONDS = 1.0", "FINISH_SECONDS = 60.0")
+    change(folder / "backend/delivery/relay.py", "STOP_SECONDS = 1.0", "STOP_SECONDS = 60.0")
+    return folder
+
+
+def change(file: Path, before: str, after: str) -> None:
+    text = file.read_text()
+    assert before in text
+    write(file, text.replace(before, after))
+
+
+def write(file: Path, text: str) -> None:
+    """Write a file in one step, as editors do."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.replace(file)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -162,7 +190,7 @@ def test_the_whole_contract_is_served(server):
 def test_a_badly_framed_body_gets_an_error_envelope(shared, head, body, code):
     """No traceback is printed, and the next request is served."""
     request = b"POST /api/v1/users HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n"
-    answer = exchange(shared.port, request, body)
+    answer = exchange(shared.port, request + body)
     assert b'"error":{"code":"' + code + b'"' in answer
     assert ask(shared.port, "GET", "/healthz")[0] == 200
     assert "Traceback" not in shared.errors()
@@ -217,10 +245,10 @@ def test_deliveries_left_by_another_process_are_made_without_a_request(tmp_path,
             wait_until(lambda: bool(receiver.arrivals))
 
 
-def test_a_delivery_under_way_at_the_stop_is_finished_and_written_down(tmp_path):
+def test_a_delivery_under_way_at_the_stop_is_finished_and_written_down(tmp_path, checkout):
     """So that no other process makes it again."""
-    stopping = threading.Event()
-    with receiving() as (receiver, port), development_server(tmp_path / "app.db", **webhooks(port)) as server:
+    stopping, command = threading.Event(), [sys.executable, str(checkout / "app.py")]
+    with receiving() as (receiver, port), development_server(tmp_path / "app.db", command, **webhooks(port)) as server:
         receiver.answer = lambda *_: stopping.wait(30) and (204, {})
         assert ask(server.port, "POST", "/api/v1/users", ADA, JSON)[0] == 201
         wait_until(lambda: bool(receiver.arrivals))
@@ -233,33 +261,14 @@ def test_a_delivery_under_way_at_the_stop_is_finished_and_written_down(tmp_path)
     assert owed == (0,)
 
 
-@pytest.fixture
-def checkout(tmp_path):
-    """A copy of the code, to be changed."""
-    folder = tmp_path / "checkout"
-    for name in ("backend", "sql"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "app.py", folder)
-    return folder
-
-
 def health(port):
     """The status that `/healthz` answers with."""
     return json.loads(ask(port, "GET", "/healthz")[2])["data"]["status"]
 
 
 def newest_migration(path):
-    with contextlib.closing(sqlite3.connect(path)) as database:
+    with contextlib.closing(sqlite3.connect(path, 60)) as database:
         return database.execute("SELECT max(version) FROM schema_migrations").fetchone()[0]
-
-
-def change(file: Path, before: str, after: str) -> None:
-    """Rewrite a file in one step, as editors do."""
-    text = file.read_text()
-    assert before in text
-    new = file.with_suffix(".new")
-    new.write_text(text.replace(before, after))
-    new.replace(file)
 
 
 def test_changed_code_is_served_on_the_same_port_without_a_restart(tmp_path, checkout):
@@ -267,13 +276,11 @@ def test_changed_code_is_served_on_the_same_port_without_a_restart(tmp_path, che
     with development_server(tmp_path / "app.db", [sys.executable, str(checkout / "app.py")]) as server:
         assert health(server.port) == "ok"
         change(checkout / "backend/routes/service.py", 'Status("ok")', 'Status("changed")')
-        wait_until(lambda: health(server.port) == "changed", 60)
-        (checkout / "sql/sqlite/0999_notes.sql").write_text("CREATE TABLE notes (text TEXT) STRICT;\n")
-        wait_until(lambda: newest_migration(tmp_path / "app.db") == 999, 60)
-        lines = iter(server.process.stdout.readline, "")
-        assert [
-            next(line for line in lines if line == server.first_line) for _ in range(2)
-        ]  # for each of the two changes
+        wait_until(lambda: health(server.port) == "changed", RELOAD_SECONDS)
+        server.await_reload()
+        write(checkout / "sql/sqlite/0999_notes.sql", "CREATE TABLE notes (text TEXT) STRICT;\n")
+        wait_until(lambda: newest_migration(tmp_path / "app.db") == 999, RELOAD_SECONDS)
+        server.await_reload()
         status, printed = server.end(signal.SIGTERM)
         assert (status, printed) == (0, "Stopped\n")
     assert "newer" in refused(run(tmp_path / "app.db", "check"))
@@ -284,22 +291,23 @@ def test_code_that_cannot_build_the_application_or_migrate_is_shown_and_the_old_
     migration = checkout / "sql/sqlite/0999_notes.sql"
     with development_server(tmp_path / "app.db", [sys.executable, str(checkout / "app.py")]) as server:
         change(checkout / "app.py", "        self.routes = [", "        notes = NoteRoutes()\n        self.routes = [")
-        wait_until(lambda: "NoteRoutes" in server.errors(), 60)
+        wait_until(lambda: "NoteRoutes" in server.errors(), RELOAD_SECONDS)
         assert health(server.port) == "ok"
-        migration.write_text("CREATE TABLE notes (")
+        write(migration, "CREATE TABLE notes (")
         change(checkout / "app.py", "NoteRoutes()", "None")
-        wait_until(lambda: "incomplete input" in server.errors(), 60)
+        wait_until(lambda: "incomplete input" in server.errors(), RELOAD_SECONDS)
         assert health(server.port) == "ok"
-        migration.write_text("CREATE TABLE notes (text TEXT) STRICT;\n")
-        wait_until(lambda: newest_migration(tmp_path / "app.db") == 999, 60)
+        write(migration, "CREATE TABLE notes (text TEXT) STRICT;\n")
+        wait_until(lambda: newest_migration(tmp_path / "app.db") == 999, RELOAD_SECONDS)
+        server.await_reload()
         change(checkout / "backend/routes/service.py", 'Status("ok")', 'Status("mended")')
-        wait_until(lambda: health(server.port) == "mended", 60)
+        wait_until(lambda: health(server.port) == "mended", RELOAD_SECONDS)
 
 
 def test_an_import_error_is_shown_and_the_old_code_keeps_serving(tmp_path, checkout):
     with development_server(tmp_path / "app.db", [sys.executable, str(checkout / "app.py")]) as server:
         change(checkout / "backend/routes/service.py", 'Status("ok")', "Status(broken(]")
-        wait_until(lambda: "SyntaxError" in server.errors(), 60)
+        wait_until(lambda: "SyntaxError" in server.errors(), RELOAD_SECONDS)
         assert health(server.port) == "ok"
         change(checkout / "backend/routes/service.py", "Status(broken(]", 'Status("mended")')
-        wait_until(lambda: health(server.port) == "mended", 60)
+        wait_until(lambda: health(server.port) == "mended", RELOAD_SECONDS)
