@@ -2,7 +2,16 @@
 
 import pytest
 
+from backend.delivery import mailer, relay, webhooks
 from tests.delivery.relaying import Process
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """A thread that is slow to end, and a server that is slow to answer, are waited for."""
+    monkeypatch.setattr(relay, "STOP_SECONDS", 60)
+    monkeypatch.setattr(mailer, "TIMEOUT_SECONDS", 60)
+    monkeypatch.setattr(webhooks, "TIMEOUT_SECONDS", 60)
 
 
 @pytest.fixture

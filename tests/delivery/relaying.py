@@ -46,7 +46,8 @@ class Journal:
         os.close(descriptor)
 
     def all(self):
-        return [line.split() for line in self._path.read_text().splitlines()]
+        whole, _, _ = self._path.read_text().rpartition("\n")  # without a line that is being written
+        return [line.split() for line in whole.splitlines()]
 
     def numbers(self, resource_id):
         return [int(number) for resource, _, number in self.all() if resource == resource_id]
@@ -62,7 +63,7 @@ class Journal:
 class Process:
     """What one process has: a database, a bus and a relay. `wakes`: the relay is woken by the process's own commits."""
 
-    def __init__(self, path, clock, *inboxes, wakes=True, monotonic=None, busy_timeout=2.0):
+    def __init__(self, path, clock, *inboxes, wakes=True, monotonic=None, busy_timeout=30.0):
         self.database = Database(path, busy_timeout, clock)
         self.events = EventBus()
         subscribers = [getattr(inbox, "subscriber", inbox) for inbox in inboxes]

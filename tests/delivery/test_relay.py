@@ -152,10 +152,10 @@ def test_a_retry_is_found_by_polling(process, clock):
     one = process(inbox)
     one.relay.start()
     one.publish("a")
-    wait_until(lambda: len(inbox.got) == 2)
+    wait_until(lambda: len(inbox.got) >= 2)
 
 
-def test_after_the_last_try_it_is_a_dead_letter_and_the_aggregate_goes_on(process, clock, monkeypatch, caplog):
+def test_after_the_last_try_it_is_a_dead_letter_and_the_aggregate_goes_on(process, standing_clock, monkeypatch, caplog):
     monkeypatch.setattr(tries_policy, "TRIES", 3)
     monkeypatch.setattr(relays, "POLL_SECONDS", 0.01)
     inbox = Inbox()
@@ -165,7 +165,7 @@ def test_after_the_last_try_it_is_a_dead_letter_and_the_aggregate_goes_on(proces
     one.relay.start()
     for tries in (1, 2):
         wait_until(lambda: one.rows("SELECT tries FROM deliveries") == [(tries,)])  # noqa: B023 - called at once, in this turn
-        clock.advance(DAY)
+        standing_clock.advance(DAY)
     wait_until(lambda: one.rows("SELECT seq, tries, due_at FROM deliveries") == [(1, 3, None)])
     inbox.failing.clear()
     one.publish("a")
@@ -188,18 +188,18 @@ def test_the_log_has_no_foreign_text(process, caplog):
     assert "top secret" not in caplog.text
 
 
-def test_a_clock_that_is_set_back_delays_nothing(process, clock, monkeypatch):
+def test_a_clock_that_is_set_back_delays_nothing(process, standing_clock, monkeypatch):
     """A retry that now lies a year ahead is due."""
     monkeypatch.setattr(relays, "POLL_SECONDS", 0.01)
     inbox = Inbox()
     inbox.failing.add("a")
     one = process(inbox)
-    clock.advance(365 * DAY)
+    standing_clock.advance(365 * DAY)
     one.publish("a")
     one.relay.start()
     wait_until(lambda: one.rows("SELECT tries FROM deliveries") == [(1,)])
     inbox.failing.clear()
-    clock.advance(-365 * DAY)
+    standing_clock.advance(-365 * DAY)
     wait_until(lambda: not one.owed())
     one.publish("a")
     wait_until(lambda: inbox.numbers("a")[-2:] == [1, 2])

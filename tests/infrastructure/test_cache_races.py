@@ -129,11 +129,13 @@ def test_no_reader_sees_less_than_was_answered(worker):
     """Two threads write ever greater stocks; four threads read them, one by one and in a list."""
     products = [f"p{n}" for n in range(3)]
     answered = dict.fromkeys(products, 0)
-    stocks, one_writer, done = itertools.count(1), threading.Lock(), threading.Event()
+    stocks, turns, one_writer, done = itertools.count(1), itertools.count(), threading.Lock(), threading.Event()
     stale: list[tuple[str, int, int, int]] = []
 
     def write() -> None:
-        for product in products * (WRITES // len(products)):
+        writes = itertools.count(1)
+        while next(writes) <= WRITES or not worker.cache.hits:  # a busy machine may start the readers late
+            product = products[next(turns) % len(products)]
             with one_writer:  # the order of stocks is the order of commits; readers take no lock
                 stock = next(stocks)
                 worker.put(product, stock)
