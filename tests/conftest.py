@@ -244,7 +244,7 @@ def settings(request: pytest.FixtureRequest, database_path: Path) -> Settings:
         postgres_server.take_over(database_path)
     return Settings(
         database_path=database_path, postgres_url=url, jwt_secrets=(SECRET,), bcrypt_rounds=4, rate_limit_default=None,
-        rate_limit_auth=None, development=True, busy_timeout_seconds=30,
+        rate_limit_auth=None, development=True, busy_timeout_seconds=600,
     )  # fmt: skip
 
 

@@ -240,7 +240,7 @@ def test_each_thread_has_its_own_snapshot(database, write):
 
 def test_transactions_of_many_threads_are_serialised(make_database, written):
     """Each reads the write of the one before, and their times are in commit order."""
-    database = make_database(busy_timeout=30)
+    database = make_database(busy_timeout=600)
 
     def work(thread):
         for number in range(20):

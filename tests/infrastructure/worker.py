@@ -31,7 +31,7 @@ class Worker:
         self, settings: Settings, wiring: str, size: int = 100, ttl: float = 60.0,
         clock: Callable[[], float] = lambda: 0.0,
     ) -> None:  # fmt: skip
-        tools = WIRINGS[wiring](replace(settings, busy_timeout_seconds=30))
+        tools = WIRINGS[wiring](replace(settings, busy_timeout_seconds=600))
         self.database = tools.database
         kind: Any = type(tools.cache)
         self.cache = kind(tools.database, size, ttl, clock)

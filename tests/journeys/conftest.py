@@ -7,7 +7,15 @@ from importlib.util import find_spec
 
 import pytest
 
+from backend.delivery import relay
+
 STEPS_AT_ONCE = 10
+
+
+@pytest.fixture(autouse=True)
+def no_hurry(standing_clock, monkeypatch):
+    """Between two requests the test's clock stands, and a relay that is stopped has ended, however slow the machine."""
+    monkeypatch.setattr(relay, "STOP_SECONDS", 60)
 
 
 class Work:

@@ -13,7 +13,7 @@ CROWD = 20
 @pytest.fixture(params=[1, 2], ids=["one application", "two applications"])
 def apis(request, make_api):
     """One or two workers. Requests wait long enough for the lock."""
-    return [make_api(busy_timeout_seconds=60.0) for _ in range(request.param)]
+    return [make_api(busy_timeout_seconds=600.0) for _ in range(request.param)]
 
 
 @pytest.fixture
