@@ -24,7 +24,7 @@ from backend.production.passwords import shared_password_locks
 from backend.production.rate_limiter import shared_limiter
 from backend.settings import Settings, SettingsError
 
-CLOCK_SKEW_SECONDS = 5.0  # NTP keeps hosts within milliseconds
+CLOCK_SKEW_SECONDS = 1.0  # NTP keeps hosts within milliseconds
 
 
 def create_app(settings: Settings | None = None) -> App:
