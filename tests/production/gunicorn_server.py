@@ -81,6 +81,16 @@ class Server:
             for pid in others:
                 os.kill(pid, signal.SIGCONT)
 
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """The only worker gets what happens in the block at once: until then no deadline begins."""
+        (worker,) = self.workers()
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(worker, signal.SIGCONT)
+
 
 @contextlib.contextmanager
 def gunicorn(

@@ -90,17 +90,6 @@ def busy_loop(server: Server) -> Iterator[None]:
         assert client.read_answer().status == 200
 
 
-@contextlib.contextmanager
-def stopped_worker(server: Server) -> Iterator[None]:
-    """The worker gets what happens in the block at once, in the order in which it happened."""
-    (worker,) = server.workers()
-    os.kill(worker, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(worker, signal.SIGCONT)
-
-
 def test_a_request_that_comes_just_before_a_kept_connection_expires_is_answered(tmp_path: Path) -> None:
     """The request comes and the deadline passes while the loop is busy. The request is served first."""
     with gunicorn(tmp_path / "log", "--keep-alive", "3") as server, kept(server) as (client,):
@@ -122,7 +111,7 @@ def test_the_first_request_of_a_connection_that_has_long_been_silent_is_answered
 def test_a_full_worker_closes_an_idle_connection_rather_than_one_with_a_request(tmp_path: Path) -> None:
     options = ("--worker-connections", "10", "--keep-alive", "600")
     with gunicorn(tmp_path / "log", *options) as server, kept(server, 9) as clients, contextlib.ExitStack() as stack:
-        with stopped_worker(server):
+        with server.stopped():
             newest = stack.enter_context(server.connect()).send(GET % b"/")
             clients[0].send(GET % b"/")
         assert [client.read_answer().status for client in (newest, clients[0])] == [200, 200]
