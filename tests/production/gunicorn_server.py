@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 DEADLINE = 60  # seconds for a request: a client that waits for a hostile one gives up before that
 TINY = "tests.production.tiny_application:application"
 LONG_STOP = ("-c", "python:tests.production.long_stop")
+LONG_LINGER = ("-c", "python:tests.production.long_linger")
 GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PASS_ON = """
 import os, sys
