@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Forked:
-    """A forked child that runs `work` and exits, after at most two minutes, without pytest's clean-up."""
+    """A forked child that runs `work` and exits, after at most ten minutes, without pytest's clean-up."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self._result, told = os.pipe()
@@ -17,7 +17,7 @@ class Forked:
         if self.pid == 0:
             status = 1
             try:
-                signal.alarm(120)
+                signal.alarm(600)
                 os.write(told, pickle.dumps(work()))
                 status = 0
             except BaseException:

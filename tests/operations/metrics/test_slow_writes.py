@@ -50,7 +50,9 @@ def test_a_thread_beside_the_requests_is_named(app, lines):
 
 def test_a_writer_that_only_waits_is_not_named(api, ada, lines, monkeypatch):
     """It waits behind a transaction that holds the lock for long, and in the same group."""
-    now = 1000.0  # stands still, so the waiting writer's own transaction takes no time on a busy machine, either
+    now = (
+        time.monotonic()
+    )  # stands still, so the waiting writer's own transaction takes no time on a busy machine, either
     for module in (core, group_commit):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(group_commit, "OPEN_SECONDS", 2 * slow_writes.LONG_SECONDS)
