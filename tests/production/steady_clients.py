@@ -25,6 +25,7 @@ class SteadyClients:
     def __init__(self, address: Any, count: int, keep: bool, path: bytes = b"") -> None:
         self.answered = self.refused = 0
         self.lost: list[str] = []
+        self.statuses: set[int] = set()  # of the answers
         self._address, self._keep, self._over = address, keep, False
         self._path = path or (b"/short" if keep else b"/")
         self._counting = threading.Lock()
@@ -72,4 +73,5 @@ class SteadyClients:
                 return
             with self._counting:
                 self.answered += 1
+                self.statuses.add(answer.status)
             keep = self._keep and answer.headers["connection"] != "close"
