@@ -21,7 +21,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 @contextlib.contextmanager
 def write_lock_held(database: Path) -> Iterator[None]:
     """Hold SQLite's write lock as another program does, bypassing the service's own queues."""
-    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as sqlite:
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None, timeout=60)) as sqlite:
         sqlite.execute("BEGIN IMMEDIATE")
         yield
         sqlite.execute("ROLLBACK")

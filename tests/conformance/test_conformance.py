@@ -193,9 +193,9 @@ def test_no_step_of_a_check_is_an_assertion_that_python_may_drop(behind_a_proxy,
     (["{url}", "--section", "coffee"], "error: argument --section: invalid choice: 'coffee'"),
 ])  # fmt: skip
 def test_what_cannot_be_checked_is_one_line_and_status_2(behind_a_proxy, alone, arguments, line):
-    with socket.create_server(("127.0.0.1", 0)) as taken, faulty_server(behind_a_proxy, [], 202) as url:
-        free = taken.getsockname()[1]
-        taken.close()
+    with socket.socket() as without_listener, faulty_server(behind_a_proxy, [], 202) as url:
+        without_listener.bind(("127.0.0.1", 0))  # no other program can take the port
+        free = without_listener.getsockname()[1]
         done = conformance(alone, *(each.format(free=free, url=url) for each in arguments))
     assert (done.returncode, done.stdout) == (2, "")
     *usage, last = done.stderr.splitlines()

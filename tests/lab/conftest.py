@@ -41,7 +41,9 @@ def seen(tracing: Tracing, settings: Settings) -> Callable[[Any], dict[str, Any]
 @contextlib.contextmanager
 def lab_server(folder: Path, **settings: str) -> Iterator[tuple[str, int]]:
     """The address of a running `python app.py lab`. SIGTERM ends it, and with it the servers that it has started."""
-    given = environment(folder / "app.db", **{"BIND": "127.0.0.1:0", "RATE_LIMIT_DEFAULT": "100/60"} | settings)
+    defaults = {"BIND": "127.0.0.1:0", "RATE_LIMIT_DEFAULT": "100/60", "BUSY_TIMEOUT_SECONDS": "300",
+                "REFRESH_GRACE_SECONDS": "300"}  # fmt: skip
+    given = environment(folder / "app.db", **defaults | settings)
     with (folder / "errors.log").open("w") as errors, subprocess.Popen(
         [*COMMAND, "lab"], env=given, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder,
         start_new_session=True,

@@ -109,7 +109,9 @@ def booted_machine(folder: Path, files: Path) -> Iterator[Machine]:
 
 
 def is_systemd(pid: str) -> bool:
-    return bool(pid) and Path(f"/proc/{pid.strip()}/comm").read_text() == "systemd\n"
+    with contextlib.suppress(OSError):  # it has just ended
+        return bool(pid) and Path(f"/proc/{pid.strip()}/comm").read_text() == "systemd\n"
+    return False
 
 
 @contextlib.contextmanager

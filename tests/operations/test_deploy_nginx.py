@@ -18,7 +18,7 @@ from tests.conftest import PASSWORD, Api, Person
 from tests.operations.https_load import nothing_lost
 from tests.operations.real_nginx import SECONDS, Nginx, nginx, read_reply
 from tests.production.gunicorn_server import Server
-from tests.production.real_service import Reply, service
+from tests.production.real_service import PATIENT, Reply, service
 from tests.waiting import wait_until
 from tests.wirings import make_app
 
@@ -45,7 +45,7 @@ def start(tmp_path: Path, start_nginx: Any) -> Callable[..., contextlib.Abstract
     def starting(over: str = "unix", **environment: str) -> Iterator[Deployed]:
         bind = f"unix:{tmp_path / 'socket'}" if over == "unix" else "127.0.0.1:0"
         proxies = "unix" if over == "unix" else "127.0.0.1/32"
-        settings = {"BIND": bind, "TRUSTED_PROXIES": proxies} | environment
+        settings = {"BIND": bind, "TRUSTED_PROXIES": proxies, **PATIENT} | environment
         with service(tmp_path / "server.log", tmp_path / "app.db", **settings) as server:
             address = bind if over == "unix" else "127.0.0.1:{1}".format(*server.address)
             with start_nginx(address) as running:
@@ -250,7 +250,7 @@ def test_servers_that_follow_each_other_on_the_service_managers_socket_lose_no_r
         listener.listen(1024)
         running = stack.enter_context(start_nginx(f"unix:{tmp_path / 'socket'}"))
         for number in range(3):
-            options = {"listener": listener, "BIND": "fd://3", "TRUSTED_PROXIES": "unix"}
+            options = {"listener": listener, "BIND": "fd://3", "TRUSTED_PROXIES": "unix", **PATIENT}
             with service(tmp_path / f"{number}.log", tmp_path / "app.db", **options) as server:
                 if number == 0:
                     load = stack.enter_context(nothing_lost(running, *ada))

@@ -131,7 +131,8 @@ def the_socket_is_nginxs(machine: Machine) -> None:
 
 
 def a_setting_is_changed(machine: Machine) -> None:
-    machine.run(f"echo RATE_LIMIT_DEFAULT=off > /etc/reference-backend.env; systemctl restart {SERVER}")
+    settings = "RATE_LIMIT_DEFAULT=off BUSY_TIMEOUT_SECONDS=300"
+    machine.run(f"printf '%s\\n' {settings} > /etc/reference-backend.env; systemctl restart {SERVER}")
 
 
 def nothing_is_lost_by_a_restart_and_a_backup(machine: Machine, certificate: Path) -> None:

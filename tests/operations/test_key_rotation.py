@@ -2,9 +2,7 @@
 
 import contextlib
 import socket
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +11,8 @@ import pytest
 from tests.conftest import PASSWORD, Person
 from tests.mail_server import MailServer, mail_server
 from tests.production.gunicorn_server import Server
-from tests.production.real_service import Caller, Reply, call, service
+from tests.production.real_service import Reply, call, service
+from tests.production.steady_clients import SteadyClients
 from tests.waiting import wait_until
 
 OLD, NEW = "the-old-secret-which-has-over-32-bytes", "the-new-secret-which-has-over-32-bytes"
@@ -74,22 +73,10 @@ def operator(tmp_path: Path) -> Iterator[Operator]:
 @contextlib.contextmanager
 def no_request_lost(address: Any) -> Iterator[None]:
     """Clients ask while the block runs. Each of their requests is answered, on a connection of its own."""
-    over = threading.Event()
-
-    def ask() -> set[int]:
-        statuses = set()
-        while not over.is_set():
-            with Caller(address, seconds=60) as caller:
-                statuses.add(caller.call("GET", "//healthz").status)
-        return statuses
-
-    with ThreadPoolExecutor(4) as pool:
-        clients = [pool.submit(ask) for _ in range(4)]
-        try:
-            yield
-        finally:
-            over.set()
-        assert [client.result() for client in clients] == [{200}] * 4
+    clients = SteadyClients(address, 4, keep=False, path=b"/healthz")
+    with clients.running():
+        yield
+    assert (clients.statuses, clients.lost, clients.refused) == ({200}, [], 0)
 
 
 def log_in(server: Server) -> Person:

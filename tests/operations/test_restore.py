@@ -21,6 +21,8 @@ from tests.forked import Forked
 from tests.operations.conftest import back_up, note, notes_in
 from tests.operations.refusals import files_in, on_a_full_disk, refused
 from tests.production.real_service import service
+from tests.waiting import wait_until
+from tests.watching import files_of
 from tests.wirings import database_class_of
 
 
@@ -134,14 +136,25 @@ def idle_connection(database: Path) -> Iterator[None]:
 @contextmanager
 def idle_server(database: Path) -> Iterator[None]:
     """Gunicorn that no request has reached."""
-    with service(database.with_name("gunicorn.log"), database):
+    with service(database.with_name("gunicorn.log"), database) as server:
+        wait_until(lambda: is_open_in(server.process.pid, database))
         yield
 
 
 @contextmanager
 def idle_development_server(database: Path) -> Iterator[None]:
-    with development_server(database):
+    with development_server(database) as server:
+        wait_until(lambda: is_open_in(server.process.pid, database))
         yield
+
+
+def is_open_in(group: int, database: Path) -> bool:
+    """Whether a process of the group has the file open: a server listens before its threads begin to work."""
+    for pid in [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]:
+        with suppress(OSError):  # it has just ended
+            if os.getpgid(pid) == group and str(database) in files_of(pid):
+                return True
+    return False
 
 
 @pytest.mark.parametrize("user", [idle_connection, idle_server, idle_development_server])

@@ -242,7 +242,8 @@ def test_log_database_and_backup_hold_no_secret(tmp_path: Path, database_path: P
     mails, receiver, settings = outside
     log, backup, root_password = tmp_path / "log", tmp_path / "backup.db", "the first admin's password"
     assert run(database_path, "create-admin", "root@example.com", ADMIN_PASSWORD=root_password).returncode == 0
-    with service(log, database_path, **settings) as server, Caller(server.address, seconds=60) as caller:
+    kept = ("--keep-alive", "600")
+    with service(log, database_path, *kept, **settings) as server, Caller(server.address, seconds=60) as caller:
         journey = Journey(caller, mails)
         journey.secrets |= secrets_of(settings) | {root_password.encode()}
         root = journey.log_in("root@example.com", root_password)

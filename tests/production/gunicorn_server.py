@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 DEADLINE = 60  # seconds for a request: a client that waits for a hostile one gives up before that
 TINY = "tests.production.tiny_application:application"
 LONG_STOP = ("-c", "python:tests.production.long_stop")
+LONG_LINGER = ("-c", "python:tests.production.long_linger")
 GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PASS_ON = """
 import os, sys
@@ -80,6 +81,16 @@ class Server:
         finally:
             for pid in others:
                 os.kill(pid, signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """The only worker gets what happens in the block at once: until then no deadline begins."""
+        (worker,) = self.workers()
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(worker, signal.SIGCONT)
 
 
 @contextlib.contextmanager

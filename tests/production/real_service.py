@@ -14,6 +14,7 @@ from tests.watching import files_of
 
 APPLICATION = "backend.production.wiring:create_app()"
 LISTENING = "0A"  # in /proc/net/tcp
+PATIENT = {"BUSY_TIMEOUT_SECONDS": "300"}  # so that a writer without a place of its own waits for half a minute, too
 LOST = (OSError, http.client.HTTPException)  # no answer: the request may have been done or not
 
 

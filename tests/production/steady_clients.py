@@ -1,6 +1,7 @@
 """Clients that send requests until they are stopped, and count those that get no answer."""
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 from tests.production.gunicorn_server import GET
 from tests.production.raw_client import Client, connect
 
+SECONDS = 60  # that a client waits for an answer; the next server may have to start before that
 PAUSE = 0.03  # seconds: before the first request of a connection, and between two
 IN_TIME = 0.5  # seconds after the previous request: a worker that stops closes a connection that is idle for a second
 
@@ -20,10 +22,12 @@ class SteadyClients:
     that could not be opened. A request that a busy machine sends later than IN_TIME may be lost.
     """
 
-    def __init__(self, address: Any, count: int, keep: bool) -> None:
+    def __init__(self, address: Any, count: int, keep: bool, path: bytes = b"") -> None:
         self.answered = self.refused = 0
         self.lost: list[str] = []
+        self.statuses: set[int] = set()  # of the answers
         self._address, self._keep, self._over = address, keep, False
+        self._path = path or (b"/short" if keep else b"/")
         self._counting = threading.Lock()
         self._threads = [threading.Thread(target=self._ask_until_over) for _ in range(count)]
 
@@ -53,16 +57,21 @@ class SteadyClients:
 
     def _ask_repeatedly(self, client: Client, opened: float) -> None:
         """Ask until the server closes the connection or the test ends."""
+        client.stream.settimeout(SECONDS)
         asked, keep = opened, True
         while keep and not self._over:
             time.sleep(PAUSE)
             before, asked = asked, time.monotonic()
+            sent = math.inf
             try:
-                answer = client.send(GET % (b"/short" if self._keep else b"/")).read_answer()
+                client.send(GET % self._path)
+                sent = time.monotonic()
+                answer = client.read_answer()
             except (OSError, EOFError) as error:
-                if asked - before < IN_TIME:
+                if min(sent, time.monotonic()) - before < IN_TIME:
                     self.lost.append(f"{error!r}, {time.monotonic() - opened:.2f} s after the connection was opened")
                 return
             with self._counting:
                 self.answered += 1
+                self.statuses.add(answer.status)
             keep = self._keep and answer.headers["connection"] != "close"

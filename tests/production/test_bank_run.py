@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tests.conftest import Api, Person
 from tests.production.gunicorn_server import Server
 from tests.production.oracle import result
 from tests.production.real_service import LOST, Reply, call, service
+from tests.waiting import wait_until
 
 SEED = 20_261_122
 ACCOUNTS, DEPOSIT, TRANSFERRERS = 5, 500, 5
@@ -84,15 +85,18 @@ class Bank:
         self.reads += 1
 
     def kill(self, choose: random.Random) -> None:
-        """Kill random workers and the master in the order of KILLS, with pauses."""
+        """Kill random workers and the master in the order of KILLS, with pauses in which clients get answers."""
         for target in KILLS:
-            self.over.wait(choose.uniform(0.3, 0.9))
+            transfers, reads = len(self.acknowledged) + 12, self.reads + 3
+            wait_until(lambda: len(self.acknowledged) >= transfers and self.reads >= reads)  # noqa: B023 - at once
+            self.over.wait(choose.uniform(0, 0.6))
             if target == "M":
                 self.server.process.kill()
                 self.server.process.wait()
                 self.start()
             elif workers := self.server.workers():
-                os.kill(choose.choice(workers), signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it was dead already
+                    os.kill(choose.choice(workers), signal.SIGKILL)
         self.over.wait(0.5)
 
 

@@ -14,6 +14,7 @@ import pytest
 from backend.errors import Unavailable
 from tests.at_once import at_once
 from tests.infrastructure.worker import PUT, Worker, workers
+from tests.waiting import wait_until
 
 WRITES = 30  # of each writer
 
@@ -228,6 +229,7 @@ def test_no_reader_of_any_worker_sees_less_than_was_answered(worker, other, outs
     answered = dict.fromkeys(products, 0)
     stocks, one_writer, done = itertools.count(1), threading.Lock(), threading.Event()
     stale: list[tuple[str, int, int, int]] = []
+    rounds: list[Worker] = []  # of the readers; at least one between two writes of a writer
 
     def write(put: Callable[[str, int], object]) -> None:
         for product in products * (WRITES // len(products)):
@@ -235,6 +237,8 @@ def test_no_reader_of_any_worker_sees_less_than_was_answered(worker, other, outs
                 stock = next(stocks)
                 put(product, stock)
                 answered[product] = stock
+            seen = len(rounds)
+            wait_until(lambda seen=seen: len(rounds) > seen)
 
     def write_all() -> None:
         puts = [worker.put, other.put, lambda product, stock: outsider.execute(PUT, {"id": product, "stock": stock})]
@@ -248,6 +252,7 @@ def test_no_reader_of_any_worker_sees_less_than_was_answered(worker, other, outs
                 seen, listed = reader.stock(product) or 0, dict(reader.all()).get(product, 0)
                 if min(seen, listed) < least:
                     stale.append((product, seen, listed, least))
+            rounds.append(reader)
         reader.database.close()
 
     at_once([write_all] + [partial(read, reader) for reader in (worker, other) * 2])

@@ -19,7 +19,7 @@ def test_production_keeps_every_promise(tmp_path, database_path):
         command = [sys.executable, "-m", "tests.conformance", f"http://127.0.0.1:{server.address[1]}", "--json"]
         done = subprocess.run(
             [*command, "--admin", ADMIN, "--origin", ORIGIN], cwd=ROOT, env={"ADMIN_PASSWORD": PASSWORD},
-            capture_output=True, text=True, timeout=300, check=False,
+            capture_output=True, text=True, timeout=1200, check=False,
         )  # fmt: skip
     report = json.loads(done.stdout)
     assert (done.returncode, report["broken"], report["skipped"]) == (0, 0, 0), done.stdout

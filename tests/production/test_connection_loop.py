@@ -197,13 +197,17 @@ class Patience:
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
         self._poller = stack.enter_context(selectors.DefaultSelector())
         ours, self.theirs = (stack.enter_context(end) for end in socket.socketpair())
-        self._loop = ConnectionLoop(self._poller, self._answer, lambda conn: None, 4, 2, frozenset())
+        self._loop = ConnectionLoop(self._poller, self._answer, self._closed, 4, 2, frozenset())
+        self.is_closed = False
         self._loop.begin(Connection(ours, "", ""))
         self.theirs.settimeout(30)
 
     def _answer(self, conn: Connection, request: WholeRequest) -> None:
         conn.put(b"x" * 1_000_000)
-        self._loop.answer(conn, keep=True)
+        self._loop.answer(conn, request.keeps_connection)
+
+    def _closed(self, conn: Connection) -> None:
+        self.is_closed = True
 
     def send(self, data: bytes) -> None:
         self.theirs.sendall(data)
@@ -267,6 +271,32 @@ def test_an_idle_connection_has_its_own_deadline(client: Patience) -> None:
     assert client.rest() == b""
 
 
+@pytest.mark.parametrize("waited", [0, 2], ids=["no request before", "after an answer"])
+def test_a_request_that_came_just_before_its_connection_expires_is_answered(client: Patience, waited: int) -> None:
+    """The request comes and the deadline passes while the loop is busy. The request is served first."""
+    if waited:
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.take_answer()
+    client.theirs.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    client.wait(waited or 4)
+    client.take_answer()
+    client.wait(2)
+    assert client.rest() == b""
+
+
+def test_a_client_that_does_not_close_after_its_last_answer_is_closed_after_two_seconds(client: Patience) -> None:
+    """Until then the server reads and drops all bytes: closing at once might cost the client its answer."""
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    client.take_answer()
+    assert client.rest() == b""
+    for _ in range(3):
+        client.wait(0.5)
+        client.send(b"dropped")
+    assert not client.is_closed
+    client.wait(0.5)
+    assert client.is_closed
+
+
 def test_a_client_that_ends_after_an_empty_line_gets_no_refusal(server: Server) -> None:
     """Some clients send an empty line after each body. It begins no request."""
     with server.connect() as client:
@@ -277,19 +307,23 @@ def test_a_client_that_ends_after_an_empty_line_gets_no_refusal(server: Server) 
 
 def test_a_unix_socket_keeps_the_same_promises(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
-    with gunicorn(tmp_path / "log", bind=f"unix:{path}", REQUEST_TIMEOUT_SECONDS="3") as server:
-        clients = [server.connect().send(b"G") for _ in range(20)]
-        with server.connect() as client:
-            assert client.send(POST % (3, b"abc") + GET % b"/big").read_answer().body == b"abc"
-            assert len(client.read_answer().body) == 5_000_000
-        for client in clients:
-            with client:
-                assert client.read_answer().code == "REQUEST_TIMEOUT"
+    with gunicorn(tmp_path / "log", bind=f"unix:{path}") as server, server.connect() as client:
+        assert client.send(POST % (3, b"abc") + GET % b"/big").read_answer().body == b"abc"
+        assert len(client.read_answer().body) == 5_000_000
+
+
+def test_a_unix_socket_has_the_same_deadline(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    options = {"bind": f"unix:{path}", "REQUEST_TIMEOUT_SECONDS": "1"}
+    with gunicorn(tmp_path / "log", **options) as server, contextlib.ExitStack() as stack:
+        with server.stopped():
+            clients = [stack.enter_context(server.connect()).send(b"G") for _ in range(20)]
+        assert [client.read_answer().code for client in clients] == ["REQUEST_TIMEOUT"] * 20
 
 
 def test_a_worker_that_reaches_max_requests_is_replaced_and_loses_no_request(tmp_path: Path) -> None:
     """Connected clients get `Connection: close`, and no answer is missing."""
-    with gunicorn(tmp_path / "log", "--max-requests", "40") as server:
+    with gunicorn(tmp_path / "log", "--max-requests", "40", "--keep-alive", "60") as server:
         workers = set()
         while len(workers) < 3:
             with server.connect() as client:

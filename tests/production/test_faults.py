@@ -19,6 +19,7 @@ from tests.at_once import at_once, deleting
 from tests.conftest import Api, Clock
 from tests.forked import Forked, Signal
 from tests.production.furnished_service import Answer, Service, furnished_service
+from tests.production.real_service import PATIENT
 from tests.waiting import wait_until
 
 
@@ -112,7 +113,7 @@ def test_no_transfer_is_lost_or_refused_while_the_gate_is_deleted(
     tmp_path: Path, api: Api, database_path: Path
 ) -> None:
     """Two workers, eight clients. Writes are served afterwards, too."""
-    settings = {"WEB_CONCURRENCY": "2", "THREADS": "8", "BUSY_TIMEOUT_SECONDS": "20"}
+    settings = {"WEB_CONCURRENCY": "2", "THREADS": "8", **PATIENT}
     with furnished_service(tmp_path / "log", api, **settings) as service:
         with deleting(database_path.with_name("app.db-gate")):
             answers = at_once([lambda: [service.transfer() for _ in range(25)]] * 8)

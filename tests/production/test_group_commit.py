@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ from backend.errors import NotFound, Unavailable
 from backend.production import database as group_commit
 from backend.production.database import GroupCommitDatabase
 from tests.at_once import asleep, at_once
+from tests.conftest import Clock
 from tests.waiting import wait_until
 
 FOR_EVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT count(*) FROM n"
@@ -182,10 +184,24 @@ def fill(tx):
     tx.run("INSERT INTO notes (text) VALUES (:long)", long="x" * 100_000)
 
 
-@pytest.mark.parametrize("fault", [fill, lambda tx: tx.rows(FOR_EVER)], ids=["the disk is full", "it takes too long"])
-def test_a_fault_of_the_database_loses_the_group_and_no_more(make_database, written, fault):
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The database's monotonic clock."""
+    clock = Clock()
+    monkeypatch.setattr(group_commit, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + clock.ahead))
+    return clock
+
+
+@pytest.mark.parametrize("fault", ["the disk is full", "it takes too long"])
+def test_a_fault_of_the_database_loses_the_group_and_no_more(make_database, written, clock, fault):
     """All its members get Unavailable, and later writers form the next group."""
-    database = make_database(busy_timeout=2.0)
+
+    def work_too_long(tx):
+        clock.advance(60)
+        tx.rows(FOR_EVER)
+
+    database = make_database(busy_timeout=30)
+    fault = fill if fault == "the disk is full" else work_too_long
     crowd = Crowd(database)
     crowd.add("a")
     crowd.add("b", fault)

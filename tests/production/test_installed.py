@@ -41,7 +41,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(*command: object, cwd: Path | None = None, **environment: str) -> str:
     """The program's output. Asserts that it succeeds."""
     done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=environment or None, capture_output=True, text=True, timeout=120,
+        [str(part) for part in command], cwd=cwd, env=environment or None, capture_output=True, text=True, timeout=600,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

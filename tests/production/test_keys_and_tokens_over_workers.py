@@ -17,14 +17,14 @@ from tests.at_once import at_once
 from tests.conftest import PASSWORD, Api, Person
 from tests.production.gunicorn_server import Server
 from tests.production.oracle import result
-from tests.production.real_service import Caller, call, connect_to, service
+from tests.production.real_service import PATIENT, Caller, call, connect_to, service
 from tests.waiting import wait_until, write_lock_held
 from tests.watching import holds_gate
 
 
 @pytest.fixture
 def server(tmp_path: Path, database_path: Path) -> Iterator[Server]:
-    with service(tmp_path / "log", database_path) as server:
+    with service(tmp_path / "log", database_path, REFRESH_GRACE_SECONDS="300", **PATIENT) as server:
         yield server
 
 

@@ -54,4 +54,4 @@ def test_requests_leave_no_descriptor_thread_or_mapping_in_their_worker(
         return [possessions(worker) for worker in server.workers()]
 
     with service(tmp_path / "log", database_path) as server:
-        wait_until(lambda: after_a_rush(server) == after_a_rush(server))
+        wait_until(lambda: after_a_rush(server) == after_a_rush(server), seconds=300)

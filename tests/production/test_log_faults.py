@@ -138,7 +138,7 @@ def test_lines_queued_at_a_fork_are_written_by_the_parent_alone() -> None:
     put(queue, "parent's first")
     queue.flush(0.1)  # times out: the queue's thread waits for the pipe
     put(queue, "parent's second")
-    child = Forked(lambda: (put(queue, "child's"), queue.flush(10)))
+    child = Forked(lambda: (put(queue, "child's"), queue.flush(100)))
     lines = b""
     while lines.count(b"\n") < 4:
         lines += os.read(heard, 65536)
@@ -179,4 +179,4 @@ def put(queue: LogQueue, line: str) -> None:
 def log_often(queue: LogQueue, line: str) -> None:
     for _ in range(2000):
         put(queue, line)
-    queue.flush(20)
+    queue.flush(100)

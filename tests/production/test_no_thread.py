@@ -32,6 +32,7 @@ def test_a_request_for_which_no_thread_can_be_started_is_a_503(server: Server) -
     assert server.ask(GET % b"/short/threads-on").status == 200
     assert server.ask(GET % b"/").status == 200
     assert called(server) == 1
+    wait_until(lambda: "can't start new thread" in server.log.read_text())
     assert server.log.read_text().count("can't start new thread") == 1
 
 

@@ -7,12 +7,14 @@ import resource
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import bcrypt
 import pytest
 
 from backend.errors import Unavailable
 from backend.infrastructure.passwords import CONTEXT
+from backend.production import passwords
 from backend.production.byte_locks import ByteLocks
 from backend.production.passwords import SharedPasswords
 from tests.at_once import at_once
@@ -93,14 +95,21 @@ def test_calls_are_served_in_the_order_in_which_they_came_through_all_workers(li
     assert served == [base64.b64encode(hmac.digest(CONTEXT, name.encode(), hashlib.sha384)) for name in names]
 
 
-def test_a_call_that_has_waited_long_enough_leaves_the_line(line):
-    """It gets Unavailable once its patience is over. Calls behind it stay, and the next one finds a place."""
+def test_a_call_that_has_waited_long_enough_leaves_the_line(line, monkeypatch):
+    """It gets Unavailable once its time is over. Calls behind it stay, and the next one finds a place."""
+    now, looks = 1000.0, []
+    clock = SimpleNamespace(
+        monotonic=lambda: looks.append(now) or now, monotonic_ns=time.monotonic_ns, sleep=lambda _: time.sleep(0.01)
+    )
+    monkeypatch.setattr(passwords, "time", clock)
     impatient, patient = (SharedPasswords(4, 1, line.locks, 2, timeout) for timeout in (2, PATIENCE))
     running = line.join(patient)
-    began = time.monotonic()
     waits, behind = line.join(impatient), line.join(patient)
+    now = 1001.9
+    wait_until(lambda: looks.count(now) > 10)  # some of them by the call that has been waiting for 1.9 s
+    assert not waits.done()
+    now = 1002.0
     assert assert_refused(waits) == 2
-    assert time.monotonic() - began >= 2
     assert (line.length(), running.done(), behind.done()) == (2, False, False)
     line.join(patient)
 

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+from contextlib import suppress
 from typing import Any
 
 from tests.production.real_service import LOST, Caller, service
@@ -27,7 +28,9 @@ def test_every_event_of_an_answered_write_arrives_although_workers_are_killed(ap
             answered = 0
             for number in range(RENAMINGS):
                 if number % KILL_EVERY == KILL_EVERY - 1:
-                    os.kill(choose.choice(server.workers()), signal.SIGKILL)
+                    wait_until(lambda: bool(server.workers()))
+                    with suppress(ProcessLookupError):  # it was dead already
+                        os.kill(choose.choice(server.workers()), signal.SIGKILL)
                 answered += renamed(server, ada, f"Ada {number}")
             assert answered >= RENAMINGS // 2
             wait_until(lambda: len(ids_of(receiver.arrivals, ada)) >= answered)

@@ -1,5 +1,6 @@
 """Requests that the server refuses before the application sees them, and its answers where the application fails."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.production.gunicorn_server import Server, gunicorn
+from tests.production.gunicorn_server import LONG_LINGER, Server, gunicorn
 from tests.waiting import wait_until
 
 HOST = b"Host: localhost\r\n"
@@ -16,7 +17,8 @@ LONG = b"a" * 8190
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with gunicorn(tmp_path_factory.mktemp("server") / "log", CORS_ORIGINS="https://example.org") as running:
+    log = tmp_path_factory.mktemp("server") / "log"
+    with gunicorn(log, *LONG_LINGER, CORS_ORIGINS="https://example.org") as running:
         yield running
 
 
@@ -172,8 +174,10 @@ def test_a_refusal_within_a_trace_is_logged_with_its_id(server: Server) -> None:
 
 def test_a_request_that_is_not_whole_in_time_is_logged_too(tmp_path: Path) -> None:
     with gunicorn(tmp_path / "log", REQUEST_TIMEOUT_SECONDS="1") as server:
-        with server.connect() as client:
-            client.send(get(HOSTED, b"X-Request-ID: refusal-5", line=b"POST /slow?hidden HTTP/1.1")[:-2])
+        with contextlib.ExitStack() as stack:
+            with server.stopped():
+                client = stack.enter_context(server.connect())
+                client.send(get(HOSTED, b"X-Request-ID: refusal-5", line=b"POST /slow?hidden HTTP/1.1")[:-2])
             assert client.read_answer().status == 408
         wait_until(lambda: "refused 127.0.0.1: 408 REQUEST_TIMEOUT, POST /slow" in server.log.read_text())
         assert "hidden" not in server.log.read_text()

@@ -123,7 +123,7 @@ def test_no_write_is_lost_or_refused_by_several_processes_while_the_file_is_dele
     begin = [Signal() for _ in range(3)]
 
     def work(name: int) -> list[list[str]]:
-        database = GroupCommitDatabase(notes_path, busy_timeout=20, max_waiters=4)
+        database = GroupCommitDatabase(notes_path, busy_timeout=60, max_waiters=4)
         begin[name].wait()
         return at_once(lambda n=n: write_notes(database, f"{name}-{n}", 20) for n in range(4))
 
@@ -146,7 +146,7 @@ def test_of_several_processes_one_migrates_although_the_file_is_deleted(tmp_path
 
     def work(n: int) -> list[str]:
         begin[n].wait()
-        return migrate(path, folder)
+        return migrate(path, folder, busy_timeout=60)
 
     children = [Forked(lambda n=n: work(n)) for n in range(4)]
     with deleting(file_of(path)):

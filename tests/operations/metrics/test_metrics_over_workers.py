@@ -16,7 +16,8 @@ from backend.operations.metrics_folder import MetricsFolder
 from tests.conftest import Api, Person
 from tests.operations.metrics.scraping import Scrape, scrape
 from tests.production.gunicorn_server import Server, listens
-from tests.production.real_service import call, connect_to, service
+from tests.production.real_service import LOST, call, connect_to, service
+from tests.production.steady_clients import IN_TIME
 from tests.waiting import wait_until, write_lock_held
 from tests.watching import holds_gate
 
@@ -84,13 +85,23 @@ def test_reloads_change_no_count_and_need_no_more_files(server: Server) -> None:
         before = server.workers()
         server.process.send_signal(signal.SIGHUP)
         while set(server.workers()) & set(before):
-            answer = scrape(server)
-            seen.append((answer.status, counted(answer)))
+            seen += scraped_in_time(server)
     assert len(seen) > 4
     assert set(seen) == {(200, 10)}
     ask(server, 10)
     wait_for_count(server, 20)
     assert len(list(folder.iterdir())) <= 3 * 4  # counters, histograms, gauges of two workers and of two that end
+
+
+def scraped_in_time(server: Server) -> list[tuple[int, float]]:
+    """Status and count, or nothing: a worker that stops closes a connection that a busy machine leaves unused."""
+    began = time.monotonic()
+    try:
+        answer = scrape(server)
+    except LOST:
+        assert time.monotonic() - began >= IN_TIME
+        return []
+    return [(answer.status, counted(answer))]
 
 
 def test_a_file_that_a_worker_has_just_made_is_left_out(server: Server) -> None:
@@ -143,7 +154,7 @@ def test_an_upgrade_counts_on_and_the_last_master_removes_the_folder(tmp_path: P
         ask(server, 10)
         wait_for_count(server, 20)
         server.process.terminate()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(60) == 0
         ask(server, 10)
         wait_for_count(server, 30)
         assert folder.exists()
@@ -181,5 +192,5 @@ def test_the_folder_is_private_and_goes_with_its_own_master_only(server: Server)
         other.close()
     assert counted(fresh_scrape(server)) == 10
     server.process.terminate()
-    assert server.process.wait(30) == 0
+    assert server.process.wait(60) == 0
     assert not folder.exists()
