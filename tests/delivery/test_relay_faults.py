@@ -145,7 +145,7 @@ def test_however_long_a_claim_takes_a_batch_delivers_something(process):
     wait_until(lambda: inbox.got == [("a", 1), ("b", 2)])
 
 
-def test_a_receiver_that_is_down_is_not_hammered(process, monkeypatch):
+def test_a_receiver_that_is_down_is_not_hammered(process, standing_clock, monkeypatch):
     """More than a batch is due, and all of the first batch fails: there is a pause.
 
     If some are taken, there is none.
