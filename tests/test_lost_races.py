@@ -62,7 +62,7 @@ def test_a_request_that_always_loses_is_503_and_has_written_nothing(make_api, wo
 @pytest.mark.parametrize("key", WRITES)
 def test_limits_count_a_request_once_however_often_it_is_run(make_api, world, monkeypatch, key):
     """Also those counts that a handler makes itself, such as that of resets for an e-mail."""
-    api = make_api(rate_limit_default=Limit(10, 600), rate_limit_auth=Limit(10, 600))
+    api = make_api(rate_limit_default=Limit(10, 36_000), rate_limit_auth=Limit(10, 36_000))
     api.app.relay.stop()
     before_the_commit(monkeypatch, lose)
     answer = send(api, world, key, allowed_caller(world, key))
@@ -88,7 +88,7 @@ def test_a_deletion_that_loses_after_its_first_transaction_is_made_once(make_api
 
 @pytest.mark.parametrize("loses", [False, True])
 def test_the_change_of_an_e_mail_counts_once(make_api, world, monkeypatch, loses):
-    api, owner = make_api(rate_limit_auth=Limit(10, 600)), world.people["owner"]
+    api, owner = make_api(rate_limit_auth=Limit(10, 36_000)), world.people["owner"]
     api.app.relay.stop()
     if loses:
         before_the_commit(monkeypatch, lose)

@@ -18,6 +18,7 @@ from tests.webhook_receiver import receiving, webhooks
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "gunicorn", "-k", "gthread", "--threads", "4", "--bind", "127.0.0.1:0"]
+APPLICATION = "tests.patient_application:create_app()"
 ADA = {"email": "ada@example.com", "password": PASSWORD, "name": "Ada"}
 
 
@@ -26,7 +27,7 @@ def plain_gunicorn(log, database, **settings):
     """A process of gunicorn with one worker, and its port."""
     settings |= {"DATABASE_URL": f"sqlite:///{database}", "JWT_SECRETS": SECRET, "BCRYPT_ROUNDS": "4"}
     with log.open("w") as errors, subprocess.Popen(
-        [*COMMAND, "app:create_app()"], cwd=ROOT, env=settings, stderr=errors, start_new_session=True
+        [*COMMAND, APPLICATION], cwd=ROOT, env=settings, stderr=errors, start_new_session=True
     ) as process:  # fmt: skip
         try:
             wait_until(lambda: "Booting worker" in log.read_text() or process.poll() is not None)

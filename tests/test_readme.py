@@ -26,7 +26,7 @@ def take_tour(database_path: Path, port: int, **settings: str) -> None:
     """Run the tour against the server at `port`, which has the default limits, and check what it prints."""
     environ = {"PATH": "/usr/bin:/bin"} | environment(database_path, **settings)
     command = ["bash", "-c", tour(port)]
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300, check=False)
     assert done.stderr == ""
     assert STATUS.findall(done.stdout) == ["201", "201", "200", "404"]
     assert done.stdout.count("Idempotency-Replayed: true") == 1

@@ -35,7 +35,7 @@ def test_the_change_turns_its_test_red(copy, each):
 
 def test_the_list_has_a_number_a_file_and_a_command_for_each():
     done = subprocess.run(
-        [sys.executable, "-m", "tests.lessons.break_it"], cwd=ROOT, capture_output=True, text=True, timeout=60,
+        [sys.executable, "-m", "tests.lessons.break_it"], cwd=ROOT, capture_output=True, text=True, timeout=300,
         check=True,
     )  # fmt: skip
     assert [line.split()[0] for line in done.stdout.splitlines()] == [f"{n}" for n in range(1, len(BREAK_IT) + 1)]
@@ -43,7 +43,7 @@ def test_the_list_has_a_number_a_file_and_a_command_for_each():
 
 def test_one_of_them_is_shown_with_its_line_and_its_command():
     done = subprocess.run(
-        [sys.executable, "-m", "tests.lessons.break_it", "2"], cwd=ROOT, capture_output=True, text=True, timeout=60,
+        [sys.executable, "-m", "tests.lessons.break_it", "2"], cwd=ROOT, capture_output=True, text=True, timeout=300,
         check=True,
     )  # fmt: skip
     assert all(text in done.stdout for text in (BREAK_IT[1].file, BREAK_IT[1].old, BREAK_IT[1].new, BREAK_IT[1].test))
@@ -52,7 +52,7 @@ def test_one_of_them_is_shown_with_its_line_and_its_command():
 @pytest.mark.parametrize("number", ["0", "99", "x", "-1"])
 def test_another_number_is_one_line_and_status_2(number):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.lessons.break_it", number], cwd=ROOT, capture_output=True, text=True, timeout=60,
+        [sys.executable, "-m", "tests.lessons.break_it", number], cwd=ROOT, capture_output=True, text=True, timeout=300,
         check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")

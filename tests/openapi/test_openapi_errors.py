@@ -104,7 +104,7 @@ def repetitions(api: Api, world: World, document: Document, key: str) -> Iterato
 
 def troubles(make_api: Any, world: World, key: str, outsider: Outsider) -> Iterator[TestResponse]:
     """Too many requests, an unexpected exception, no database. With this token every route reads the database."""
-    limited = make_api(rate_limit_default=Limit(1, 60))
+    limited = make_api(rate_limit_default=Limit(1, 3600))
     yield from (send(limited, world, key, world.people["admin"], query="?unknown=1") for _ in range(2))
     broken = make_api(cache_size=0)
     with outsider.without("sessions"):

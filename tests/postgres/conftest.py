@@ -18,13 +18,25 @@ def url() -> str:
 
 
 @pytest.fixture
-def make_database(url: str) -> Iterator[Callable[..., Any]]:
-    from backend.postgres.database import PostgresDatabase
+def never_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, a kept connection is not tried before its next use, nor replaced."""
+    from backend.postgres import database as module
 
+    monkeypatch.setattr(module, "IDLE_SECONDS", 3600)
+
+
+@pytest.fixture
+def make_database(url: str, never_idle: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Patient databases: `make_database(busy_timeout=0.2)` bounds the waits for locks, and the URL's options hold."""
+    from psycopg.conninfo import make_conninfo
+
+    from backend.postgres import database as module
+
+    monkeypatch.setattr(module, "WORK_SECONDS", 600)
     made = []
 
-    def make(**options: Any) -> PostgresDatabase:
-        made.append(PostgresDatabase(url, **options))
+    def make(given: str = url, busy_timeout: float = 600) -> module.PostgresDatabase:
+        made.append(module.PostgresDatabase(make_conninfo(given, connect_timeout=600), busy_timeout))
         return made[-1]
 
     yield make
@@ -47,7 +59,7 @@ def outsider(url: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+def opened(never_idle: None, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Gets an entry for each connection that is opened from now on, by any thread of this process."""
     import psycopg
 

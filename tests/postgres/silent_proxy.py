@@ -18,6 +18,8 @@ class Link:
         if passing:
             self.passing.set()
         self._ends = client, server
+
+    def start(self) -> None:
         for source, target in (self._ends, self._ends[::-1]):
             threading.Thread(target=self._pass, args=[source, target], daemon=True).start()
 
@@ -45,6 +47,7 @@ class Proxy:
         self.url = f"postgresql://{self._target['user']}@127.0.0.1:{port}/{name}"
         self.connections = 0
         self._links: list[Link] = []
+        self._state = threading.Lock()  # guards the links and `_passing`
         self._passing = True
         self._listener = listener
 
@@ -53,18 +56,23 @@ class Proxy:
             while True:
                 client, _ = self._listener.accept()
                 self.connections += 1
-                self._links.append(Link(client, self._server(), self._passing))
+                with self._state:  # before it passes a byte on, `hang` finds the link
+                    link = Link(client, self._server(), self._passing)
+                    self._links.append(link)
+                link.start()
 
     def hang(self) -> None:
         """Keep all connections open and pass nothing on, as a server that hangs."""
-        self._passing = False
-        for link in self._links:
-            link.passing.clear()
+        with self._state:
+            self._passing = False
+            for link in self._links:
+                link.passing.clear()
 
     def go_on(self) -> None:
-        self._passing = True
-        for link in self._links:
-            link.passing.set()
+        with self._state:
+            self._passing = True
+            for link in self._links:
+                link.passing.set()
 
     def forget(self) -> None:
         """Pass nothing on for the present connections, as a firewall that has forgotten them."""

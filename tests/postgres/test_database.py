@@ -1,7 +1,7 @@
 """The verbs on PostgreSQL: what one block sees, what is written, and what a fault costs."""
 
 import threading
-from contextlib import closing, suppress
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -9,7 +9,6 @@ from psycopg.conninfo import make_conninfo
 
 from backend.errors import Contention, Unavailable
 from backend.infrastructure.database import Duplicate
-from backend.postgres.database import PostgresDatabase
 from tests.at_once import asleep, at_once
 
 INSERT = "INSERT INTO reset_requests VALUES (:id, :email, 0)"
@@ -148,7 +147,7 @@ def test_of_two_transactions_that_lock_crosswise_one_gets_contention(database, e
                 for n, id_ in enumerate((first, second)):
                     tx.row(f"{SELECT}{tx.for_update}", id=id_)
                     if n == 0:
-                        both_hold.wait(30)
+                        both_hold.wait(60)
                 return "committed"
         except Contention:
             return "contention"
@@ -163,7 +162,7 @@ def test_a_connection_that_the_server_closed_between_blocks_costs_nothing(databa
     own = "SELECT pg_backend_pid()"
     with database.read() as tx:
         ((closed,),) = tx.rows(own)
-    outsider.execute("SELECT pg_terminate_backend(%s, 5000)", (closed,))
+    outsider.execute("SELECT pg_terminate_backend(%s, 60000)", (closed,))
     with getattr(database, verb)() as tx:
         assert tx.rows(own) != [(closed,)]
 
@@ -172,7 +171,7 @@ def test_a_connection_that_is_closed_inside_a_block_has_written_nothing(database
     with pytest.raises(Unavailable), database.transaction() as tx:
         tx.run(INSERT, id="1", email="a")
         ((pid,),) = tx.rows("SELECT pg_backend_pid()")
-        outsider.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+        outsider.execute("SELECT pg_terminate_backend(%s, 60000)", (pid,))
         tx.run(INSERT, id="2", email="b")
     assert emails() == []
     put(database, "3", "c")
@@ -183,20 +182,20 @@ def test_a_commit_without_an_answer_does_not_claim_that_nothing_was_written(data
     with pytest.raises(Unavailable, match="unknown"), database.transaction() as tx:
         tx.run(INSERT, id="1", email="a")
         ((pid,),) = tx.rows("SELECT pg_backend_pid()")
-        outsider.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+        outsider.execute("SELECT pg_terminate_backend(%s, 60000)", (pid,))
 
 
 def test_a_snapshot_whose_end_got_no_answer_does_not_say_that_something_may_be_written(database, outsider):
     with pytest.raises(Unavailable, match="just now"), database.snapshot() as tx:
         ((pid,),) = tx.rows("SELECT pg_backend_pid()")
-        outsider.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+        outsider.execute("SELECT pg_terminate_backend(%s, 60000)", (pid,))
 
 
-def test_parameters_of_the_url_hold_beside_those_of_the_service(url):
+def test_parameters_of_the_url_hold_beside_those_of_the_service(make_database, url):
     """Without its schema, for example, the service would find no table that `migrate` has made there."""
     given = make_conninfo(url, options="-c search_path=mine", application_name="host-7")
     names = ("search_path", "application_name", "lock_timeout")
-    with closing(PostgresDatabase(given)) as database, database.read() as tx:
+    with make_database(given, busy_timeout=5).read() as tx:
         assert [tx.row(f"SHOW {name}") for name in names] == [("mine",), ("host-7",), ("5s",)]
 
 
@@ -220,7 +219,7 @@ def test_a_lock_that_is_held_too_long_makes_it_unavailable(make_database, url):
         holder.execute("LOCK TABLE reset_requests")
         with pytest.raises(Unavailable):
             put(database, "1")
-    put(database, "1")
+    put(make_database(), "1")  # the first one's transactions end if this thread pauses for 0.2 s
 
 
 def test_a_database_that_is_read_only_is_not_writable(database, outsider):

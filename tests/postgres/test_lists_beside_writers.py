@@ -34,11 +34,11 @@ def test_a_row_that_is_committed_late_appears_behind_the_reader(api, admin):
         with api.app.database.transaction() as tx:
             products.insert(tx, Product(late, "LATE", "Late", 1, "EUR", 1, 1, tx.now, tx.now))
             written.set()
-            assert commit.wait(30)
+            assert commit.wait(60)
         api.app.database.close()
 
     def read():
-        assert written.wait(30)
+        assert written.wait(60)
         newer = api.product(admin, "NEWER")
         reading = pages(api, "/products", None, 4)
         first = next(reading)

@@ -24,7 +24,7 @@ def test_events_of_one_user_arrive_in_the_order_of_their_commits_whichever_hosts
                 assert answer.status_code == 200, answer.text
 
         at_once([lambda writer=writer: change(writer) for writer in range(WRITERS)])
-        wait_until(lambda: sum(map(len, arrived(receiver).values())) == WRITERS * CHANGES)
+        wait_until(lambda: sum(map(len, arrived(receiver).values())) == WRITERS * CHANGES, seconds=300)
         for host in hosts:
             host.app.close()
     with hosts[0].app.database.read() as tx:

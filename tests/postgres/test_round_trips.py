@@ -10,7 +10,7 @@ MOST = {"user": 1, "product page": 1, "order list": 3, "transfer": 6, "order": 7
 
 
 @pytest.fixture
-def trips_of(settings, make_api):
+def trips_of(settings, make_api, never_idle):
     """An application, and how many round trips a call takes, once it has run three times."""
     with counted(settings.postgres_url) as (url, trips):
         api = make_api(postgres_url=url)

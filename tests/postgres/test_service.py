@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +18,7 @@ from tests.operations.metrics.scraping import scrape
 from tests.postgres_server import BINARIES, Server
 from tests.production.load import Load
 from tests.production.oracle import ID_OF_EFFECT, result_of
-from tests.production.real_service import call, service
+from tests.production.real_service import Caller, call, service
 from tests.production.test_server_start import CONFIGURATION, start
 from tests.test_readme import take_tour
 from tests.waiting import wait_until
@@ -88,8 +89,8 @@ def test_operations_work_and_measure_nothing_of_sqlite(serve, url, outsider):
     with serve(url, AUDIT_KEEP_DAYS="30") as server:
         wait_until(lambda: "deleted 250 audit" in server.log.read_text())
         assert call(server, "POST", "/users", json_={"email": "no address"}).status == 422
+        wait_until(lambda: scrape(server).value("database_up") == 1)
         answer = scrape(server)
-        assert answer.value("database_up") == 1
         assert answer.value("outbox_deliveries", state="dead") == 0
         wait_until(lambda: scrape(server).value("http_requests_total", method="POST", route="/api/v1/users") == 1)
         log = server.log.read_text()
@@ -116,19 +117,24 @@ def test_threads_that_wait_for_bcrypt_hold_no_connection(serve, api, settings, o
     ada, _ = furnished(api)
     logins = 40
     with serve(settings.postgres_url, BCRYPT_ROUNDS="11", RATE_LIMIT_AUTH="off") as server:
+        over = threading.Event()
 
         def log_in():
-            return call(server, "POST", "/auth/login", json_={"email": ada.email, "password": PASSWORD}).status
+            body, statuses = {"email": ada.email, "password": PASSWORD}, set()
+            while not over.is_set():
+                with Caller(server.address, seconds=120) as caller:
+                    statuses.add(caller.call("POST", "/auth/login", None, body).status)
+            return statuses
 
-        before = connections(outsider)
+        before, seen = connections(outsider), []
         with ThreadPoolExecutor(logins) as pool:
             answers = [pool.submit(log_in) for _ in range(logins)]
-            seen = []
-            while not all(answer.done() for answer in answers):
+            while len(seen) < 200 and not any(answer.done() for answer in answers):
                 seen.append(connections(outsider))
                 time.sleep(0.01)
-        assert {answer.result() for answer in answers} <= {200, 503}  # a login waits for ten seconds at most
-        assert median(seen) < before + logins / 2
+            over.set()
+    assert set().union(*(answer.result() for answer in answers)) <= {200, 503}  # a login waits for ten seconds at most
+    assert median(seen) < before + logins / 2
 
 
 def connections(outsider):
@@ -178,7 +184,7 @@ def test_on_a_replica_reads_are_answered_and_writes_and_readiness_are_503(serve,
 def test_with_jwt_secrets_it_needs_no_file(serve, url, folder):
     """Also where the database of SQLite would be."""
     with serve(url) as server:
-        assert ready(server) == 200
+        wait_until(lambda: ready(server) == 200)  # a check that takes 0.8 s is late
     assert list(folder.iterdir()) == []
 
 
