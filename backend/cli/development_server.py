@@ -50,7 +50,7 @@ def serve(engine: Engine) -> None:
 
     Raises SettingsError for an address that it cannot listen on, and what the engine raises.
     """
-    settings = engine.settings
+    settings, code = engine.settings, _versions()
     with _listener(settings.bind) as listener:
         engine.migrate()
         app = engine.create_app(replace(settings, development=True))
@@ -60,7 +60,6 @@ def serve(engine: Engine) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             # No KeyboardInterrupt, which can get lost where `threading` and `socketserver` handle errors.
             signal.signal(number, lambda number, _: signals.append(number))
-        code = _versions()
         log_start(settings)
         app.relay.start()
         threading.Thread(target=server.serve_forever, daemon=True).start()
