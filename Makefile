@@ -57,7 +57,7 @@ test: setup  ## all tests, on SQLite and, if there is one, on PostgreSQL; one ar
 	$(PYTEST) tests/$(AREA)
 	$(if $(AREA),,@$(MAKE) --no-print-directory test-postgres)
 
-test-core: setup  ## the core's tests over the core's wiring, in two minutes
+test-core: setup  ## the core's tests over the core's wiring, in 80 seconds
 	$(PYTEST) --wiring=core --ignore=tests/production --ignore=tests/operations --ignore=tests/lessons \
 	  --ignore=tests/lab --ignore=tests/bench --ignore=tests/conformance --ignore=tests/openapi/test_page_in_a_browser.py
 
