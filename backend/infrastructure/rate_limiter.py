@@ -25,7 +25,7 @@ SECOND = 1_000_000_000  # in nanoseconds, the unit of all times here except thos
 
 @dataclass(frozen=True)
 class Policy:
-    """`quota` requests in `window` seconds; each name has own counts. Raises ValueError if no request could pass."""
+    """`quota` requests in `window` seconds; each name has its own count. Raises ValueError if no request could pass."""
 
     name: str
     quota: int
