@@ -191,12 +191,12 @@ def test_a_snapshot_whose_end_got_no_answer_does_not_say_that_something_may_be_w
         outsider.execute("SELECT pg_terminate_backend(%s, 60000)", (pid,))
 
 
-def test_parameters_of_the_url_hold_beside_those_of_the_service(make_database, url):
+def test_parameters_of_the_url_hold_beside_those_of_the_service_and_override_them(make_database, url):
     """Without its schema, for example, the service would find no table that `migrate` has made there."""
-    given = make_conninfo(url, options="-c search_path=mine", application_name="host-7")
-    names = ("search_path", "application_name", "lock_timeout")
+    given = make_conninfo(url, options="-c search_path=mine -c random_page_cost=4", application_name="host-7")
+    names = ("search_path", "application_name", "random_page_cost", "lock_timeout")
     with make_database(given, busy_timeout=5).read() as tx:
-        assert [tx.row(f"SHOW {name}") for name in names] == [("mine",), ("host-7",), ("5s",)]
+        assert [tx.row(f"SHOW {name}") for name in names] == [("mine",), ("host-7",), ("4",), ("5s",)]
 
 
 def test_the_rows_of_twenty_orders_are_found_by_index_among_two_thousand(database, outsider):
