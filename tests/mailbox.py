@@ -1,9 +1,10 @@
 """The mails that a development server writes to files."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,12 @@ class Mailbox:
 
     def next_after(self, before: set[str], subject: str = "") -> str:
         """Wait for a mail (about `subject`) that is not in `before`; its text."""
-        deadline = time.monotonic() + 30
-        while not (new := {mail for mail in self.mails() - before if f"Subject: {subject}" in mail}):
-            assert time.monotonic() < deadline, "no mail came"
-            time.sleep(0.002)
-        (mail,) = new
+
+        def new() -> list[str]:
+            return [mail for mail in self.mails() - before if f"Subject: {subject}" in mail]
+
+        wait_until(lambda: bool(new()))
+        (mail,) = new()
         return mail
 
     def next_mail(self, api: Any, email: str) -> str:

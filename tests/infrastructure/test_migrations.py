@@ -2,7 +2,6 @@
 
 import os
 import sqlite3
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -22,6 +21,7 @@ from backend.infrastructure.migrations import (
 from backend.settings import Settings, SettingsError
 from tests.at_once import at_once
 from tests.forked import Forked
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: we fork beside threads on purpose
 
@@ -124,8 +124,7 @@ def test_a_kill_between_two_statements_leaves_nothing(path, files):
     migrate(path, folder)
     files(first="", second=f"CREATE TABLE a (x);\nINSERT INTO a VALUES (zeroblob(9000000));\n{FOR_EVER};")
     child, log = Forked(lambda: migrate(path, folder)), path.with_name("app.db-wal")
-    while not (log.exists() and log.stat().st_size > 4_000_000):
-        time.sleep(0.001)
+    wait_until(lambda: log.exists() and log.stat().st_size > 4_000_000)
     child.kill()
     assert tables(path) == {"schema_migrations", "first"}
     files(first="", second="CREATE TABLE a (x);\nCREATE TABLE b (x);")
