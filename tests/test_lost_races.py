@@ -44,8 +44,9 @@ def test_a_request_that_loses_once_has_the_answer_and_the_effect_of_one_that_doe
     before_the_commit(monkeypatch, lose)
     answer = send(contended, world, key, allowed_caller(world, key))
     assert (answer.status_code, answer.headers.get("Location") is None) == (
-        expected.status_code, expected.headers.get("Location") is None
-    )  # fmt: skip
+        expected.status_code,
+        expected.headers.get("Location") is None,
+    )
     assert rows_of(other) == rows_of(database_path)
 
 

@@ -45,9 +45,7 @@ log = logging.getLogger(__name__)
 
 IN_IDS, ANY_OF_IDS = "IN (:ids)", "= ANY(:ids)"
 RETRIED = (errors.SerializationFailure, errors.DeadlockDetected)
-FAULTS = (
-    psycopg.OperationalError, errors.ReadOnlySqlTransaction, errors.IdleInTransactionSessionTimeout,
-)  # fmt: skip
+FAULTS = (psycopg.OperationalError, errors.ReadOnlySqlTransaction, errors.IdleInTransactionSessionTimeout)
 UNKNOWN = "The database did not answer. Whether this was written is unknown: repeat it with the same Idempotency-Key."
 RETRY_SECONDS = 1.0
 IDLE_SECONDS = 1.0  # after which a connection is tried before its next use

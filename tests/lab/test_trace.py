@@ -218,8 +218,9 @@ def test_nothing_is_watched_after_the_request(api):
 def test_an_application_without_the_lab_has_no_trace_of_it(settings, clock):
     app = make_app(settings, clock)
     assert {type(tool).__module__ for tool in (app.database, app.cache)} == {
-        "backend.infrastructure.database", "backend.infrastructure.cache",
-    }  # fmt: skip
+        "backend.infrastructure.database",
+        "backend.infrastructure.cache",
+    }
     app.close()
 
 

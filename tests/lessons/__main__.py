@@ -59,9 +59,7 @@ def run(half: Half) -> Sequence[Verdict]:
 def told(lesson: Lesson, naive: Sequence[Verdict], ours: Sequence[Verdict], seconds: float) -> dict[str, object]:
     """The lesson for tools."""
     halves = {"naive": [asdict(verdict) for verdict in naive], "ours": [asdict(verdict) for verdict in ours]}
-    return {
-        "number": lesson.number, "name": lesson.name, "title": lesson.title, "seconds": round(seconds, 2), **halves
-    }  # fmt: skip
+    return {"number": lesson.number, "name": lesson.name, "title": lesson.title, "seconds": round(seconds, 2), **halves}
 
 
 def tell(lesson: Lesson, parts: Sequence[str]) -> None:

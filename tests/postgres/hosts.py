@@ -121,9 +121,10 @@ class DatabaseHost:
     def _run(self, program: str, *options: str) -> None:
         command = [*on("db"), "setpriv", f"--reuid={_user().pw_uid}", f"--regid={_user().pw_gid}", "--clear-groups"]
         subprocess.run(
-            [*command, self._binaries / program, "-D", f"{self._folder}/data", *options], check=True,
+            [*command, self._binaries / program, "-D", f"{self._folder}/data", *options],
+            check=True,
             stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
 
 
 def _user() -> pwd.struct_passwd:

@@ -171,8 +171,9 @@ def test_on_a_replica_reads_are_answered_and_writes_and_readiness_are_503(serve,
         try:
             with serve(settings.postgres_url) as server:
                 assert call(server, "GET", f"/accounts/{account}", ada).status == 200
-                refused = call(server, "POST", "/transfers", ada,
-                               {"fromAccountId": account, "toAccountId": other, "amount": 1})  # fmt: skip
+                refused = call(
+                    server, "POST", "/transfers", ada, {"fromAccountId": account, "toAccountId": other, "amount": 1}
+                )
                 assert (refused.status, "retry-after" in refused.headers) == (503, True)
                 assert "database" in call(server, "GET", "//readyz").body["error"]["details"]
                 assert "Traceback" not in server.log.read_text()
