@@ -31,8 +31,8 @@ class Reply(NamedTuple):
 class Caller:
     """One connection to a server, opened at the first call or by `connect`; every path is below `/api/v1` or `//`."""
 
-    def __init__(self, address: tuple[str, int], seconds: float = 30) -> None:
-        self.http = http.client.HTTPConnection(*address, timeout=seconds)
+    def __init__(self, address: tuple[str, int], seconds: float = 30, source: str = "") -> None:
+        self.http = http.client.HTTPConnection(*address, timeout=seconds, source_address=(source, 0))
 
     def __enter__(self) -> "Caller":
         return self
