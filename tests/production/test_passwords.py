@@ -146,7 +146,7 @@ def test_of_many_simultaneous_calls_no_more_run_than_there_are_slots(monkeypatch
     locks = ByteLocks()
     workers = [SharedPasswords(4, 2, locks, timeout=PATIENCE) for _ in range(2)]
     assert at_once([lambda worker=worker: worker.matches("x", None) for worker in workers * 20]) == [False] * 40
-    assert runs.most == 2
+    assert runs.most <= 2
 
 
 def test_a_thread_that_is_delayed_while_it_joins_does_not_run_beside_a_later_one(held, line, monkeypatch):
