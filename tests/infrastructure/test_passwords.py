@@ -197,7 +197,7 @@ def test_of_many_concurrent_calls_no_more_run_than_there_are_slots(kind, monkeyp
     monkeypatch.setattr(bcrypt, "checkpw", runs)
     passwords = kind(4, 2, timeout=PATIENCE)
     assert at_once([lambda: passwords.matches("x", None)] * 40) == [False] * 40
-    assert runs.most == 2
+    assert runs.most <= 2
 
 
 def test_a_call_that_waits_too_long_leaves_the_queue(kind, held, threads):
