@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from tests.bench import client
 from tests.bench.client import Clients, Outcome, WrongAnswer, is_whole
 from tests.bench.furniture import ITEMS, ORDERS, furniture
 from tests.bench.jobs import Job, get
@@ -53,6 +55,14 @@ def asked(address: tuple[str, int]) -> Outcome:
         return Clients(address, connections, job, itertools.cycle(job.requests)).ask(0.1)
 
 
+@pytest.fixture
+def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clients' clock: each look at it takes a tenth of a millisecond, however busy the machine is."""
+    ticks = itertools.count()
+    monkeypatch.setattr(client, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 10_000))
+
+
+@pytest.mark.usefixtures("ticking")
 def test_every_answer_is_counted_by_its_status():
     with a_server(lambda number: BUSY if number % 10 == 9 else GOOD) as address:
         outcome = asked(address)
@@ -62,6 +72,7 @@ def test_every_answer_is_counted_by_its_status():
     assert outcome.percentile(0) <= outcome.percentile(0.5) <= outcome.percentile(1)
 
 
+@pytest.mark.usefixtures("ticking")
 def test_a_closed_connection_is_a_lost_answer_and_is_opened_again():
     with a_server(lambda number: GOOD if number < 3 else b"") as address:
         outcome = asked(address)
