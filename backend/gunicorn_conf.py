@@ -34,7 +34,7 @@ ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 def handed_over() -> set[str]:
     """The descriptors that a service manager passes (`man sd_listen_fds`). Gunicorn listens on them by itself."""
     passed = os.environ.get("LISTEN_PID") == str(os.getpid())
-    return {f"fd://{3 + number}" for number in range(int(os.environ["LISTEN_FDS"]) if passed else 0)}
+    return {f"fd://{3 + number}" for number in range(int(os.environ.get("LISTEN_FDS", "0")) if passed else 0)}
 
 
 def require_listenable(address: "tuple[str, int] | str | int") -> None:
