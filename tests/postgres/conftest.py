@@ -28,7 +28,7 @@ def never_idle(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def make_database(url: str, never_idle: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """Patient databases: `make_database(busy_timeout=0.2)` bounds the waits for locks, and the URL's options hold."""
-    from psycopg.conninfo import make_conninfo
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
     from backend.postgres import database as module
 
@@ -36,7 +36,9 @@ def make_database(url: str, never_idle: None, monkeypatch: pytest.MonkeyPatch) -
     made = []
 
     def make(given: str = url, busy_timeout: float = 600) -> module.PostgresDatabase:
-        made.append(module.PostgresDatabase(make_conninfo(given, connect_timeout=600), busy_timeout))
+        options = f"-c idle_in_transaction_session_timeout=600s {conninfo_to_dict(given).get('options', '')}"
+        patient = make_conninfo(given, connect_timeout=600, options=options)
+        made.append(module.PostgresDatabase(patient, busy_timeout))
         return made[-1]
 
     yield make
