@@ -175,6 +175,7 @@ def test_a_full_queue_refuses_the_next_call_at_once_and_no_waiting_one(kind, hel
     assert assert_unavailable(refused) == PATIENCE
     assert assert_unavailable(threads.submit(passwords.matches, "x", None)) == PATIENCE
     assert not any(one.done() for one in others)
+    wait_until(lambda: held.running == slots)
     held.may_end.set()
     assert [one.result(30) for one in others] == [False] * (slots + max_waiting)
     assert held.most == slots

@@ -76,6 +76,7 @@ def test_a_full_line_refuses_the_next_call_at_once_and_serves_the_waiting_ones(h
     for worker in workers:
         assert assert_refused(line.threads.submit(worker.matches, "x", None)) == PATIENCE
     assert not any(one.done() for one in line.asked)
+    wait_until(lambda: held.running == slots)
     held.may_end.set()
     assert [one.result(30) for one in line.asked] == [False] * (slots + max_waiting)
     assert held.most == slots
