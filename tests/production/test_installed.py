@@ -14,6 +14,7 @@ from tests.conftest import PASSWORD
 from tests.every_route import VALID
 from tests.production.gunicorn_server import ROOT, gunicorn
 from tests.production.real_service import APPLICATION, call
+from tests.waiting import wait_until
 
 SOURCES = ("pyproject.toml", ".LICENSE", "README.md", "app.py", "backend", "sql")
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
@@ -68,7 +69,7 @@ def test_it_serves_under_gunicorn_from_another_folder(installed, tmp_path):
     with gunicorn(
         tmp_path / "log", python=str(installed / "python"), folder=tmp_path, application=APPLICATION, BCRYPT_ROUNDS="4"
     ) as server:
-        assert call(server, "GET", "//readyz").status == 200
+        wait_until(lambda: call(server, "GET", "//readyz").status == 200)
         for path in (key.split()[1] for key in VALID if key.startswith("GET /docs")):
             with urllib.request.urlopen("http://{}:{}{}".format(*server.address, path), timeout=30) as answer:
                 assert len(answer.read()) == int(answer.headers["Content-Length"]) > 500
